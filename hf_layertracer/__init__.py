@@ -1,0 +1,45 @@
+"""Measure what each layer of a language model does, and train the layers worth training."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+
+# Importing the package imports none of its modules: torch, transformers and matplotlib come with what is first used.
+_EXPORTS = {
+    "errors": ["LayerTracerError"],
+    "config": ["DiagnosisConfig", "LayerTracerConfig"],
+    "probes": ["Probe", "load_probes"],
+    "diagnosis": ["diagnose"],
+    "report": ["LayerTracerReport"],
+    "report.schema": ["LayerPlan"],
+    "planning": ["apply_plan", "export_plan", "make_plan"],
+    "training": ["LayerTracerCallback", "LayerTracerMixin", "LayerTracerTrainer"],
+}
+_MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
+
+__version__ = "0.1.0"
+__all__ = sorted(_MODULE_OF)
+
+if TYPE_CHECKING:
+    from .config import DiagnosisConfig, LayerTracerConfig
+    from .diagnosis import diagnose
+    from .errors import LayerTracerError
+    from .planning import apply_plan, export_plan, make_plan
+    from .probes import Probe, load_probes
+    from .report import LayerTracerReport
+    from .report.schema import LayerPlan
+    from .training import LayerTracerCallback, LayerTracerMixin, LayerTracerTrainer
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,0 +1,4 @@
+from .diagnose import diagnose
+
+
+__all__ = ["diagnose"]

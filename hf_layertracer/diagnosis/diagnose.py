@@ -1,0 +1,374 @@
+"""The diagnosis of a model: lens curves, Task Particle and Layer Sensitivity, in one report."""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+from transformers.utils import logging
+
+from ..config import DiagnosisConfig
+from ..encoding import EncodedProbe, encode_probes, equal_length_batches, probes_hash
+from ..errors import LayerTracerError
+from ..facts import model_facts
+from ..modeling import ModelParts, context_length, find_parts
+from ..planning import make_plan
+from ..probes import Probe, builtin_probes
+from ..report import LayerTracerReport
+from ..report.schema import Lens, ProbeFacts, ProbeRecord, Sensitivity
+from .gradient import MASSIVE_DIMENSIONS, massive_dimensions, predict_batch, regression_estimate
+from .lens import read_lens
+from .memory import BatchPlan, plan_batches
+from .perturbation import dimension_mask
+from .preserve import preserved
+from .replay import CleanRun, LayerStack
+from .sensitivity import TOLERANCE, Disturbance, Draw, check_replay, measure_batch
+from .summary import by_task, summarise_lens, summarise_sensitivity, summarise_task_particle
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.get_logger(__name__)
+
+# With so many independent masks the standard error of the demo model's Layer Sensitivity is about 0.02 bits.
+_DRAWS_WANTED = 256
+_CALIBRATION_SHARE = 5
+_CALIBRATION_LIMITS = (48, 128)
+_TEXT_LIMIT = 200
+
+
+def diagnose(
+    model: nn.Module,
+    probes: Sequence[Probe] | None = None,
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    config: DiagnosisConfig | None = None,
+) -> LayerTracerReport:
+    """Measures what each layer of a causal language model does.
+
+    The model is left exactly as it was found, also when the diagnosis is interrupted: same training mode, no hook, no
+    parameter or buffer touched, random states restored.
+
+    Args:
+        model (`nn.Module`): A causal language model, wrapped (DDP, PEFT, ...) or not.
+        probes (`Sequence[Probe]`, *optional*): What to ask it; the probes of the package by default.
+        tokenizer (`PreTrainedTokenizerBase`, *optional*): Needed unless the probes are token ids.
+        config ([`DiagnosisConfig`], *optional*): The settings.
+
+    Returns:
+        [`LayerTracerReport`]: The measurements, with the default plan (`"freeze-deep"`) where the model admits one.
+
+    Raises:
+        LayerTracerError: The probes cannot be used, or the model's layers cannot be found or traced.
+    """
+    config = config or DiagnosisConfig()
+    probes = builtin_probes() if probes is None else list(probes)
+    parts = find_parts(model, config.layers)
+    encoded = encode_probes(probes, tokenizer, context_length(parts.model))
+    facts = model_facts(parts)
+    run = _Run(parts, encoded, config)
+    with preserved(parts.model), torch.no_grad():
+        run.execute()
+    tasks = [probe.task for probe in encoded]
+    curves = run.curves if run.lens_problem is None else np.empty((0, 0))
+    lens = (
+        summarise_lens(curves, tasks, _decoded(run.top_tokens, tokenizer), run.lens_error)
+        if run.lens_problem is None
+        else Lens(valid=False, reason=run.lens_problem, error=run.lens_error)
+    )
+    report = LayerTracerReport(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions={
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("hf_layertracer", "torch", "transformers", "accelerate")},
+        },
+        model=facts,
+        config=config.to_dict(),
+        probes=_probe_facts(probes, encoded, run, tokenizer),
+        lens=lens,
+        task_particle=summarise_task_particle(curves, tasks, config),
+        sensitivity=run.sensitivity(tasks),
+        block_influence=[float(f"{value:.7g}") for value in run.influence / len(encoded)],
+        durations={name: round(seconds, 3) for name, seconds in run.durations.items()},
+        memory={
+            "budget_bytes": run.batches.budget,
+            "largest_batch_probes": run.largest_batch,
+            "largest_batch_rows": run.largest_rows,
+        },
+    )
+    report.notes = _notes(report)
+    try:
+        report.plan = make_plan(report)
+    except LayerTracerError as error:
+        report.notes.append(f"No default plan: {error}")
+    return report
+
+
+@dataclass
+class _Run:
+    """The state of one diagnosis: what has been measured so far."""
+
+    parts: ModelParts
+    encoded: list[EncodedProbe]
+    config: DiagnosisConfig
+    batches: BatchPlan = field(init=False)
+    durations: dict[str, float] = field(default_factory=dict)
+    replay_problem: str | None = None
+    lens_problem: str | None = None
+    lens_error: float | None = None
+    largest_batch: int = 0
+    largest_rows: int = 0
+
+    def __post_init__(self) -> None:
+        self.stack = LayerStack(self.parts)
+        probes, layers = len(self.encoded), self.parts.num_layers
+        self.repeats = 1 if self.config.perturbation == "skip" else self.config.repeats
+        self.repeats = self.repeats or max(1, math.ceil(_DRAWS_WANTED / probes))
+        self.curves = np.zeros((probes, layers + 1))
+        self.top_tokens = np.zeros((probes, layers + 1), dtype=np.int64)
+        self.probability = np.zeros(probes)
+        self.log_probability = np.zeros(probes)
+        self.correct = np.zeros(probes, dtype=bool)
+        self.influence = np.zeros(layers)
+        self.draws = [Draw(probe, repeat, self.repeats) for probe in range(probes) for repeat in range(self.repeats)]
+        # Values by layer and number of the draw; of an estimate, `predicted` holds all and `measured` a sample.
+        self.measured = np.full((layers, len(self.draws)), np.nan)
+        self.predicted = np.full((layers, len(self.draws)), np.nan)
+        self.massive = torch.zeros(0)
+        self.sample = self._sample()
+
+    @property
+    def estimate(self) -> bool:
+        return self.config.estimator == "gradient"
+
+    def _sample(self) -> np.ndarray:
+        """Numbers of the draws to measure: all of them, or a seeded sample spread evenly over the probes."""
+        total = len(self.draws)
+        if not self.estimate:
+            return np.arange(total)
+        low, high = _CALIBRATION_LIMITS
+        count = min(total, max(low, min(high, total // _CALIBRATION_SHARE)))
+        jitter = np.random.default_rng((self.config.seed, count)).random(count)
+        return np.floor((np.arange(count) + jitter) * total / count).astype(int)
+
+    def execute(self) -> None:
+        lengths = [len(probe.input_ids) for probe in self.encoded]
+        longest = self._ids([int(np.argmax(lengths))])
+        with self._timed("verification"):
+            clean = self.stack.clean(longest)
+            self._check_targets(clean)
+            self.batches = plan_batches(self.parts.model, clean, self.config)
+            self.replay_problem = check_replay(self.stack, clean)
+        if self.replay_problem is not None:
+            logger.warning(f"Layer Sensitivity takes whole forward passes: {self.replay_problem}.")
+        total = len(self.sample) * self.parts.num_layers
+        bar = tqdm(total=total, desc="Diagnosing", unit="value", disable=not logging.is_progress_bar_enabled())
+        with bar:
+            for length in sorted(set(lengths)):
+                members = [index for index, other in enumerate(lengths) if other == length]
+                size = self.config.batch_size or self.batches.probes(length)
+                for batch in equal_length_batches([length] * len(members), size):
+                    self._batch([members[index] for index in batch], self.batches.rows(length), bar)
+
+    def _batch(self, members: list[int], rows: int, bar: tqdm) -> None:
+        ids = self._ids(members)
+        with self._timed("lens"):
+            clean = self.stack.clean(ids)
+            self._read_output(clean, members)
+            self._read_lens(clean, members, rows)
+        self.largest_batch = max(self.largest_batch, len(members))
+        row_of = {probe: row for row, probe in enumerate(members)}
+        if self.estimate:
+            with self._timed("gradients"):
+                self._predict(clean, members)
+        numbers = [number for number in self.sample.tolist() if self.draws[number].probe in row_of]
+        if not numbers:
+            return
+        with self._timed("sensitivity"):
+            draws = [self.draws[number] for number in numbers]
+            self.largest_rows = max(self.largest_rows, min(rows, len(draws)))
+            replay = self.replay_problem is None
+            where = [row_of[draw.probe] for draw in draws]
+            values = measure_batch(self.stack, clean, self.config, draws, where, rows, replay, bar.update)
+        if not np.isfinite(values).all():
+            layer = int(np.flatnonzero(~np.isfinite(values).all(1))[0])
+            raise LayerTracerError(
+                f"Disturbing layer {layer} made the model's output NaN or infinite in {clean.states[-1].dtype}: diagnose "
+                "it in a wider data type."
+            )
+        self.measured[:, numbers] = values
+
+    def _check_targets(self, clean: CleanRun) -> None:
+        if not torch.isfinite(clean.logits).any() or clean.logits.isnan().any():
+            raise LayerTracerError(
+                "The model's own output is NaN before anything is disturbed: its weights or their data type are broken."
+            )
+        vocabulary = clean.logits.shape[-1]
+        for number, probe in enumerate(self.encoded):
+            if not 0 <= probe.target_id < vocabulary:
+                raise LayerTracerError(
+                    f"Probe {number}: target token {probe.target_id} is outside the model's vocabulary of {vocabulary}. "
+                    "Is the tokenizer the model's own?"
+                )
+
+    def _read_output(self, clean: CleanRun, members: list[int]) -> None:
+        log_probabilities = clean.logits.log_softmax(-1)
+        targets = self._targets(members).to(log_probabilities.device)
+        own = log_probabilities.gather(1, targets[:, None])[:, 0].double().cpu().numpy()
+        self.log_probability[members] = own
+        self.probability[members] = np.exp(own)
+        self.correct[members] = (log_probabilities.argmax(-1) == targets).cpu().numpy()
+        for layer, (before, after) in enumerate(zip(clean.states, clean.states[1:], strict=False)):
+            alike = torch.cosine_similarity(before.to(after.device).float(), after.float(), dim=-1)
+            self.influence[layer] += float((1 - alike).flatten(1).mean(1).sum())
+
+    def _read_lens(self, clean: CleanRun, members: list[int], rows: int) -> None:
+        if self.lens_problem is not None:
+            return
+        try:
+            reading = read_lens(self.stack, clean, self._targets(members), rows)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # an architecture may fail in any way here, and the rest of the report does not
+            self.lens_problem = f"reading the hidden states failed ({type(error).__name__}: {error!s:.120})"
+            return
+        self.lens_error = max(self.lens_error or 0.0, reading.error)
+        tolerance = TOLERANCE.get(clean.states[-1].dtype, TOLERANCE[torch.float32])
+        if not reading.error <= tolerance or not np.isfinite(reading.probability).all():
+            self.lens_problem = (
+                f"the reading at the last layer is not the model's own output (it differs by {reading.error:.2g} in "
+                "probability)"
+            )
+        self.curves[members], self.top_tokens[members] = reading.probability, reading.top_token
+
+    def _predict(self, clean: CleanRun, members: list[int]) -> None:
+        width = clean.states[-1].shape[-1]
+        disturbances = [
+            Disturbance(self.config, width, [Draw(probe, repeat, self.repeats) for probe in members])
+            for repeat in range(self.repeats)
+        ]
+        predicted = predict_batch(self.stack, clean.input_ids, disturbances)
+        for repeat in range(self.repeats):
+            self.predicted[:, [probe * self.repeats + repeat for probe in members]] = predicted[:, repeat]
+        shares = massive_dimensions(clean)
+        self.massive = torch.maximum(self.massive, shares) if len(self.massive) else shares
+
+    def sensitivity(self, tasks: Sequence[str]) -> Sensitivity:
+        """The sensitivity part of the report."""
+        facts = {
+            "estimate": self.estimate,
+            "draws": len(self.draws),
+            "repeats": self.repeats,
+            "path": "replay" if self.replay_problem is None else "full-forward",
+            "path_reason": self.replay_problem,
+        }
+        if not self.estimate:
+            values = self.measured.reshape(len(self.measured), len(self.encoded), self.repeats).transpose(0, 2, 1)
+            return summarise_sensitivity(values, tasks, self.config.seed, **facts)
+        predictors = self.predicted[:, :, None]
+        if self.config.perturbation == "mask":
+            dimensions = self.massive.topk(min(MASSIVE_DIMENSIONS, len(self.massive))).indices
+            masks = [
+                dimension_mask(len(self.massive), self.config.mask_ratio, self.config.seed, draw.number)[dimensions]
+                for draw in self.draws
+            ]
+            hits = torch.stack(masks).double().numpy()
+            predictors = np.concatenate([predictors, np.broadcast_to(hits, (len(predictors), *hits.shape))], -1)
+        adjusted = regression_estimate(predictors, self.measured[:, self.sample], self.sample)
+        sampled_tasks = [tasks[self.draws[number].probe] for number in self.sample]
+        return summarise_sensitivity(
+            adjusted[:, None], sampled_tasks, self.config.seed, calibration_draws=len(self.sample), **facts
+        )
+
+    def _ids(self, members: list[int]) -> torch.Tensor:
+        return torch.tensor([self.encoded[index].input_ids for index in members], device=self.stack.input_device)
+
+    def _targets(self, members: list[int]) -> torch.Tensor:
+        return torch.tensor([self.encoded[index].target_id for index in members])
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.durations[name] = self.durations.get(name, 0.0) + time.perf_counter() - start
+
+
+def _probe_facts(probes: list[Probe], encoded: list[EncodedProbe], run: _Run, tokenizer) -> ProbeFacts:
+    def text(value: str | Sequence[int] | int) -> str | None:
+        if isinstance(value, str):
+            return value[-_TEXT_LIMIT:]
+        if tokenizer is None:
+            return None
+        return tokenizer.decode(list(value) if isinstance(value, Sequence) else [value])[-_TEXT_LIMIT:]
+
+    tasks = [probe.task for probe in encoded]
+    return ProbeFacts(
+        count=len(probes),
+        sha256=probes_hash(encoded),
+        tasks={task: len(members) for task, members in by_task(tasks).items()},
+        accuracy=float(run.correct.mean()),
+        mean_log_probability=float(run.log_probability.mean()),
+        accuracy_by_task={task: float(run.correct[members].mean()) for task, members in by_task(tasks).items()},
+        items=[
+            ProbeRecord(
+                prompt=text(probe.prompt),
+                target=text(probe.target),
+                task=probe.task,
+                tokens=len(ids.input_ids),
+                probability=float(f"{run.probability[index]:.7g}"),
+                correct=bool(run.correct[index]),
+            )
+            for index, (probe, ids) in enumerate(zip(probes, encoded, strict=True))
+        ],
+    )
+
+
+def _decoded(tokens: np.ndarray, tokenizer) -> list[list[str]] | None:
+    if tokenizer is None:
+        return None
+    text = {int(token): tokenizer.decode([int(token)]) for token in np.unique(tokens)}
+    return [[text[int(token)] for token in row] for row in tokens]
+
+
+def _notes(report: LayerTracerReport) -> list[str]:
+    """What a reader must know to read the numbers right."""
+    sensitivity, particle = report.sensitivity, report.task_particle
+    notes = []
+    if sensitivity.estimate:
+        notes.append(
+            f"Layer Sensitivity is an estimate from gradients, calibrated with {sensitivity.calibration_draws} of "
+            f"{sensitivity.draws} disturbances; the others were not run."
+        )
+    if sensitivity.draws == 1:
+        notes.append("Layer Sensitivity comes from a single disturbance: its standard error is not known, not zero.")
+    rivals = [layer for layer in sensitivity.contenders if layer != sensitivity.vulnerable_layer]
+    if rivals:
+        notes.append(
+            f"Layer {sensitivity.vulnerable_layer} has the largest sensitivity, but layers {rivals} cannot be told from "
+            "it: their difference is within two standard errors. More probes or repeats would separate them."
+        )
+    difference, error = sensitivity.shallow_minus_deep, sensitivity.shallow_minus_deep_stderr
+    if abs(difference) <= 2 * error:
+        notes.append(
+            f"Shallow and deep layers do not differ in sensitivity beyond chance ({difference:+.3f} ± {error:.3f} bits)."
+        )
+    if not report.lens.valid:
+        notes.append(f"The lens is not valid for this model, so there is no task particle: {report.lens.reason}.")
+    elif particle.unresolved:
+        notes.append(
+            f"{particle.unresolved} of {report.probes.count} probes are unresolved: their lens probability never reaches "
+            f"{report.config['min_probability']}, or never rises by enough at once. The task particle leaves them out."
+        )
+    return notes

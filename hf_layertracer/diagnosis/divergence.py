@@ -1,0 +1,30 @@
+"""How far two output distributions lie apart."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def jensen_shannon(logits_p: Tensor, logits_q: Tensor) -> Tensor:
+    """Jensen-Shannon divergence between two categorical distributions, in bits (arXiv 2605.11416; base 2: in [0, 1]).
+
+    Args:
+        logits_p (`Tensor`): Unnormalised log-probabilities of shape `(..., vocabulary)`.
+        logits_q (`Tensor`): Likewise; broadcast against `logits_p`.
+
+    Returns:
+        `Tensor`: Divergences of shape `(...)`, in bits.
+    """
+    log_p, log_q = logits_p.log_softmax(-1), logits_q.log_softmax(-1)
+    log_m = torch.logaddexp(log_p, log_q) - math.log(2)
+
+    def relative_entropy(log_x: Tensor) -> Tensor:
+        # A token that the model rules out (logit -inf) contributes nothing; exp(-inf) * (-inf + inf) would be NaN.
+        terms = log_x.exp() * (log_x - log_m)
+        return torch.where(log_x == -math.inf, 0.0, terms).sum(-1)
+
+    divergence = (relative_entropy(log_p) + relative_entropy(log_q)) / (2 * math.log(2))
+    return divergence.clamp(0.0, 1.0)

@@ -1,0 +1,229 @@
+"""Runs a causal language model with some of its layers answered from outside.
+
+All of the model's own code still runs around the layers (masks, rotary embeddings, final norm, head, soft caps), so
+nothing about an architecture has to be known: a layer is replaced by giving its `forward` another answer for the
+duration of one call. Suffix replay is the model's own forward in which every layer up to the disturbed one returns at
+once; the lens is the model's own forward in which all of them do.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import LayerTracerError
+from ..modeling import ModelParts
+
+
+LayerForward = Callable[..., Any]
+
+
+@dataclass
+class CleanRun:
+    """What one undisturbed forward pass leaves behind.
+
+    Args:
+        input_ids (`Tensor`): Token ids of shape `(batch, positions)`, unpadded.
+        states (`list[Tensor]`):
+            L + 1 hidden states of shape `(batch, positions, ...)`: the embedding output, then each layer's output.
+        logits (`Tensor`): Logits of shape `(batch, vocabulary)` at the last position, in at least float32.
+    """
+
+    input_ids: Tensor
+    states: list[Tensor]
+    logits: Tensor
+
+
+class LayerStack:
+    """The decoder layers of a model, for running the model from, through or around any of them.
+
+    Args:
+        parts ([`ModelParts`]): The model and its layers, as `find_parts` gives them.
+    """
+
+    def __init__(self, parts: ModelParts):
+        self.model = parts.model
+        self.layers = parts.layers
+        parameters = inspect.signature(parts.model.forward).parameters
+        # Only the last position is ever read: where the model can skip the head elsewhere, it does.
+        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
+        # A layer that returns a tuple must go on returning one: the last clean outputs serve as the pattern.
+        self._outputs: list[Any] = [None] * self.num_layers
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.layers)
+
+    @property
+    def input_device(self) -> torch.device:
+        return self.model.get_input_embeddings().weight.device
+
+    def clean(self, input_ids: Tensor) -> CleanRun:
+        """One undisturbed forward pass over unpadded prompts of equal length.
+
+        Args:
+            input_ids (`Tensor`): Token ids of shape `(batch, positions)`.
+
+        Returns:
+            [`CleanRun`]: All hidden states and the logits at the last position.
+
+        Raises:
+            LayerTracerError: The layers are not called once each, in order.
+        """
+        states: list[Tensor] = []
+        order: list[int] = []
+
+        def record(index: int, forward: LayerForward) -> LayerForward:
+            def recording(*args: Any, **kwargs: Any) -> Any:
+                if not order:
+                    states.append(_hidden_input(args, kwargs))
+                order.append(index)
+                output = forward(*args, **kwargs)
+                self._outputs[index] = output if isinstance(output, tuple | list) else None
+                states.append(_hidden(output))
+                return output
+
+            return recording
+
+        with self._patched(record):
+            logits = self._logits(input_ids)
+        if order != list(range(self.num_layers)):
+            raise LayerTracerError(
+                f"The layers of {type(self.model).__name__} are called in the order {order[:8]}..., not once each from "
+                "first to last. If another list holds the decoder layers, name it: DiagnosisConfig(layers=...)."
+            )
+        return CleanRun(input_ids, states, logits)
+
+    def read(self, states: Tensor) -> Tensor:
+        """What the model would say if its last layer had answered `states`: final norm, head and all that follows.
+
+        Args:
+            states (`Tensor`): Hidden states at one position, of shape `(rows, 1, ...)`.
+
+        Returns:
+            `Tensor`: Logits of shape `(rows, vocabulary)`.
+        """
+        placeholder = torch.zeros(states.shape[0], 1, dtype=torch.long, device=self.input_device)
+        return self.resume(self.num_layers - 1, states, placeholder)
+
+    def resume(self, index: int, state: Tensor, input_ids: Tensor) -> Tensor:
+        """Suffix replay: the model's output if layer `index` had answered `state`. Only the later layers run.
+
+        A clean run has to come first: it shows what the layers return.
+
+        Args:
+            index (`int`): The layer that is answered for, 0 to L - 1.
+            state (`Tensor`): Its answer, of shape `(rows, positions, ...)`.
+            input_ids (`Tensor`): The prompts of these rows, of shape `(rows, positions)`.
+
+        Returns:
+            `Tensor`: Logits of shape `(rows, vocabulary)` at the last position.
+        """
+
+        def answer(layer: int, forward: LayerForward) -> LayerForward:
+            if layer > index:
+                return forward
+            # Layers before `index` only have to return something of the right shape.
+            return lambda *args, **kwargs: _with_hidden(
+                self._outputs[layer], state if layer == index else _hidden_input(args, kwargs)
+            )
+
+        with self._patched(answer):
+            return self._logits(input_ids)
+
+    def through(self, index: int, edit: Callable[[Tensor, Tensor], Tensor], input_ids: Tensor) -> Tensor:
+        """The whole forward pass with layer `index`'s answer edited: slower than `resume`, right for any model.
+
+        Args:
+            index (`int`): The layer whose output is edited, 0 to L - 1.
+            edit (`Callable`): Takes the layer's input and output hidden state, returns the state to go on with.
+            input_ids (`Tensor`): Prompts of shape `(rows, positions)`.
+
+        Returns:
+            `Tensor`: Logits of shape `(rows, vocabulary)` at the last position.
+        """
+
+        def edited(layer: int, forward: LayerForward) -> LayerForward:
+            if layer != index:
+                return forward
+
+            def run(*args: Any, **kwargs: Any) -> Any:
+                before = _hidden_input(args, kwargs)
+                output = forward(*args, **kwargs)
+                return _with_hidden(output, edit(before, _hidden(output)))
+
+            return run
+
+        with self._patched(edited):
+            return self._logits(input_ids)
+
+    def differentiable(self, input_ids: Tensor) -> CleanRun:
+        """A clean run whose `states` are nodes of one autograd graph that begins at the embedding output.
+
+        Args:
+            input_ids (`Tensor`): Token ids of shape `(batch, positions)`.
+
+        Returns:
+            [`CleanRun`]: `logits` carries gradients to every entry of `states`; no parameter is touched.
+        """
+        states: list[Tensor] = []
+
+        def cut(index: int, forward: LayerForward) -> LayerForward:
+            def run(*args: Any, **kwargs: Any) -> Any:
+                if index == 0:
+                    start = _hidden_input(args, kwargs).detach().requires_grad_()
+                    states.append(start)
+                    args, kwargs = _with_hidden_input(args, kwargs, start)
+                output = forward(*args, **kwargs)
+                states.append(_hidden(output))
+                return output
+
+            return run
+
+        with torch.enable_grad(), self._patched(cut):
+            logits = self._logits(input_ids)
+        return CleanRun(input_ids, states, logits)
+
+    def _logits(self, input_ids: Tensor) -> Tensor:
+        output = self.model(input_ids=input_ids, use_cache=False, **self._last_only)
+        logits = output.logits[:, -1]
+        return logits if logits.dtype == torch.float64 else logits.float()
+
+    @contextmanager
+    def _patched(self, replace: Callable[[int, LayerForward], LayerForward]) -> Iterator[None]:
+        """Gives every layer the forward that `replace(index, own forward)` returns, until the body ends."""
+        # accelerate's device hooks and quantizers also sit in the instance's `forward`: put back what was there.
+        before = [layer.__dict__.get("forward") for layer in self.layers]
+        try:
+            for index, layer in enumerate(self.layers):
+                layer.forward = replace(index, layer.forward)
+            yield
+        finally:
+            for layer, forward in zip(self.layers, before, strict=True):
+                if forward is not None:
+                    layer.forward = forward
+                elif "forward" in layer.__dict__:
+                    del layer.forward
+
+
+def _hidden(output: Any) -> Tensor:
+    """The hidden state in a layer's return value: the value itself or the first of a tuple."""
+    return output[0] if isinstance(output, tuple | list) else output
+
+
+def _with_hidden(output: Any, hidden: Tensor) -> Any:
+    return type(output)((hidden, *output[1:])) if isinstance(output, tuple | list) else hidden
+
+
+def _hidden_input(args: tuple, kwargs: dict) -> Tensor:
+    return args[0] if args else kwargs["hidden_states"]
+
+
+def _with_hidden_input(args: tuple, kwargs: dict, hidden: Tensor) -> tuple[tuple, dict]:
+    return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})

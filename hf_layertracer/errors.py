@@ -1,0 +1,7 @@
+"""The one error that a user of the library can cause."""
+
+from __future__ import annotations
+
+
+class LayerTracerError(ValueError):
+    """Bad input or a model that cannot do what was asked: the message says what was wrong and what to do."""

@@ -1,0 +1,67 @@
+"""What a plan has to know of a model, taken from the model itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .modeling import EMBEDDINGS, HEAD, NORM, OTHER, ModelParts
+from .report.schema import LayerFacts, ModelFacts
+
+
+def model_facts(parts: ModelParts) -> ModelFacts:
+    """Counts a model's parameters layer by layer; a model on the meta device serves as well as a loaded one.
+
+    Args:
+        parts ([`ModelParts`]): The model and its layers.
+
+    Returns:
+        [`ModelFacts`]: Names and sizes of all parameters, by owner.
+    """
+    config = getattr(parts.model, "config", None)
+    parameters = dict(parts.model.named_parameters())
+    layers = [LayerFacts(kind=kind, parameters={}) for kind in parts.kinds()]
+    outside: dict[str, dict[str, int]] = {EMBEDDINGS: {}, NORM: {}, HEAD: {}, OTHER: {}}
+    shared: dict[str, list[int]] = {}
+    frozen: list[str] = []
+    for name, owners in parts.owners.items():
+        parameter = parameters[name]
+        in_layers = sorted(owner for owner in owners if isinstance(owner, int))
+        if in_layers:
+            prefix = next(p for i in in_layers if name.startswith(p := f"{parts.layers_path}.{i}."))
+            layer = layers[in_layers[0]]
+            layer.parameters[name.removeprefix(prefix)] = parameter.numel()
+            if not parameter.requires_grad:
+                layer.frozen.append(name.removeprefix(prefix))
+            if len(in_layers) > 1:
+                shared[name] = in_layers
+        else:
+            group = next(group for group in outside if group in owners)
+            outside[group][name] = parameter.numel()
+            if not parameter.requires_grad:
+                frozen.append(name)
+    name_or_path = getattr(config, "_name_or_path", "") or getattr(parts.model, "name_or_path", "")
+    dtypes = {str(parameter.dtype).removeprefix("torch.") for parameter in parameters.values()}
+    return ModelFacts(
+        id=public_model_id(name_or_path),
+        revision=getattr(config, "_commit_hash", None),
+        architecture=type(parts.model).__name__,
+        model_type=getattr(config, "model_type", None),
+        dtype="/".join(sorted(dtypes)),
+        layers_path=parts.layers_path,
+        layers=layers,
+        embeddings=outside[EMBEDDINGS],
+        norm=outside[NORM],
+        head=outside[HEAD],
+        other=outside[OTHER],
+        tied=parts.tied,
+        shared=shared,
+        frozen=frozen,
+    )
+
+
+def public_model_id(name_or_path: str) -> str | None:
+    """A model's name as it may be published: a Hub id as it is, of a local path only the last folder."""
+    if not name_or_path:
+        return None
+    is_local = Path(name_or_path).is_absolute() or Path(name_or_path).exists() or name_or_path.startswith((".", "~"))
+    return Path(name_or_path).name if is_local or name_or_path.count("/") > 1 else name_or_path

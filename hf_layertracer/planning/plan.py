@@ -1,0 +1,136 @@
+"""Makes layer plans: which layers train, which are frozen, why, and what that saves."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from torch import nn
+
+from ..errors import LayerTracerError
+from ..facts import model_facts
+from ..modeling import find_parts
+from ..report.schema import LayerPlan, ModelFacts, ReportData, Savings
+from .savings import savings_of
+from .strategies import STRATEGIES, Choice, Situation
+
+
+_OUTSIDE = ("embeddings", "norm", "head")
+
+
+def make_plan(
+    source: ReportData | nn.Module,
+    strategy: str = "freeze-deep",
+    *,
+    report: ReportData | None = None,
+    layers_path: str | None = None,
+    train_embeddings: bool | None = None,
+    train_norm: bool | None = None,
+    train_head: bool | None = None,
+    **options: Any,
+) -> LayerPlan:
+    """Decides for every layer whether it trains.
+
+    Embeddings, final norm and head follow their neighbours unless told otherwise: embeddings train with the first
+    layer, norm and head with the last one. An embedding matrix that is tied to the head is one decision: it trains where
+    both would.
+
+    Args:
+        source ([`LayerTracerReport`] or `nn.Module`):
+            A report, or a model (on the meta device will do, except for `"weight-snr"`).
+        strategy (`str`, *optional*, defaults to `"freeze-deep"`):
+            `"freeze-deep"`, `"freeze-shallow"`, `"full"`, `"task-particle"`, `"sensitivity"`, `"budget"`,
+            `"explicit"`, `"random"`, `"block-influence"` or `"weight-snr"`.
+        report ([`LayerTracerReport`], *optional*): Measurements, where `source` is a model.
+        layers_path (`str`, *optional*): Where `source` is a model: dotted path of its list of layers.
+        train_embeddings, train_norm, train_head (`bool`, *optional*): Overrule the strategy.
+        options: Options of the strategy, such as `freeze_ratio=0.5`, `layers="0-7"`, `max_trainable_parameters=...`,
+            `max_memory=...` (bytes) or `seed=0`.
+
+    Returns:
+        [`LayerPlan`]: The plan, with its reason and savings.
+
+    Raises:
+        LayerTracerError: Unknown strategy or option, a value out of range, or a plan that would train nothing or
+            freeze nothing although it should.
+    """
+    if isinstance(source, nn.Module):
+        facts, model = model_facts(find_parts(source, layers_path)), source
+    else:
+        facts, model, report = source.model, None, report or source
+    if strategy not in STRATEGIES:
+        raise LayerTracerError(f"Unknown strategy {strategy!r}. There are: {', '.join(STRATEGIES)}.")
+    choose = STRATEGIES[strategy]
+    accepted = [name for name in inspect.signature(choose).parameters if name != "situation"]
+    unknown = sorted(set(options) - set(accepted))
+    if unknown:
+        takes = f"it takes {', '.join(accepted)}" if accepted else "it takes no options"
+        raise LayerTracerError(f"The strategy {strategy!r} has no option {', '.join(unknown)}: {takes}.")
+    if strategy == "explicit" and "layers" not in options:
+        raise LayerTracerError("The strategy 'explicit' needs layers, such as layers='0-7'.")
+    if report is not None and report.num_layers != facts.num_layers:
+        raise LayerTracerError(f"The report is of {report.num_layers} layers, the model has {facts.num_layers}.")
+    choice = choose(Situation(facts, report, model), **options)
+    outside = _outside(facts, choice, dict(zip(_OUTSIDE, (train_embeddings, train_norm, train_head), strict=True)))
+    overruled = {
+        f"train_{part}": value
+        for part, value in zip(_OUTSIDE, (train_embeddings, train_norm, train_head), strict=True)
+        if value is not None
+    }
+    plan = LayerPlan(
+        strategy=strategy,
+        options={**options, **overruled},
+        num_layers=facts.num_layers,
+        layers_path=facts.layers_path,
+        trained_layers=sorted(choice.trained),
+        frozen_layers=sorted(set(range(facts.num_layers)) - choice.trained),
+        train_embeddings=outside["embeddings"],
+        train_norm=outside["norm"],
+        train_head=outside["head"],
+        patterns=choice.patterns,
+        reason=f"{choice.reason} {_outside_reason(facts, outside)}",
+        savings=_NO_SAVINGS,
+    )
+    plan.savings = savings_of(facts, plan)
+    if plan.savings.trainable_parameters == 0:
+        raise LayerTracerError(f"This plan would train nothing: strategy {strategy!r} with {options or 'no options'}.")
+    if plan.savings.trainable_parameters == plan.savings.trainable_parameters_full and strategy != "full":
+        raise LayerTracerError(
+            f"This plan would freeze nothing: strategy {strategy!r} with {options or 'no options'}. If that is what you "
+            "want, use the strategy 'full'."
+        )
+    return plan
+
+
+_NO_SAVINGS = Savings(**dict.fromkeys(Savings.model_fields, 0))
+
+
+def _outside(facts: ModelFacts, choice: Choice, overrule: dict[str, bool | None]) -> dict[str, bool]:
+    """Which of embeddings, norm and head train."""
+    follows = {"embeddings": 0, "norm": facts.num_layers - 1, "head": facts.num_layers - 1}
+    decided = {
+        part: (layer in choice.trained) if choice.outside is None else (part in choice.outside)
+        for part, layer in follows.items()
+    }
+    if facts.tied:
+        both = decided["embeddings"] and decided["head"]
+        if choice.patterns:  # the one matrix is known by the embedding's name
+            both = decided["embeddings"]
+        wishes = {overrule["embeddings"], overrule["head"]} - {None}
+        if len(wishes) > 1:
+            raise LayerTracerError(
+                "Embeddings and head of this model are one tied matrix: train_embeddings and train_head cannot differ."
+            )
+        both = wishes.pop() if wishes else both
+        decided |= {"embeddings": both, "head": both}
+        overrule = {"norm": overrule["norm"]}
+    decided |= {part: wish for part, wish in overrule.items() if wish is not None}
+    return decided
+
+
+def _outside_reason(facts: ModelFacts, outside: dict[str, bool]) -> str:
+    said = {True: "trains", False: "is frozen"}
+    norm = f"the final norm {said[outside['norm']]}"
+    if facts.tied:
+        return f"The embedding, which is also the head, {said[outside['embeddings']]}; {norm}."
+    return f"The embedding {said[outside['embeddings']]}, {norm}, the head {said[outside['head']]}."

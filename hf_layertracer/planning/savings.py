@@ -1,0 +1,112 @@
+"""What a plan costs and saves, by arithmetic on parameter counts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+
+from ..report.schema import LayerPlan, ModelFacts, Savings
+
+
+_ADAM_BYTES = 8  # two moments in float32
+_ELEMENT_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def layer_names(facts: ModelFacts, layer: int) -> dict[str, int]:
+    """Full names and sizes of the parameters that are counted in one layer."""
+    prefix = f"{facts.layers_path}.{layer}."
+    return {prefix + name: size for name, size in facts.layers[layer].parameters.items()}
+
+
+def bytes_per_element(facts: ModelFacts) -> int:
+    """Bytes of one gradient element: those of the widest parameter data type that carries gradients."""
+    return max((_ELEMENT_BYTES.get(dtype, 4) for dtype in facts.dtype.split("/")), default=4)
+
+
+def trainable_elements(facts: ModelFacts, layers: Collection[int] = (), everything: bool = False) -> int:
+    """Parameters that could train in some layers, or all parameters of the model."""
+    if everything:
+        outside = (facts.embeddings, facts.norm, facts.head, facts.other)
+        return sum(sum(group.values()) for group in outside) + sum(
+            sum(layer.parameters.values()) for layer in facts.layers
+        )
+    return sum(
+        size
+        for layer in layers
+        for name, size in facts.layers[layer].parameters.items()
+        if name not in set(facts.layers[layer].frozen)
+    )
+
+
+def savings_of(facts: ModelFacts, plan: LayerPlan) -> Savings:
+    """Compares a plan with training every parameter that could train before it.
+
+    Backwards, the gradient of a layer's input is needed wherever something before the layer trains, that of a weight
+    where the weight trains: a frozen deep layer still costs two thirds of a trained one, a frozen shallow layer one
+    third.
+
+    Args:
+        facts ([`ModelFacts`]): The model.
+        plan ([`LayerPlan`]): The plan; its own `savings` are not looked at.
+
+    Returns:
+        [`Savings`]: Counts, bytes and FLOPs.
+    """
+    parts = list(_parts(facts, plan))
+    planned, could = sum(p for _, p, _ in parts), sum(c for _, _, c in parts)
+    total = trainable_elements(facts, everything=True)
+    element = bytes_per_element(facts)
+    return Savings(
+        trainable_parameters=planned,
+        trainable_parameters_full=could,
+        total_parameters=total,
+        optimizer_bytes=planned * _ADAM_BYTES,
+        optimizer_bytes_full=could * _ADAM_BYTES,
+        gradient_bytes=planned * element,
+        gradient_bytes_full=could * element,
+        flops_per_token=_flops([(size, trained) for size, trained, _ in parts]),
+        flops_per_token_full=_flops([(size, could_train) for size, _, could_train in parts]),
+    )
+
+
+def _parts(facts: ModelFacts, plan: LayerPlan) -> Iterator[tuple[int, int, int]]:
+    """From the input up: elements in matrix products, elements that train, elements that could."""
+    frozen = set(facts.frozen)
+
+    def outside(group: dict[str, int], trains: bool, matrix: bool) -> tuple[int, int, int]:
+        could = sum(size for name, size in group.items() if name not in frozen)
+        return (sum(group.values()) if matrix else 0), (could if trains else 0), could
+
+    # A tied matrix costs its products as the head; its other use is a look-up, as all embeddings are.
+    embeddings, head = ({}, {**facts.embeddings, **facts.head}) if facts.tied else (facts.embeddings, facts.head)
+    # What lies outside the text decoder (a vision tower) is not used by text and not touched by a plan.
+    yield outside(facts.other, True, matrix=False)
+    yield outside(embeddings, plan.train_embeddings, matrix=False)
+    for index, layer in enumerate(facts.layers):
+        names = layer_names(facts, index)
+        owners = {name: facts.shared.get(name, [index]) for name in names}
+        unfrozen = {name for name in names if name.removeprefix(f"{facts.layers_path}.{index}.") not in layer.frozen}
+        trained = {
+            name
+            for name in unfrozen
+            if set(owners[name]) & set(plan.trained_layers) and matches_patterns(name, plan.patterns)
+        }
+        yield sum(names.values()), sum(names[name] for name in trained), sum(names[name] for name in unfrozen)
+    yield outside(facts.norm, plan.train_norm, matrix=False)
+    yield outside(head, plan.train_head, matrix=True)
+
+
+def matches_patterns(name: str, patterns: list[str]) -> bool:
+    """Whether a parameter inside a trained layer trains: always, or where its name matches one of the patterns."""
+    return not patterns or any(re.search(pattern, name) for pattern in patterns)
+
+
+def _flops(parts: list[tuple[int, int]]) -> int:
+    """FLOPs per token of one step: forward everywhere, input gradients above the lowest trained part, weight gradients."""
+    flops, gradient_flows = 0, False
+    for size, trained in parts:
+        flops += 2 * size + 2 * min(size, trained)
+        if gradient_flows:
+            flops += 2 * size
+        gradient_flows = gradient_flows or trained > 0
+    return flops

@@ -1,0 +1,68 @@
+"""Signal-to-noise ratio of weight matrices, as in Spectrum (arXiv 2406.06623): a signal that needs no data."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+from transformers.utils import logging
+
+from ..modeling import find_parts
+from ..report.schema import ModelFacts
+
+
+def matrix_snr(weight: Tensor) -> float:
+    """Sum of the singular values above the noise threshold over the sum of those below it.
+
+    The threshold is the edge of the Marchenko-Pastur law, sigma * (1 + sqrt(short side / long side)), with sigma taken
+    from the interquartile range of the singular values. The ratio is divided by the largest singular value.
+
+    Args:
+        weight (`Tensor`): A matrix of shape `(rows, columns)`.
+
+    Returns:
+        `float`: The normalised ratio; infinite where no singular value is noise.
+    """
+    singular = torch.linalg.svdvals(weight.detach().float())
+    rows, columns = weight.shape
+    quartiles = singular.quantile(torch.tensor([0.25, 0.75], device=singular.device))
+    sigma = float(quartiles[1] - quartiles[0]) / 1.349  # of a normal distribution
+    threshold = sigma * (1 + math.sqrt(min(rows, columns) / max(rows, columns)))
+    signal, noise = float(singular[singular > threshold].sum()), float(singular[singular <= threshold].sum())
+    if noise == 0:
+        return math.inf
+    return signal / noise / float(singular[0])
+
+
+def layer_snr(model: nn.Module, facts: ModelFacts) -> list[float]:
+    """Ranks each layer's matrices among those of the same name in the other layers, and averages the ranks.
+
+    Spectrum compares only matrices of one kind with each other, as ratios differ between kinds far more than between
+    layers.
+
+    Args:
+        model (`nn.Module`): The model with its weights.
+        facts ([`ModelFacts`]): Its layers.
+
+    Returns:
+        `list[float]`: Mean rank per layer, from 0 (noise) to 1.
+    """
+    layers = find_parts(model, facts.layers_path).layers
+    matrices = [
+        {name: p for name, p in layer.named_parameters() if p.ndim == 2 and min(p.shape) > 1} for layer in layers
+    ]
+    ratios: dict[str, dict[int, float]] = {}
+    bar = tqdm(total=sum(map(len, matrices)), desc="Weight SNR", disable=not logging.is_progress_bar_enabled())
+    with bar:
+        for index, named in enumerate(matrices):
+            for name, matrix in named.items():
+                ratios.setdefault(name, {})[index] = matrix_snr(matrix)
+                bar.update()
+    ranks: list[list[float]] = [[] for _ in layers]
+    for by_layer in ratios.values():
+        order = sorted(by_layer, key=lambda index: by_layer[index])
+        for rank, index in enumerate(order):
+            ranks[index].append(rank / max(len(order) - 1, 1))
+    return [sum(values) / len(values) if values else 0.0 for values in ranks]

@@ -1,0 +1,4 @@
+from .report import CARD_FILE, FIGURE_FILE, REPORT_FILE, LayerTracerReport
+
+
+__all__ = ["CARD_FILE", "FIGURE_FILE", "REPORT_FILE", "LayerTracerReport"]

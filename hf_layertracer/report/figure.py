@@ -1,0 +1,235 @@
+"""The picture of a report: Layer Sensitivity above, lens probability below, one column per layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from textwrap import fill
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from .markdown import one_line
+from .schema import Lens, ReportData, Snapshot, TaskParticle
+
+
+# Okabe and Ito's colours, which the colour-blind can tell apart.
+_BLUE, _ORANGE, _GREEN, _VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+_SKY, _PURPLE, _GREY, _BLACK = "#56B4E9", "#CC79A7", "#777777", "#000000"
+_KIND_COLOURS = (_BLUE, _VERMILLION, _GREEN, _PURPLE, _ORANGE, _SKY, _GREY)
+_TASK_COLOURS = (_ORANGE, _GREEN, _VERMILLION, _SKY, _GREY)
+_TASK_STYLES = ("-", ":")
+_TASKS_NAMED = len(_TASK_COLOURS) * len(_TASK_STYLES)
+
+_SIZE_INCHES = (16, 10)
+_DPI = 100
+_TITLE, _PANEL_TITLE, _LABEL = 21, 18, 15
+_NAME_LIMIT = 24
+_TICKS_WANTED = 34
+# Text of a report is someone else's: no `$` in it may start a formula, whatever the user's matplotlibrc says.
+_LITERAL = {"parse_math": False, "usetex": False}
+
+
+def draw_report(report: ReportData) -> Figure:
+    """Draws a report for a reader who has a few seconds.
+
+    Args:
+        report ([`ReportData`]): The report, of a model with any number of layers.
+
+    Returns:
+        `matplotlib.figure.Figure`: A picture of 1600 x 1000 pixels with its own Agg canvas; pyplot does not know of it.
+    """
+    figure = Figure(figsize=_SIZE_INCHES, dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.get_layout_engine().set(h_pad=0.12, w_pad=0.12)
+    figure.suptitle(_headline(report), fontsize=_TITLE, fontweight="bold", **_LITERAL)
+    above, below = figure.subplots(2, 1, sharex=True)
+    _draw_sensitivity(above, report)
+    _draw_lens(below, report)
+    _number_layers(below, report.num_layers)
+    for axes in (above, below):
+        axes.tick_params(labelsize=_LABEL, labelbottom=True)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _headline(report: ReportData) -> str:
+    parts = [
+        _name(report.model.id or report.model.architecture, 60),
+        f"{report.num_layers} layer{'s'[: report.num_layers != 1]}",
+        f"{report.probes.count} probe{'s'[: report.probes.count != 1]}",
+        f"plan: {_name(report.plan.strategy)}" if report.plan else "no plan",
+    ]
+    return "  ·  ".join(parts)
+
+
+def _draw_sensitivity(axes: Axes, report: ReportData) -> None:
+    sensitivity = report.sensitivity
+    layers = range(report.num_layers)
+    colours = _kind_colours([layer.kind for layer in report.model.layers])
+    bars = axes.bar(
+        layers,
+        sensitivity.mean,
+        yerr=sensitivity.stderr,
+        color=[colours[layer.kind] for layer in report.model.layers],
+        error_kw={"ecolor": _BLACK, "elinewidth": 1.5, "capsize": min(5, 160 / report.num_layers)},
+        label="Layer Sensitivity",
+        zorder=2,
+    )
+    kinds = [Patch(color=colour, label=_name(kind)) for kind, colour in colours.items()]
+    tops = [mean + error for mean, error in zip(sensitivity.mean, sensitivity.stderr, strict=True)]
+    handles: list[Artist] = kinds if len(kinds) > 1 else [bars]
+    handles += _mark_vulnerable(axes, report, tops)
+    if report.history:
+        latest = report.history[-1]
+        tops += latest.sensitivity
+        handles += axes.plot(range(len(latest.sensitivity)), latest.sensitivity, **_after(latest, _BLACK))
+    axes.set_ylim(0, max(*tops, 0.001) * 1.18)
+    axes.set_ylabel("Divergence (bits)", fontsize=_LABEL)
+    errors = "±1 standard error" if sensitivity.draws > 1 else "one disturbance: standard error not known"
+    estimate = ", estimated from gradients" if sensitivity.estimate else ""
+    axes.set_title(f"Layer Sensitivity{estimate} ({errors})", fontsize=_PANEL_TITLE, loc="left")
+    _add_legend(axes, handles + _shade_plan(axes, report))
+
+
+def _kind_colours(kinds: Sequence[str]) -> dict[str, str]:
+    return {kind: _KIND_COLOURS[i % len(_KIND_COLOURS)] for i, kind in enumerate(dict.fromkeys(kinds))}
+
+
+def _mark_vulnerable(axes: Axes, report: ReportData, tops: Sequence[float]) -> list[Line2D]:
+    vulnerable = report.sensitivity.vulnerable_layer
+    rivals = [layer for layer in report.sensitivity.contenders if layer != vulnerable]
+    gap = max(tops) * 0.06
+
+    def mark(layers: list[int], fill_colour: str, label: str) -> list[Line2D]:
+        heights = [tops[layer] + gap for layer in layers]
+        style = {"marker": "v", "markersize": 11, "color": _BLACK, "markerfacecolor": fill_colour, "linestyle": "none"}
+        return axes.plot(layers, heights, label=label, **style)
+
+    marks = mark([vulnerable], _BLACK, f"vulnerable layer: {vulnerable}")
+    return marks + mark(rivals, "white", "within 2 errors of it") if rivals else marks
+
+
+def _draw_lens(axes: Axes, report: ReportData) -> None:
+    lens = report.lens
+    axes.set_title("Lens probability of the target after each layer", fontsize=_PANEL_TITLE, loc="left")
+    axes.set_ylabel("Probability", fontsize=_LABEL)
+    axes.set_xlabel("Layer, counted from 0 (emb: the embedding's output)", fontsize=_LABEL)
+    if lens.valid and lens.mean_probability:
+        handles = _draw_curves(axes, report)
+    else:
+        handles = _explain_absence(axes, lens)
+    plan = _shade_plan(axes, report)
+    # One legend for the shading is enough; only a panel without any other has room for nothing better.
+    _add_legend(axes, handles or plan)
+
+
+def _draw_curves(axes: Axes, report: ReportData) -> list[Artist]:
+    lens = report.lens
+    depth = range(-1, report.num_layers)
+    mean = lens.mean_probability
+    low = [max(0, value - error) for value, error in zip(mean, lens.stderr, strict=True)]
+    high = [min(1, value + error) for value, error in zip(mean, lens.stderr, strict=True)]
+    tasks = _draw_tasks(axes, lens)
+    curve = axes.plot(depth, mean, color=_BLUE, linewidth=3.5, marker="o", markersize=5, zorder=4, label="mean of all")
+    band = axes.fill_between(depth, low, high, color=_BLUE, alpha=0.3, linewidth=0, label="±1 standard error")
+    handles = [*curve, band]
+    if report.history:
+        latest = report.history[-1]
+        after = latest.lens_mean_probability
+        handles += axes.plot(range(-1, len(after) - 1), after, **_after(latest, _BLACK))
+        _draw_later_particle(axes, latest)
+    axes.set_ylim(bottom=0)
+    return handles + _draw_particle(axes, report.task_particle, report.probes.count) + tasks
+
+
+def _draw_tasks(axes: Axes, lens: Lens) -> list[Line2D]:
+    if len(lens.by_task) < 2:
+        return []
+    many = len(lens.by_task) > _TASKS_NAMED
+    lines = []
+    for number, (task, curve) in enumerate(lens.by_task.items()):
+        style, colour = divmod(number, len(_TASK_COLOURS))
+        look = {"color": _GREY} if many else {"color": _TASK_COLOURS[colour], "linestyle": _TASK_STYLES[style]}
+        label = f"each of {len(lens.by_task)} tasks" if many else _name(task)
+        lines += axes.plot(range(-1, len(curve) - 1), curve, linewidth=1.5, label=label, zorder=3, **look)
+    return lines[:1] if many else lines
+
+
+def _draw_particle(axes: Axes, particle: TaskParticle, probes: int) -> list[Artist]:
+    unresolved = Line2D([], [], linestyle="none", label=f"{particle.unresolved} of {probes} unresolved")
+    if particle.layer is None:
+        unresolved.set_label("no Task Particle: all unresolved")
+        return [unresolved]
+    label = f"Task Particle: layer {particle.layer:g}"
+    handles: list[Artist] = [axes.axvline(particle.layer, color=_PURPLE, linewidth=3, zorder=3, label=label)]
+    if particle.interval is not None:
+        low, high = particle.interval
+        label = f"its 95 % interval: {low:g} to {high:g}"
+        handles.append(axes.axvspan(low, high, color=_PURPLE, alpha=0.3, linewidth=0, zorder=1, label=label))
+    return [*handles, unresolved] if particle.unresolved else handles
+
+
+def _draw_later_particle(axes: Axes, latest: Snapshot) -> None:
+    if latest.task_particle is not None:
+        axes.axvline(latest.task_particle, color=_PURPLE, linewidth=2.5, linestyle="--", zorder=3)
+
+
+def _explain_absence(axes: Axes, lens: Lens) -> list[Artist]:
+    reason = fill(_name(lens.reason or "not measured", 300), 80)
+    text = f"The lens is not valid for this model:\n{reason}"
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=_LABEL, **_LITERAL)
+    axes.set_yticks([])
+    return []
+
+
+def _shade_plan(axes: Axes, report: ReportData) -> list[Patch]:
+    """Shades what the plan trains and freezes; returns one handle for each of the two that occurs."""
+    if report.plan is None:
+        return []
+    trained = set(report.plan.trained_layers)
+    partly = ", in part" if report.plan.patterns else ""
+    looks = {True: (_ORANGE, f"trained{partly}"), False: (_SKY, "frozen")}
+    handles = {}
+    for trains, group in groupby(range(report.num_layers), key=trained.__contains__):
+        run = list(group)
+        colour, label = looks[trains]
+        handles[trains] = axes.axvspan(
+            run[0] - 0.5, run[-1] + 0.5, color=colour, alpha=0.18, linewidth=0, zorder=0, label=label
+        )
+    return [handles[trains] for trains in (True, False) if trains in handles]
+
+
+def _number_layers(axes: Axes, num_layers: int) -> None:
+    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, num_layers) if num_layers <= step * _TICKS_WANTED)
+    axes.set_xlim(-1.6, num_layers - 0.4)
+    axes.set_xticks(range(0, num_layers, step), [str(layer) for layer in range(0, num_layers, step)])
+    # Where layers are narrow, a label beside "0" would run into it.
+    axes.set_xticks([-1], ["emb" if step == 1 else "\nemb"], minor=True, fontsize=_LABEL)
+
+
+def _after(snapshot: Snapshot, colour: str) -> dict[str, object]:
+    return {"color": colour, "linestyle": "--", "linewidth": 2.2, "zorder": 5, "label": f"after step {snapshot.step}"}
+
+
+def _add_legend(axes: Axes, handles: Sequence[Artist]) -> None:
+    if not handles:
+        return
+    legend = axes.legend(
+        handles=list(handles), loc="upper left", bbox_to_anchor=(1.005, 1), frameon=False, fontsize=_LABEL
+    )
+    for text in legend.get_texts():
+        text.set(**_LITERAL)
+
+
+def _name(text: str, limit: int = _NAME_LIMIT) -> str:
+    """A string of the report that the font can draw; boxes stand for what it lacks."""
+    glyphs = get_font(findfont(FontProperties())).get_charmap()
+    drawable = "".join(char if ord(char) in glyphs else "□" for char in one_line(text, limit))
+    # Legends leave out what starts with an underscore.
+    return drawable.lstrip("_") or "unnamed"

@@ -1,0 +1,42 @@
+"""Writing files so that a crash or a full disk never leaves half of one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from ..errors import LayerTracerError
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes a file under a temporary name beside its place, then renames it.
+
+    Args:
+        path (`Path`): Where the file belongs; what stood there survives until the new file is whole.
+        content (`bytes`): All of it.
+
+    Raises:
+        LayerTracerError: The folder cannot be written to, or the disk is full.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes files that only their owner may read: give it the mode that open() would have given.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        raise LayerTracerError(
+            f"Could not write {path}: {error.strerror or error}. What stood there before is unchanged."
+        ) from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)

@@ -1,0 +1,133 @@
+"""The report as files: saved next to a model, loaded from a folder or from the Hub."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from pydantic import ValidationError
+
+from ..errors import LayerTracerError
+from .files import write_atomically
+from .schema import SCHEMA_VERSION, ReportData
+
+
+REPORT_FILE = "layertracer_report.json"
+FIGURE_FILE = "layertracer_report.png"
+CARD_FILE = "README.md"
+
+
+class LayerTracerReport(ReportData):
+    """What a diagnosis measured, what was decided and what came of it.
+
+    The fields are those of [`~report.schema.ReportData`].
+    """
+
+    def save(self, directory: str | Path) -> None:
+        """Writes `layertracer_report.json`, its picture and its section of `README.md`, each whole or not at all.
+
+        Args:
+            directory (`str` or `Path`): Made where it does not exist. The rest of an existing `README.md` stays.
+
+        Raises:
+            LayerTracerError: The folder cannot be written to, or the disk is full; earlier files survive.
+        """
+        # matplotlib takes a while to import: only those who save a report wait for it.
+        from .figure import draw_report
+        from .markdown import put_section, report_section
+
+        directory = Path(directory)
+        picture = io.BytesIO()
+        draw_report(self).savefig(picture, format="png")
+        card = directory / CARD_FILE
+        try:
+            text = card.read_text(encoding="utf-8") if card.is_file() else ""
+        except (OSError, UnicodeDecodeError) as error:
+            raise LayerTracerError(f"Could not read {card}: {error}.") from error
+        self.save_json(directory)
+        write_atomically(directory / FIGURE_FILE, picture.getvalue())
+        write_atomically(card, put_section(text, report_section(self)).encode())
+
+    def save_json(self, directory: str | Path) -> None:
+        """Writes `layertracer_report.json` alone.
+
+        Args:
+            directory (`str` or `Path`): Made where it does not exist.
+
+        Raises:
+            LayerTracerError: The folder cannot be written to, or the disk is full; an earlier file survives.
+        """
+        write_atomically(Path(directory) / REPORT_FILE, (self.model_dump_json(indent=1) + "\n").encode())
+
+    @classmethod
+    def load(cls, source: str | Path, *, revision: str | None = None, token: str | None = None) -> LayerTracerReport:
+        """Reads a report.
+
+        Args:
+            source (`str` or `Path`): A report file, a folder with one, or the id of a model repository on the Hub.
+            revision (`str`, *optional*): Branch, tag or commit of the repository.
+            token (`str`, *optional*): For a private repository; the one that you are logged in with by default.
+
+        Returns:
+            [`LayerTracerReport`]: The report.
+
+        Raises:
+            LayerTracerError: There is none, or it is malformed or of a newer version than this library knows.
+        """
+        path = Path(source)
+        if path.is_dir():
+            path = path / REPORT_FILE
+        if not path.is_file():
+            if path.name == REPORT_FILE and path.parent.is_dir():
+                raise LayerTracerError(f"The folder {path.parent} holds no {REPORT_FILE}.")
+            path = _download(str(source), revision, token)
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+            raise LayerTracerError(f"{path} is not a LayerTracer report: it is not JSON ({error}).") from error
+        return cls.from_dict(content, name=str(source))
+
+    @classmethod
+    def from_dict(cls, content: Any, name: str = "The report") -> LayerTracerReport:
+        """Validates the content of a report file.
+
+        Args:
+            content (`Any`): What the JSON holds.
+            name (`str`, *optional*): What to call it in an error.
+
+        Returns:
+            [`LayerTracerReport`]: The report.
+
+        Raises:
+            LayerTracerError: It is malformed or of a newer version than this library knows.
+        """
+        found = content.get("schema_version") if isinstance(content, dict) else None
+        if not isinstance(found, int) or isinstance(found, bool):
+            raise LayerTracerError(f"{name} is not a LayerTracer report: it has no schema_version.")
+        if found > SCHEMA_VERSION:
+            raise LayerTracerError(
+                f"{name} has schema version {found}; this hf_layertracer reads up to {SCHEMA_VERSION}. Upgrade it: "
+                "pip install -U hf_layertracer"
+            )
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(part) for part in first["loc"]) or "the report"
+            raise LayerTracerError(
+                f"{name} is not a valid LayerTracer report: {place}: {first['msg']} ({error.error_count()} problems)."
+            ) from error
+
+
+def _download(repo_id: str, revision: str | None, token: str | None) -> Path:
+    try:
+        return Path(hf_hub_download(repo_id, REPORT_FILE, revision=revision, token=token))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise LayerTracerError(
+            f"No report at {repo_id!r}, neither as a local path nor on the Hub: {first_line}"
+        ) from error
