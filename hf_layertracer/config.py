@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from .errors import LayerTracerError
@@ -47,7 +47,7 @@ class DiagnosisConfig:
         batch_size (`int`, *optional*): Probes per forward pass; from the memory budget by default.
         memory_budget (`int`, *optional*):
             Bytes that the diagnosis may use beyond the model; by default half of what is free, at most 4 GiB.
-        layers (`str`, *optional*):
+        layers_path (`str`, *optional*):
             Dotted path of the model's list of decoder layers, for a model where the search for it goes wrong.
     """
 
@@ -65,7 +65,7 @@ class DiagnosisConfig:
     estimator: str = field(default="exact", metadata={"help": "exact or gradient.", "choices": ESTIMATORS})
     batch_size: int | None = field(default=None, metadata={"help": "Probes per forward pass."})
     memory_budget: int | None = field(default=None, metadata={"help": "Bytes to use beyond the model."})
-    layers: str | None = field(default=None, metadata={"help": "Dotted path of the list of decoder layers."})
+    layers_path: str | None = field(default=None, metadata={"help": "Dotted path of the list of decoder layers."})
 
     def __post_init__(self) -> None:
         _one_of("perturbation", self.perturbation, PERTURBATIONS)
@@ -75,13 +75,101 @@ class DiagnosisConfig:
         _within("min_probability", self.min_probability, 0, 1)
         _positive("noise_scale", self.noise_scale)
         for name in ("repeats", "batch_size", "memory_budget"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise LayerTracerError(f"{name} must be a whole number of at least 1, not {value!r}.")
+            _whole_number(name, getattr(self, name))
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as they go into a report."""
-        return {f.name: getattr(self, f.name) for f in fields(DiagnosisConfig)}
+        return asdict(self)
+
+
+@dataclass
+class LayerTracerConfig:
+    """How a training run is traced: the `layertracer` argument of the trainer, and readable by `HfArgumentParser`.
+
+    > Parameters that control what trains
+
+    Args:
+        strategy (`str`, *optional*, defaults to `"freeze-deep"`): The strategy, as in [`make_plan`].
+        freeze_ratio (`float`, *optional*):
+            Fraction of the layers that is frozen, for strategies that take one; they take 0.5 by default.
+        train_layers (`str`, *optional*):
+            Of the strategy `"explicit"`: indices, ranges (`"0-7"`), slices (`"::2"`) or a regular expression.
+        max_trainable_parameters (`int`, *optional*): Of the strategy `"budget"`.
+        max_memory (`int`, *optional*): Of the strategy `"budget"`: bytes for weights, gradients and Adam's moments.
+        train_embeddings, train_norm, train_head (`bool`, *optional*): Overrule the strategy.
+
+    > Parameters that control when the model is diagnosed, and with what
+
+    Args:
+        probes (`str`, *optional*):
+            File or folder of probes; by default they are drawn from the evaluation or training dataset.
+        num_probes (`int`, *optional*, defaults to `64`): How many probes to draw.
+        diagnose_steps (`int`, *optional*): Diagnose again every so many steps.
+        diagnose_after (`bool`, *optional*, defaults to `False`): Diagnose again at the end of training.
+
+    > Parameters that control the diagnosis
+
+    Args:
+        perturbation, mask_ratio, noise_scale, repeats, rise, min_probability, estimator, memory_budget, layers_path:
+            As in [`DiagnosisConfig`].
+        diagnosis_batch_size, diagnosis_seed (`int`, *optional*):
+            `batch_size` and `seed` of [`DiagnosisConfig`], under names that `TrainingArguments` does not use.
+    """
+
+    strategy: str = field(default="freeze-deep", metadata={"help": "How the layers that train are chosen."})
+    freeze_ratio: float | None = field(default=None, metadata={"help": "Fraction of the layers that is frozen."})
+    train_layers: str | None = field(default=None, metadata={"help": "Layers that train (strategy explicit)."})
+    max_trainable_parameters: int | None = field(default=None, metadata={"help": "Limit of the strategy budget."})
+    max_memory: int | None = field(default=None, metadata={"help": "Limit of the strategy budget, in bytes."})
+    train_embeddings: bool | None = field(default=None, metadata={"help": "Train the embeddings, or freeze them."})
+    train_norm: bool | None = field(default=None, metadata={"help": "Train the final norm, or freeze it."})
+    train_head: bool | None = field(default=None, metadata={"help": "Train the output head, or freeze it."})
+    probes: str | None = field(default=None, metadata={"help": "File or folder of probes."})
+    num_probes: int = field(default=64, metadata={"help": "How many probes to draw."})
+    diagnose_steps: int | None = field(default=None, metadata={"help": "Diagnose again every so many steps."})
+    diagnose_after: bool = field(default=False, metadata={"help": "Diagnose again at the end of training."})
+    perturbation: str = field(default="mask", metadata={"help": "Disturbance.", "choices": PERTURBATIONS})
+    mask_ratio: float = field(default=0.3, metadata={"help": "Fraction of the hidden dimensions that a mask zeroes."})
+    noise_scale: float = field(default=0.5, metadata={"help": "Noise, in units of the hidden state's own deviation."})
+    repeats: int | None = field(default=None, metadata={"help": "Random masks or noise draws per probe."})
+    rise: float = field(default=0.1, metadata={"help": "Relative rise that marks the task particle."})
+    min_probability: float = field(default=0.01, metadata={"help": "Below this, a probe is unresolved."})
+    estimator: str = field(default="exact", metadata={"help": "exact or gradient.", "choices": ESTIMATORS})
+    memory_budget: int | None = field(default=None, metadata={"help": "Bytes that a diagnosis may use."})
+    layers_path: str | None = field(default=None, metadata={"help": "Dotted path of the list of decoder layers."})
+    diagnosis_batch_size: int | None = field(default=None, metadata={"help": "Probes per forward pass."})
+    diagnosis_seed: int = field(default=0, metadata={"help": "Seed of probes, disturbances and random strategies."})
+
+    def __post_init__(self) -> None:
+        # A wrong value is an error here, not an hour later when the dataset has been tokenized.
+        self.diagnosis()
+        for name in ("num_probes", "diagnose_steps"):
+            _whole_number(name, getattr(self, name))
+
+    def diagnosis(self) -> DiagnosisConfig:
+        """The settings of a diagnosis."""
+        own = {f.name for f in fields(self)}
+        shared = {f.name: getattr(self, f.name) for f in fields(DiagnosisConfig) if f.name in own}
+        return DiagnosisConfig(**shared, batch_size=self.diagnosis_batch_size, seed=self.diagnosis_seed)
+
+    def plan_options(self) -> dict[str, Any]:
+        """The arguments of [`make_plan`] that are set."""
+        options = {
+            "freeze_ratio": self.freeze_ratio,
+            "layers": self.train_layers,
+            "max_trainable_parameters": self.max_trainable_parameters,
+            "max_memory": self.max_memory,
+            "train_embeddings": self.train_embeddings,
+            "train_norm": self.train_norm,
+            "train_head": self.train_head,
+            "seed": self.diagnosis_seed if self.strategy == "random" else None,
+        }
+        return {name: value for name, value in options.items() if value is not None}
+
+
+def _whole_number(name: str, value: Any) -> None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise LayerTracerError(f"{name} must be a whole number of at least 1, not {value!r}.")
 
 
 def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:

@@ -5,3 +5,7 @@ from __future__ import annotations
 
 class LayerTracerError(ValueError):
     """Bad input or a model that cannot do what was asked: the message says what was wrong and what to do."""
+
+
+class UntraceableModelError(LayerTracerError):
+    """The model is no causal language model whose layers can be traced; it can still be trained as usual."""

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import is_peft_available
 
-from .errors import LayerTracerError
+from .errors import LayerTracerError, UntraceableModelError
 
 
 EMBEDDINGS, NORM, HEAD, OTHER = "embeddings", "norm", "head", "other"
@@ -92,7 +92,8 @@ def find_parts(model: nn.Module, layers: str | None = None) -> ModelParts:
         [`ModelParts`]: The unwrapped model with its layers.
 
     Raises:
-        LayerTracerError: No list of layers was found, or `layers` does not name one.
+        UntraceableModelError: No list of layers was found.
+        LayerTracerError: `layers` does not name a list of layers.
     """
     model = unwrap(model)
     if layers is not None:
@@ -109,9 +110,9 @@ def find_parts(model: nn.Module, layers: str | None = None) -> ModelParts:
     expected = getattr(_text_config(model), "num_hidden_layers", None)
     candidates = {path: modules for path, modules in _outermost_lists(decoder).items() if len(modules) > 0}
     if not candidates:
-        raise LayerTracerError(
+        raise UntraceableModelError(
             f"No list of decoder layers was found in {type(model).__name__}. If it has one, name it: "
-            'LayerTracerConfig(layers="path.to.layers").'
+            'layers_path="path.to.layers".'
         )
 
     def preference(path: str) -> tuple[bool, bool, int]:

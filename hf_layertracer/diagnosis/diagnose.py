@@ -19,8 +19,9 @@ from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from ..config import DiagnosisConfig
+from ..distributed import is_main_process
 from ..encoding import EncodedProbe, encode_probes, equal_length_batches, probes_hash
-from ..errors import LayerTracerError
+from ..errors import LayerTracerError, UntraceableModelError
 from ..facts import model_facts
 from ..modeling import ModelParts, context_length, find_parts
 from ..planning import make_plan
@@ -71,11 +72,12 @@ def diagnose(
         [`LayerTracerReport`]: The measurements, with the default plan (`"freeze-deep"`) where the model admits one.
 
     Raises:
-        LayerTracerError: The probes cannot be used, or the model's layers cannot be found or traced.
+        UntraceableModelError: The model is no causal language model, or its layers cannot be found or traced.
+        LayerTracerError: The probes cannot be used, or the memory budget is too small.
     """
     config = config or DiagnosisConfig()
     probes = builtin_probes() if probes is None else list(probes)
-    parts = find_parts(model, config.layers)
+    parts = find_parts(model, config.layers_path)
     encoded = encode_probes(probes, tokenizer, context_length(parts.model))
     facts = model_facts(parts)
     run = _Run(parts, encoded, config)
@@ -167,20 +169,32 @@ class _Run:
         lengths = [len(probe.input_ids) for probe in self.encoded]
         longest = self._ids([int(np.argmax(lengths))])
         with self._timed("verification"):
-            clean = self.stack.clean(longest)
+            clean = self._first_clean_run(longest)
             self._check_targets(clean)
             self.batches = plan_batches(self.parts.model, clean, self.config)
             self.replay_problem = check_replay(self.stack, clean)
         if self.replay_problem is not None:
             logger.warning(f"Layer Sensitivity takes whole forward passes: {self.replay_problem}.")
         total = len(self.sample) * self.parts.num_layers
-        bar = tqdm(total=total, desc="Diagnosing", unit="value", disable=not logging.is_progress_bar_enabled())
+        visible = logging.is_progress_bar_enabled() and is_main_process()
+        bar = tqdm(total=total, desc="Diagnosing", unit="value", disable=not visible)
         with bar:
             for length in sorted(set(lengths)):
                 members = [index for index, other in enumerate(lengths) if other == length]
                 size = self.config.batch_size or self.batches.probes(length)
                 for batch in equal_length_batches([length] * len(members), size):
                     self._batch([members[index] for index in batch], self.batches.rows(length), bar)
+
+    def _first_clean_run(self, input_ids: torch.Tensor) -> CleanRun:
+        try:
+            return self.stack.clean(input_ids)
+        except (LayerTracerError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # a model of any make may fail in any way when it is called like a causal LM
+            raise UntraceableModelError(
+                f"{type(self.parts.model).__name__} could not be run on token ids alone, as a causal language model is "
+                f"({type(error).__name__}: {error!s:.160})."
+            ) from error
 
     def _batch(self, members: list[int], rows: int, bar: tqdm) -> None:
         ids = self._ids(members)

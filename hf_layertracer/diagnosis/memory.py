@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..config import DiagnosisConfig
+from ..distributed import smallest
 from ..errors import LayerTracerError
 from .replay import CleanRun
 
@@ -93,13 +94,5 @@ def default_budget(device: torch.device) -> int:
 
     In a distributed run every process has to make the same forward passes, so the smallest budget holds for all.
     """
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    else:
-        free = psutil.virtual_memory().available
-    budget = min(free // 2, 4 * GIB)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        shared = torch.tensor(budget, device=device)
-        torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MIN)
-        budget = int(shared)
-    return budget
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    return smallest(min(free // 2, 4 * GIB), device)

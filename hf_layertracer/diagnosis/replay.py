@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import LayerTracerError
+from ..errors import UntraceableModelError
 from ..modeling import ModelParts
 
 
@@ -50,9 +50,10 @@ class LayerStack:
     def __init__(self, parts: ModelParts):
         self.model = parts.model
         self.layers = parts.layers
-        parameters = inspect.signature(parts.model.forward).parameters
+        accepted = inspect.signature(parts.model.forward).parameters
         # Only the last position is ever read: where the model can skip the head elsewhere, it does.
-        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
+        wanted = {"use_cache": False, "logits_to_keep": 1}
+        self._arguments = {name: value for name, value in wanted.items() if name in accepted}
         # A layer that returns a tuple must go on returning one: the last clean outputs serve as the pattern.
         self._outputs: list[Any] = [None] * self.num_layers
 
@@ -74,7 +75,7 @@ class LayerStack:
             [`CleanRun`]: All hidden states and the logits at the last position.
 
         Raises:
-            LayerTracerError: The layers are not called once each, in order.
+            UntraceableModelError: The layers are not called once each, in order, or the model has no logits per token.
         """
         states: list[Tensor] = []
         order: list[int] = []
@@ -94,9 +95,9 @@ class LayerStack:
         with self._patched(record):
             logits = self._logits(input_ids)
         if order != list(range(self.num_layers)):
-            raise LayerTracerError(
+            raise UntraceableModelError(
                 f"The layers of {type(self.model).__name__} are called in the order {order[:8]}..., not once each from "
-                "first to last. If another list holds the decoder layers, name it: DiagnosisConfig(layers=...)."
+                "first to last. If another list holds the decoder layers, name it with layers_path."
             )
         return CleanRun(input_ids, states, logits)
 
@@ -191,8 +192,13 @@ class LayerStack:
         return CleanRun(input_ids, states, logits)
 
     def _logits(self, input_ids: Tensor) -> Tensor:
-        output = self.model(input_ids=input_ids, use_cache=False, **self._last_only)
-        logits = output.logits[:, -1]
+        logits = getattr(self.model(input_ids=input_ids, **self._arguments), "logits", None)
+        if not isinstance(logits, Tensor) or logits.ndim != 3:
+            raise UntraceableModelError(
+                f"{type(self.model).__name__} is not a causal language model: it gives no logits of shape (batch, "
+                "positions, vocabulary)."
+            )
+        logits = logits[:, -1]
         return logits if logits.dtype == torch.float64 else logits.float()
 
     @contextmanager

@@ -1,7 +1,7 @@
 from .apply import AppliedPlan, apply_plan
 from .export import EXPORT_FORMATS, export_plan
-from .plan import make_plan
+from .plan import checked_strategy, make_plan
 from .strategies import STRATEGIES
 
 
-__all__ = ["EXPORT_FORMATS", "STRATEGIES", "AppliedPlan", "apply_plan", "export_plan", "make_plan"]
+__all__ = ["EXPORT_FORMATS", "STRATEGIES", "AppliedPlan", "apply_plan", "checked_strategy", "export_plan", "make_plan"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -58,16 +59,7 @@ def make_plan(
         facts, model = model_facts(find_parts(source, layers_path)), source
     else:
         facts, model, report = source.model, None, report or source
-    if strategy not in STRATEGIES:
-        raise LayerTracerError(f"Unknown strategy {strategy!r}. There are: {', '.join(STRATEGIES)}.")
-    choose = STRATEGIES[strategy]
-    accepted = [name for name in inspect.signature(choose).parameters if name != "situation"]
-    unknown = sorted(set(options) - set(accepted))
-    if unknown:
-        takes = f"it takes {', '.join(accepted)}" if accepted else "it takes no options"
-        raise LayerTracerError(f"The strategy {strategy!r} has no option {', '.join(unknown)}: {takes}.")
-    if strategy == "explicit" and "layers" not in options:
-        raise LayerTracerError("The strategy 'explicit' needs layers, such as layers='0-7'.")
+    choose = checked_strategy(strategy, options)
     if report is not None and report.num_layers != facts.num_layers:
         raise LayerTracerError(f"The report is of {report.num_layers} layers, the model has {facts.num_layers}.")
     choice = choose(Situation(facts, report, model), **options)
@@ -100,6 +92,32 @@ def make_plan(
             "want, use the strategy 'full'."
         )
     return plan
+
+
+def checked_strategy(strategy: str, options: dict[str, Any]) -> Callable[..., Choice]:
+    """The function of a strategy, if there is one and it takes these options.
+
+    Args:
+        strategy (`str`): Name of the strategy.
+        options (`dict[str, Any]`): Its options.
+
+    Returns:
+        `Callable`: The strategy's function.
+
+    Raises:
+        LayerTracerError: Unknown strategy or option; the message lists the known ones.
+    """
+    if strategy not in STRATEGIES:
+        raise LayerTracerError(f"Unknown strategy {strategy!r}. There are: {', '.join(STRATEGIES)}.")
+    choose = STRATEGIES[strategy]
+    accepted = [name for name in inspect.signature(choose).parameters if name != "situation"]
+    unknown = sorted(set(options) - set(accepted))
+    if unknown:
+        takes = f"it takes {', '.join(accepted)}" if accepted else "it takes no options"
+        raise LayerTracerError(f"The strategy {strategy!r} has no option {', '.join(unknown)}: {takes}.")
+    if strategy == "explicit" and "layers" not in options:
+        raise LayerTracerError("The strategy 'explicit' needs layers, such as layers='0-7'.")
+    return choose
 
 
 _NO_SAVINGS = Savings(**dict.fromkeys(Savings.model_fields, 0))

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.patheffects import withStroke
 
 from .markdown import one_line
 from .schema import Lens, ReportData, Snapshot, TaskParticle
@@ -29,8 +30,11 @@ _TASKS_NAMED = len(_TASK_COLOURS) * len(_TASK_STYLES)
 _SIZE_INCHES = (16, 10)
 _DPI = 100
 _TITLE, _PANEL_TITLE, _LABEL = 21, 18, 15
-_NAME_LIMIT = 24
-_TICKS_WANTED = 34
+_NAME_LIMIT, _TITLE_LIMIT = 24, 64
+# So many layers are numbered one by one, and so many leave room for "emb" beside the 0.
+_NUMBERED_EACH, _ROOMY = 34, 20
+# Bits: a model that no disturbance moves still gets an axis.
+_SMALLEST_SCALE = 0.001
 # Text of a report is someone else's: no `$` in it may start a formula, whatever the user's matplotlibrc says.
 _LITERAL = {"parse_math": False, "usetex": False}
 
@@ -42,30 +46,32 @@ def draw_report(report: ReportData) -> Figure:
         report ([`ReportData`]): The report, of a model with any number of layers.
 
     Returns:
-        `matplotlib.figure.Figure`: A picture of 1600 x 1000 pixels with its own Agg canvas; pyplot does not know of it.
+        `matplotlib.figure.Figure`: 1600 x 1000 pixels, with its own Agg canvas; pyplot does not know of it.
     """
     figure = Figure(figsize=_SIZE_INCHES, dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     figure.get_layout_engine().set(h_pad=0.12, w_pad=0.12)
-    figure.suptitle(_headline(report), fontsize=_TITLE, fontweight="bold", **_LITERAL)
+    figure.suptitle(_headline(report), fontsize=_TITLE, fontweight="bold", linespacing=1.4, **_LITERAL)
     above, below = figure.subplots(2, 1, sharex=True)
     _draw_sensitivity(above, report)
     _draw_lens(below, report)
-    _number_layers(below, report.num_layers)
     for axes in (above, below):
-        axes.tick_params(labelsize=_LABEL, labelbottom=True)
+        axes.tick_params(which="both", labelsize=_LABEL, length=4, pad=4)
         axes.spines[["top", "right"]].set_visible(False)
+    _number_layers(below, report.num_layers)
+    above.tick_params(labelbottom=True)
+    above.tick_params(which="minor", bottom=False)
     return figure
 
 
 def _headline(report: ReportData) -> str:
-    parts = [
-        _name(report.model.id or report.model.architecture, 60),
-        f"{report.num_layers} layer{'s'[: report.num_layers != 1]}",
-        f"{report.probes.count} probe{'s'[: report.probes.count != 1]}",
-        f"plan: {_name(report.plan.strategy)}" if report.plan else "no plan",
-    ]
-    return "  ·  ".join(parts)
+    model = _name(report.model.id or report.model.architecture, _TITLE_LIMIT)
+    plan = f"plan: {_name(report.plan.strategy)}" if report.plan else "no plan"
+    return f"{model}\n{_count(report.num_layers, 'layer')}  ·  {_count(report.probes.count, 'probe')}  ·  {plan}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _draw_sensitivity(axes: Axes, report: ReportData) -> None:
@@ -88,8 +94,8 @@ def _draw_sensitivity(axes: Axes, report: ReportData) -> None:
     if report.history:
         latest = report.history[-1]
         tops += latest.sensitivity
-        handles += axes.plot(range(len(latest.sensitivity)), latest.sensitivity, **_after(latest, _BLACK))
-    axes.set_ylim(0, max(*tops, 0.001) * 1.18)
+        handles += axes.plot(range(len(latest.sensitivity)), latest.sensitivity, **_after(latest))
+    axes.set_ylim(0, max(*tops, _SMALLEST_SCALE) * 1.18)
     axes.set_ylabel("Divergence (bits)", fontsize=_LABEL)
     errors = "±1 standard error" if sensitivity.draws > 1 else "one disturbance: standard error not known"
     estimate = ", estimated from gradients" if sensitivity.estimate else ""
@@ -98,13 +104,15 @@ def _draw_sensitivity(axes: Axes, report: ReportData) -> None:
 
 
 def _kind_colours(kinds: Sequence[str]) -> dict[str, str]:
-    return {kind: _KIND_COLOURS[i % len(_KIND_COLOURS)] for i, kind in enumerate(dict.fromkeys(kinds))}
+    # The last colour, grey, stands for all kinds beyond the palette: a colour used twice would mislead.
+    last = len(_KIND_COLOURS) - 1
+    return {kind: _KIND_COLOURS[min(number, last)] for number, kind in enumerate(dict.fromkeys(kinds))}
 
 
 def _mark_vulnerable(axes: Axes, report: ReportData, tops: Sequence[float]) -> list[Line2D]:
     vulnerable = report.sensitivity.vulnerable_layer
     rivals = [layer for layer in report.sensitivity.contenders if layer != vulnerable]
-    gap = max(tops) * 0.06
+    gap = max(*tops, _SMALLEST_SCALE) * 0.06
 
     def mark(layers: list[int], fill_colour: str, label: str) -> list[Line2D]:
         heights = [tops[layer] + gap for layer in layers]
@@ -117,16 +125,16 @@ def _mark_vulnerable(axes: Axes, report: ReportData, tops: Sequence[float]) -> l
 
 def _draw_lens(axes: Axes, report: ReportData) -> None:
     lens = report.lens
-    axes.set_title("Lens probability of the target after each layer", fontsize=_PANEL_TITLE, loc="left")
+    unresolved = f" ({report.task_particle.unresolved} of {_count(report.probes.count, 'probe')} unresolved)"
+    aside = unresolved if lens.valid and report.task_particle.unresolved else ""
+    axes.set_title(f"Lens probability of the target after each layer{aside}", fontsize=_PANEL_TITLE, loc="left")
     axes.set_ylabel("Probability", fontsize=_LABEL)
     axes.set_xlabel("Layer, counted from 0 (emb: the embedding's output)", fontsize=_LABEL)
+    _shade_plan(axes, report)
     if lens.valid and lens.mean_probability:
-        handles = _draw_curves(axes, report)
+        _add_legend(axes, _draw_curves(axes, report))
     else:
-        handles = _explain_absence(axes, lens)
-    plan = _shade_plan(axes, report)
-    # One legend for the shading is enough; only a panel without any other has room for nothing better.
-    _add_legend(axes, handles or plan)
+        _explain_absence(axes, lens)
 
 
 def _draw_curves(axes: Axes, report: ReportData) -> list[Artist]:
@@ -136,16 +144,17 @@ def _draw_curves(axes: Axes, report: ReportData) -> list[Artist]:
     low = [max(0, value - error) for value, error in zip(mean, lens.stderr, strict=True)]
     high = [min(1, value + error) for value, error in zip(mean, lens.stderr, strict=True)]
     tasks = _draw_tasks(axes, lens)
-    curve = axes.plot(depth, mean, color=_BLUE, linewidth=3.5, marker="o", markersize=5, zorder=4, label="mean of all")
+    marker = "o" if report.num_layers <= _NUMBERED_EACH else None
+    curve = axes.plot(depth, mean, color=_BLUE, linewidth=3.5, marker=marker, zorder=4, label="mean of all")
     band = axes.fill_between(depth, low, high, color=_BLUE, alpha=0.3, linewidth=0, label="±1 standard error")
     handles = [*curve, band]
     if report.history:
         latest = report.history[-1]
         after = latest.lens_mean_probability
-        handles += axes.plot(range(-1, len(after) - 1), after, **_after(latest, _BLACK))
-        _draw_later_particle(axes, latest)
-    axes.set_ylim(bottom=0)
-    return handles + _draw_particle(axes, report.task_particle, report.probes.count) + tasks
+        handles += axes.plot(range(-1, len(after) - 1), after, **_after(latest))
+        handles += _draw_later_particle(axes, latest)
+    axes.set_ylim(0, max(axes.get_ylim()[1], 0.01))
+    return handles + _draw_particle(axes, report.task_particle) + tasks
 
 
 def _draw_tasks(axes: Axes, lens: Lens) -> list[Line2D]:
@@ -161,31 +170,32 @@ def _draw_tasks(axes: Axes, lens: Lens) -> list[Line2D]:
     return lines[:1] if many else lines
 
 
-def _draw_particle(axes: Axes, particle: TaskParticle, probes: int) -> list[Artist]:
-    unresolved = Line2D([], [], linestyle="none", label=f"{particle.unresolved} of {probes} unresolved")
+def _draw_particle(axes: Axes, particle: TaskParticle) -> list[Artist]:
     if particle.layer is None:
-        unresolved.set_label("no Task Particle: all unresolved")
-        return [unresolved]
+        return [Line2D([], [], linestyle="none", label="no Task Particle")]
     label = f"Task Particle: layer {particle.layer:g}"
     handles: list[Artist] = [axes.axvline(particle.layer, color=_PURPLE, linewidth=3, zorder=3, label=label)]
     if particle.interval is not None:
         low, high = particle.interval
         label = f"its 95 % interval: {low:g} to {high:g}"
         handles.append(axes.axvspan(low, high, color=_PURPLE, alpha=0.3, linewidth=0, zorder=1, label=label))
-    return [*handles, unresolved] if particle.unresolved else handles
+    return handles
 
 
-def _draw_later_particle(axes: Axes, latest: Snapshot) -> None:
-    if latest.task_particle is not None:
-        axes.axvline(latest.task_particle, color=_PURPLE, linewidth=2.5, linestyle="--", zorder=3)
+def _draw_later_particle(axes: Axes, latest: Snapshot) -> list[Line2D]:
+    if latest.task_particle is None:
+        return []
+    label = f"its Task Particle: layer {latest.task_particle:g}"
+    return [axes.axvline(latest.task_particle, color=_PURPLE, linewidth=2.5, linestyle="--", zorder=3, label=label)]
 
 
-def _explain_absence(axes: Axes, lens: Lens) -> list[Artist]:
+def _explain_absence(axes: Axes, lens: Lens) -> None:
     reason = fill(_name(lens.reason or "not measured", 300), 80)
     text = f"The lens is not valid for this model:\n{reason}"
-    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=_LABEL, **_LITERAL)
+    box = {"facecolor": "white", "edgecolor": _GREY, "boxstyle": "round,pad=0.8"}
+    style = {"ha": "center", "va": "center", "fontsize": _LABEL, "linespacing": 1.5, "bbox": box}
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, **style, **_LITERAL)
     axes.set_yticks([])
-    return []
 
 
 def _shade_plan(axes: Axes, report: ReportData) -> list[Patch]:
@@ -206,23 +216,23 @@ def _shade_plan(axes: Axes, report: ReportData) -> list[Patch]:
 
 
 def _number_layers(axes: Axes, num_layers: int) -> None:
-    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, num_layers) if num_layers <= step * _TICKS_WANTED)
+    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, num_layers) if num_layers <= step * _NUMBERED_EACH)
     axes.set_xlim(-1.6, num_layers - 0.4)
     axes.set_xticks(range(0, num_layers, step), [str(layer) for layer in range(0, num_layers, step)])
-    # Where layers are narrow, a label beside "0" would run into it.
-    axes.set_xticks([-1], ["emb" if step == 1 else "\nemb"], minor=True, fontsize=_LABEL)
+    axes.set_xticks([-1], ["emb"], minor=True)
+    if num_layers > _ROOMY:
+        axes.tick_params(which="minor", pad=4 + 1.2 * _LABEL)
 
 
-def _after(snapshot: Snapshot, colour: str) -> dict[str, object]:
-    return {"color": colour, "linestyle": "--", "linewidth": 2.2, "zorder": 5, "label": f"after step {snapshot.step}"}
+def _after(snapshot: Snapshot) -> dict[str, object]:
+    outline = [withStroke(linewidth=5, foreground="white")]
+    style = {"color": _BLACK, "linestyle": "--", "linewidth": 2.5, "zorder": 5, "path_effects": outline}
+    return {**style, "label": f"after step {snapshot.step}"}
 
 
 def _add_legend(axes: Axes, handles: Sequence[Artist]) -> None:
-    if not handles:
-        return
-    legend = axes.legend(
-        handles=list(handles), loc="upper left", bbox_to_anchor=(1.005, 1), frameon=False, fontsize=_LABEL
-    )
+    place = {"loc": "upper left", "bbox_to_anchor": (1.005, 1), "borderaxespad": 0}
+    legend = axes.legend(handles=list(handles), frameon=False, fontsize=_LABEL, labelspacing=0.3, **place)
     for text in legend.get_texts():
         text.set(**_LITERAL)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from .schema import LayerPlan, ReportData, Savings, Sensitivity, Snapshot, TaskParticleSummary, TrainingOutcome
 
@@ -136,12 +137,13 @@ def _measurement(report: ReportData) -> str:
     probes = report.probes
     return _bullets(
         [
-            f"**Probes:** {probes.count} (SHA-256 {_name(probes.sha256)}). The target is the model's likeliest next token "
-            f"in {_percent(probes.accuracy)} of them; its mean log-probability is {probes.mean_log_probability:.3f}.",
+            f"**Probes:** {probes.count} (SHA-256 {_name(probes.sha256)}). In {_percent(probes.accuracy)} of them the "
+            f"target is the model's likeliest next token; its mean log-probability is {probes.mean_log_probability:.3f}.",
             f"**Disturbance:** {_disturbance(report)}",
             f"**Method:** {_method(report.sensitivity)}",
+            f"**Task Particle:** {_settings(report.config, ['rise', 'min_probability']) or 'settings not recorded'}",
             f"**Made:** {_name(report.created)} with "
-            + ", ".join(f"{_prose(name)} {_prose(number)}" for name, number in report.versions.items()),
+            + ", ".join(_name(f"{name} {number}") for name, number in report.versions.items()),
         ]
     )
 
@@ -149,9 +151,13 @@ def _measurement(report: ReportData) -> str:
 def _disturbance(report: ReportData) -> str:
     config, sensitivity = report.config, report.sensitivity
     perturbation = str(config.get("perturbation"))
-    names = [_STRENGTHS.get(perturbation), "seed"]
-    settings = "".join(f", {_name(name)} {_name(config[name])}" for name in names if name in config)
-    return f"{_name(perturbation)}{settings}; {sensitivity.draws} draws ({sensitivity.repeats} per probe)"
+    settings = _settings(config, [_STRENGTHS.get(perturbation, ""), "seed"])
+    drawn = f"{sensitivity.draws} draws ({sensitivity.repeats} per probe)"
+    return ", ".join(filter(None, [_name(perturbation), settings, drawn]))
+
+
+def _settings(settings: dict[str, Any], names: Iterable[str]) -> str:
+    return ", ".join(f"{_name(name)} {_name(settings[name])}" for name in names if name in settings)
 
 
 def _method(sensitivity: Sensitivity) -> str:
@@ -206,7 +212,9 @@ def _task_table(report: ReportData) -> str:
 
 def _sensitivity(sensitivity: Sensitivity) -> list[str]:
     vulnerable = sensitivity.vulnerable_layer
-    value = _value(sensitivity.mean[vulnerable], sensitivity.stderr[vulnerable])
+    # The standard error of a single draw is written as 0, but it is not known.
+    known = sensitivity.draws > 1
+    value = _value(sensitivity.mean[vulnerable], sensitivity.stderr[vulnerable], known)
     rivals = [layer for layer in sensitivity.contenders if layer != vulnerable]
     stability = sensitivity.rank_stability
     return [
@@ -218,7 +226,7 @@ def _sensitivity(sensitivity: Sensitivity) -> list[str]:
                 f"**Vulnerable layer:** {vulnerable}, with {value} bits",
                 f"**Not to be told from it** (within two standard errors): {compact_ranges(rivals)}",
                 "**Shallow half minus deep half:** "
-                + _value(sensitivity.shallow_minus_deep, sensitivity.shallow_minus_deep_stderr, sign="+")
+                + _value(sensitivity.shallow_minus_deep, sensitivity.shallow_minus_deep_stderr, known)
                 + " bits",
                 "**Rank stability** (mean rank correlation between halves of the probes): "
                 + ("not known" if stability is None else f"{stability:.2f}"),
@@ -228,14 +236,14 @@ def _sensitivity(sensitivity: Sensitivity) -> list[str]:
 
 
 def _plan(plan: LayerPlan, tied: bool) -> list[str]:
-    options = "".join(f", {_name(name)} {_name(value)}" for name, value in plan.options.items())
+    strategy = ", ".join(filter(None, [_name(plan.strategy), _settings(plan.options, plan.options)]))
     outside = {
         "embeddings (tied to the head)" if tied else "embeddings": plan.train_embeddings,
         "final norm": plan.train_norm,
         "head (tied to the embeddings)" if tied else "head": plan.train_head,
     }
     items = [
-        f"**Strategy:** {_name(plan.strategy)}{options}",
+        f"**Strategy:** {strategy}",
         f"**Trained layers:** {compact_ranges(plan.trained_layers)}",
         f"**Frozen layers:** {compact_ranges(plan.frozen_layers)}",
         "**Outside the layers:** "
@@ -290,21 +298,21 @@ def _before_and_after(report: ReportData) -> str:
         accuracy=report.probes.accuracy,
         mean_log_probability=report.probes.mean_log_probability,
     )
-    columns = [_snapshot_cells(before), _snapshot_cells(latest)]
+    columns = [_snapshot_cells(snapshot, report.sensitivity.draws > 1) for snapshot in (before, latest)]
     rows = [[name, columns[0][name], columns[1][name]] for name in columns[0]]
     return _table(["Same probes, same settings", "Before", f"After step {latest.step}"], rows)
 
 
-def _snapshot_cells(snapshot: Snapshot) -> dict[str, str]:
-    peak = max(zip(snapshot.sensitivity, snapshot.sensitivity_stderr, strict=False), default=None)
-    layer = snapshot.sensitivity.index(peak[0]) if peak else None
+def _snapshot_cells(snapshot: Snapshot, known: bool) -> dict[str, str]:
+    values = snapshot.sensitivity
+    layer = max(range(len(values)), key=values.__getitem__)
     return {
         "Accuracy on the probes": _percent(snapshot.accuracy),
         "Mean log-probability of the targets": f"{snapshot.mean_log_probability:.3f}",
         "Task Particle": _layer(snapshot.task_particle),
         "95 % interval of the Task Particle": _span(snapshot.task_particle_interval),
-        "Vulnerable layer": "-" if layer is None else str(layer),
-        "Its Layer Sensitivity in bits": "-" if peak is None else _value(*peak),
+        "Vulnerable layer": str(layer),
+        "Its Layer Sensitivity in bits": _value(values[layer], snapshot.sensitivity_stderr[layer], known),
     }
 
 
@@ -318,7 +326,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.1f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _optional(value: float | None) -> str | None:
@@ -333,8 +341,8 @@ def _saved(part: int, full: int) -> str:
     return _percent(1 - part / full) if full else "-"
 
 
-def _value(mean: float, stderr: float, sign: str = "") -> str:
-    return f"{mean:{sign}.3f} ± {stderr:.3f}"
+def _value(mean: float, stderr: float, known: bool) -> str:
+    return f"{mean:.3f} ± {stderr:.3f}" if known else f"{mean:.3f} (standard error not known)"
 
 
 def _layer(layer: float | None) -> str:

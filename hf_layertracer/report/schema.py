@@ -287,7 +287,7 @@ class TrainingOutcome(Record):
 
     Args:
         steps (`int`): Optimizer steps made in this process.
-        seconds (`float`): Wall time of them.
+        seconds (`float`): Wall time of these steps, without evaluating, saving and diagnosing.
         tokens (`int`, *optional*): Tokens seen, padding included.
         tokens_per_second (`float`, *optional*): Over all processes.
         peak_memory_bytes (`int`): Peak of the accelerator's allocated memory, or of the process where there is none.

@@ -1,0 +1,5 @@
+from .callback import LayerTracerCallback
+from .trainer import LayerTracerMixin, LayerTracerTrainer
+
+
+__all__ = ["LayerTracerCallback", "LayerTracerMixin", "LayerTracerTrainer"]

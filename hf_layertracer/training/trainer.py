@@ -1,0 +1,93 @@
+"""The tracer inside a trainer class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import Trainer
+
+from ..config import LayerTracerConfig
+from ..probes import Probe
+from ..report import LayerTracerReport
+from .callback import LayerTracerCallback
+from .tracer import last_checkpoint
+
+
+class LayerTracerMixin:
+    """Adds layer tracing to any trainer class: `class MySFTTrainer(LayerTracerMixin, SFTTrainer): ...`.
+
+    Before the optimizer is created and the model is wrapped, the model is diagnosed and the plan put into force. What
+    training script, model, collator, launcher and checkpoints are stays as it is.
+
+    Args:
+        layertracer ([`LayerTracerConfig`], *optional*): The settings.
+        probes (`Sequence[Probe]`, *optional*):
+            What to diagnose with; drawn from the evaluation or else the training dataset by default.
+        args, kwargs: What the trainer class takes.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        layertracer: LayerTracerConfig | None = None,
+        probes: Sequence[Probe] | None = None,
+        **kwargs: Any,
+    ):
+        # Not among the callbacks yet: on_init_end would diagnose without the datasets.
+        self._layertracer = LayerTracerCallback(layertracer, probes)
+        super().__init__(*args, **kwargs)
+        self._layertracer.log = self.log
+        self.add_callback(self._layertracer)
+
+    @property
+    def layertracer_report(self) -> LayerTracerReport | None:
+        """The report, once training has begun; it is complete when training has ended."""
+        return self._layertracer.report
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        self._trace(None)
+        return super().create_optimizer(*args, **kwargs)
+
+    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        self._layertracer.tracer.count_tokens(inputs)
+        return super().training_step(model, inputs, *args, **kwargs)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        super().create_model_card(*args, **kwargs)
+        if self._layertracer.report is not None and self.is_world_process_zero():
+            self._layertracer.tracer.save(Path(self.args.output_dir))
+
+    def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
+        # The first point at which the model is the one that will be trained and the checkpoint is known, and the last
+        # before the optimizer exists and the model is wrapped.
+        self._trace(last_checkpoint(kwargs.get("resume_from_checkpoint"), self.args.output_dir))
+        return super()._inner_training_loop(*args, **kwargs)
+
+    def _trace(self, resume_from: str | None) -> None:
+        self._layertracer.tracer.prepare(
+            self.model,
+            tokenizer=self.processing_class,
+            dataset=self.eval_dataset if self.eval_dataset is not None else self.train_dataset,
+            collator=self.data_collator,
+            optimizer=self.optimizer,
+            resume_from=resume_from,
+            precision=self.accelerator.autocast,
+        )
+
+
+class LayerTracerTrainer(LayerTracerMixin, Trainer):
+    """[`~transformers.Trainer`] that diagnoses the model, trains the layers worth training and reports what came of it.
+
+    Without further arguments: the probes are drawn from the evaluation or training dataset, the shallow half of the
+    layers trains, the deep half is frozen, and the report lies in `args.output_dir`.
+
+    Example:
+
+    ```python
+    trainer = LayerTracerTrainer(model=model, args=args, train_dataset=dataset, processing_class=tokenizer)
+    trainer.train()
+    print(trainer.layertracer_report.plan.reason)
+    ```
+    """
