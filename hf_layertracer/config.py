@@ -101,6 +101,8 @@ class LayerTracerConfig:
     > Parameters that control when the model is diagnosed, and with what
 
     Args:
+        report (`str`, *optional*):
+            A saved report of this model (file, folder or Hub id) to take the measurements from, instead of diagnosing.
         probes (`str`, *optional*):
             File or folder of probes; by default they are drawn from the evaluation or training dataset.
         num_probes (`int`, *optional*, defaults to `64`): How many probes to draw.
@@ -124,6 +126,7 @@ class LayerTracerConfig:
     train_embeddings: bool | None = field(default=None, metadata={"help": "Train the embeddings, or freeze them."})
     train_norm: bool | None = field(default=None, metadata={"help": "Train the final norm, or freeze it."})
     train_head: bool | None = field(default=None, metadata={"help": "Train the output head, or freeze it."})
+    report: str | None = field(default=None, metadata={"help": "Report to take the measurements from."})
     probes: str | None = field(default=None, metadata={"help": "File or folder of probes."})
     num_probes: int = field(default=64, metadata={"help": "How many probes to draw."})
     diagnose_steps: int | None = field(default=None, metadata={"help": "Diagnose again every so many steps."})

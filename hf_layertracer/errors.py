@@ -9,3 +9,7 @@ class LayerTracerError(ValueError):
 
 class UntraceableModelError(LayerTracerError):
     """The model is no causal language model whose layers can be traced; it can still be trained as usual."""
+
+
+class ReportNotFoundError(LayerTracerError):
+    """There is no report at the place that was named."""

@@ -3,9 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from torch import nn
 
 from .modeling import EMBEDDINGS, HEAD, NORM, OTHER, ModelParts
 from .report.schema import LayerFacts, ModelFacts
+
+
+if TYPE_CHECKING:
+    from .planning import AppliedPlan
+
+plans_in_force: WeakKeyDictionary[nn.Module, AppliedPlan] = WeakKeyDictionary()
+
+
+def trainable_before_plan(model: nn.Module) -> dict[nn.Parameter, bool]:
+    """What requires a gradient once the plan in force is undone.
+
+    Where something else froze or thawed parameters since, there is nothing to go back to: what requires one now.
+
+    Args:
+        model (`nn.Module`): The unwrapped model.
+
+    Returns:
+        `dict[nn.Parameter, bool]`: Each parameter of the model.
+    """
+    now = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    applied = plans_in_force.get(model)
+    if applied is None or any(p.requires_grad != required for p, required in applied.after.items()):
+        return now
+    return {parameter: applied.before.get(parameter, required) for parameter, required in now.items()}
 
 
 def model_facts(parts: ModelParts) -> ModelFacts:
@@ -19,6 +47,7 @@ def model_facts(parts: ModelParts) -> ModelFacts:
     """
     config = getattr(parts.model, "config", None)
     parameters = dict(parts.model.named_parameters())
+    trainable = trainable_before_plan(parts.model)
     layers = [LayerFacts(kind=kind, parameters={}) for kind in parts.kinds()]
     outside: dict[str, dict[str, int]] = {EMBEDDINGS: {}, NORM: {}, HEAD: {}, OTHER: {}}
     shared: dict[str, list[int]] = {}
@@ -30,14 +59,14 @@ def model_facts(parts: ModelParts) -> ModelFacts:
             prefix = next(p for i in in_layers if name.startswith(p := f"{parts.layers_path}.{i}."))
             layer = layers[in_layers[0]]
             layer.parameters[name.removeprefix(prefix)] = parameter.numel()
-            if not parameter.requires_grad:
+            if not trainable[parameter]:
                 layer.frozen.append(name.removeprefix(prefix))
             if len(in_layers) > 1:
                 shared[name] = in_layers
         else:
             group = next(group for group in outside if group in owners)
             outside[group][name] = parameter.numel()
-            if not parameter.requires_grad:
+            if not trainable[parameter]:
                 frozen.append(name)
     name_or_path = getattr(config, "_name_or_path", "") or getattr(parts.model, "name_or_path", "")
     dtypes = {str(parameter.dtype).removeprefix("torch.") for parameter in parameters.values()}

@@ -1,4 +1,5 @@
 from .diagnose import diagnose
+from .score import ProbeScores, score_probes
 
 
-__all__ = ["diagnose"]
+__all__ = ["ProbeScores", "diagnose", "score_probes"]

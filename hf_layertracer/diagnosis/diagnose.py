@@ -34,6 +34,7 @@ from .memory import BatchPlan, plan_batches
 from .perturbation import dimension_mask
 from .preserve import preserved
 from .replay import CleanRun, LayerStack
+from .score import target_scores
 from .sensitivity import TOLERANCE, Disturbance, Draw, check_replay, measure_batch
 from .summary import by_task, summarise_lens, summarise_sensitivity, summarise_task_particle
 
@@ -140,7 +141,6 @@ class _Run:
         self.repeats = self.repeats or max(1, math.ceil(_DRAWS_WANTED / probes))
         self.curves = np.zeros((probes, layers + 1))
         self.top_tokens = np.zeros((probes, layers + 1), dtype=np.int64)
-        self.probability = np.zeros(probes)
         self.log_probability = np.zeros(probes)
         self.correct = np.zeros(probes, dtype=bool)
         self.influence = np.zeros(layers)
@@ -238,12 +238,7 @@ class _Run:
                 )
 
     def _read_output(self, clean: CleanRun, members: list[int]) -> None:
-        log_probabilities = clean.logits.log_softmax(-1)
-        targets = self._targets(members).to(log_probabilities.device)
-        own = log_probabilities.gather(1, targets[:, None])[:, 0].double().cpu().numpy()
-        self.log_probability[members] = own
-        self.probability[members] = np.exp(own)
-        self.correct[members] = (log_probabilities.argmax(-1) == targets).cpu().numpy()
+        self.log_probability[members], self.correct[members] = target_scores(clean.logits, self._targets(members))
         for layer, (before, after) in enumerate(zip(clean.states, clean.states[1:], strict=False)):
             alike = torch.cosine_similarity(before.to(after.device).float(), after.float(), dim=-1)
             self.influence[layer] += float((1 - alike).flatten(1).mean(1).sum())
@@ -341,7 +336,7 @@ def _probe_facts(probes: list[Probe], encoded: list[EncodedProbe], run: _Run, to
                 target=text(probe.target),
                 task=probe.task,
                 tokens=len(ids.input_ids),
-                probability=float(f"{run.probability[index]:.7g}"),
+                probability=float(f"{np.exp(run.log_probability[index]):.7g}"),
                 correct=bool(run.correct[index]),
             )
             for index, (probe, ids) in enumerate(zip(probes, encoded, strict=True))

@@ -45,11 +45,11 @@ def predict_batch(stack: LayerStack, input_ids: Tensor, disturbances: Sequence[D
     """
     run = stack.differentiable(input_ids)
     top = run.logits.detach().topk(TOP_TOKENS, -1).indices
-    gradients = [
-        torch.autograd.grad(run.logits.gather(1, token[:, None]).sum(), run.states[1:], retain_graph=True)
-        for token in top.T[:-1]
-    ]
-    gradients.append(torch.autograd.grad(run.logits.gather(1, top[:, -1:]).sum(), run.states[1:]))
+    gradients = []
+    for number, token in enumerate(top.T):
+        with torch.enable_grad():
+            chosen = run.logits.gather(1, token[:, None]).sum()
+        gradients.append(torch.autograd.grad(chosen, run.states[1:], retain_graph=number < TOP_TOKENS - 1))
     with torch.no_grad():
         logits = run.logits.detach()
         chosen = logits.gather(1, top)

@@ -93,7 +93,7 @@ class LayerStack:
             return recording
 
         with self._patched(record):
-            logits = self._logits(input_ids)
+            logits = self.logits(input_ids)
         if order != list(range(self.num_layers)):
             raise UntraceableModelError(
                 f"The layers of {type(self.model).__name__} are called in the order {order[:8]}..., not once each from "
@@ -136,7 +136,7 @@ class LayerStack:
             )
 
         with self._patched(answer):
-            return self._logits(input_ids)
+            return self.logits(input_ids)
 
     def through(self, index: int, edit: Callable[[Tensor, Tensor], Tensor], input_ids: Tensor) -> Tensor:
         """The whole forward pass with layer `index`'s answer edited: slower than `resume`, right for any model.
@@ -162,7 +162,7 @@ class LayerStack:
             return run
 
         with self._patched(edited):
-            return self._logits(input_ids)
+            return self.logits(input_ids)
 
     def differentiable(self, input_ids: Tensor) -> CleanRun:
         """A clean run whose `states` are nodes of one autograd graph that begins at the embedding output.
@@ -188,10 +188,21 @@ class LayerStack:
             return run
 
         with torch.enable_grad(), self._patched(cut):
-            logits = self._logits(input_ids)
+            logits = self.logits(input_ids)
         return CleanRun(input_ids, states, logits)
 
-    def _logits(self, input_ids: Tensor) -> Tensor:
+    def logits(self, input_ids: Tensor) -> Tensor:
+        """The model's output at the last position.
+
+        Args:
+            input_ids (`Tensor`): Unpadded prompts of shape `(rows, positions)`.
+
+        Returns:
+            `Tensor`: Logits of shape `(rows, vocabulary)`, in at least float32.
+
+        Raises:
+            UntraceableModelError: The model gives no logits for every position, so it is no causal language model.
+        """
         logits = getattr(self.model(input_ids=input_ids, **self._arguments), "logits", None)
         if not isinstance(logits, Tensor) or logits.ndim != 3:
             raise UntraceableModelError(

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from weakref import WeakKeyDictionary
 
 from torch import nn
 from transformers.utils import logging
 
 from ..errors import LayerTracerError
+from ..facts import plans_in_force, trainable_before_plan
 from ..modeling import EMBEDDINGS, HEAD, NORM, ModelParts, find_parts
 from ..report.schema import LayerPlan
 from .savings import matches_patterns
 
 
 logger = logging.get_logger(__name__)
-
-_in_force: WeakKeyDictionary[nn.Module, AppliedPlan] = WeakKeyDictionary()
 
 
 @dataclass
@@ -27,28 +25,29 @@ class AppliedPlan:
         plan ([`LayerPlan`]): The plan.
         trainable_parameters (`int`): Parameters that require a gradient now, in the whole model.
         frozen_parameters (`int`): Parameters that the plan froze.
-        before (`dict[nn.Parameter, bool]`): What required a gradient before.
+        before, after (`dict[nn.Parameter, bool]`): What required a gradient before the plan, and what does under it.
     """
 
     plan: LayerPlan
     trainable_parameters: int
     frozen_parameters: int
     before: dict[nn.Parameter, bool] = field(repr=False)
+    after: dict[nn.Parameter, bool] = field(repr=False)
 
     def undo(self) -> None:
-        """Gives every parameter back the `requires_grad` that it had before the plan."""
-        for parameter, required in self.before.items():
-            parameter.requires_grad_(required)
-        for model, applied in list(_in_force.items()):
+        """Gives every parameter back the `requires_grad` that it had before the plan; nothing if it is in force no more."""
+        for model, applied in list(plans_in_force.items()):
             if applied is self:
-                del _in_force[model]
+                _restore(self.before)
+                del plans_in_force[model]
 
 
 def apply_plan(model: nn.Module, plan: LayerPlan) -> AppliedPlan:
     """Freezes what the plan freezes. Nothing that was frozen before starts to train.
 
     So of a model with PEFT adapters, the adapters of the trained layers train. A plan that is in force on the model
-    already is undone first. Apply a plan before the optimizer is created and before the model is wrapped.
+    already is undone first; where something else froze or thawed parameters since, the model is taken as it is. Apply
+    a plan before the optimizer is created and before the model is wrapped.
 
     Args:
         model (`nn.Module`): The model; wrappers are looked through.
@@ -64,23 +63,28 @@ def apply_plan(model: nn.Module, plan: LayerPlan) -> AppliedPlan:
     parts = find_parts(model, plan.layers_path)
     if parts.num_layers != plan.num_layers:
         raise LayerTracerError(f"The plan is for {plan.num_layers} layers, the model has {parts.num_layers}.")
-    earlier = _in_force.get(parts.model)
-    if earlier is not None:
-        earlier.undo()
+    found = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    before = found | trainable_before_plan(parts.model)
+    _restore(before)
     parameters = dict(parts.model.named_parameters())
-    before = {parameter: parameter.requires_grad for parameter in model.parameters()}
     for name, owners in parts.owners.items():
         if parameters[name].requires_grad and not any(_trains(plan, name, owner) for owner in owners):
             parameters[name].requires_grad_(False)
-    frozen = sum(_size(p) for p, required in before.items() if required and not p.requires_grad)
-    applied = AppliedPlan(plan, sum(_size(p) for p in before if p.requires_grad), frozen, before)
+    after = {parameter: parameter.requires_grad for parameter in before}
+    frozen = sum(_size(p) for p, required in before.items() if required and not after[p])
+    applied = AppliedPlan(plan, sum(_size(p) for p in after if after[p]), frozen, before, after)
     try:
         _check(applied, parts)
     except LayerTracerError:
-        applied.undo()
+        _restore(found)
         raise
-    _in_force[parts.model] = applied
+    plans_in_force[parts.model] = applied
     return applied
+
+
+def _restore(state: dict[nn.Parameter, bool]) -> None:
+    for parameter, required in state.items():
+        parameter.requires_grad_(required)
 
 
 def _trains(plan: LayerPlan, name: str, owner: int | str) -> bool:

@@ -40,8 +40,11 @@ def export_plan(plan: LayerPlan, facts: ModelFacts, form: str) -> str:
 
 
 def trained_names(plan: LayerPlan, facts: ModelFacts) -> list[str]:
-    """Full names of the parameters that train under a plan, from the embedding up."""
-    names = [] if not plan.train_embeddings else list(facts.embeddings)
+    """Full names of the parameters that train under a plan, from the embedding up.
+
+    What was frozen before the plan stays frozen; what lies outside the text decoder is left to train.
+    """
+    names = [*facts.other, *(facts.embeddings if plan.train_embeddings else ())]
     for layer in range(facts.num_layers):
         for name in layer_names(facts, layer):
             owners = facts.shared.get(name, [layer])
@@ -49,19 +52,32 @@ def trained_names(plan: LayerPlan, facts: ModelFacts) -> list[str]:
                 names.append(name)
     names += list(facts.norm) if plan.train_norm else []
     names += list(facts.head) if plan.train_head else []
-    return names
+    frozen = {*facts.frozen, *_frozen_in_layers(facts)}
+    return [name for name in names if name not in frozen]
+
+
+def _frozen_in_layers(facts: ModelFacts) -> list[str]:
+    return [f"{facts.layers_path}.{i}.{name}" for i, layer in enumerate(facts.layers) for name in layer.frozen]
 
 
 def _axolotl_patterns(plan: LayerPlan, facts: ModelFacts) -> list[str]:
-    """Regular expressions, matched from the beginning of a parameter's name."""
-    if plan.patterns:
-        return [f"^{re.escape(name)}$" for name in trained_names(plan, facts)]
-    patterns = []
-    if plan.trained_layers:
-        indices = "|".join(str(layer) for layer in plan.trained_layers)
-        patterns.append(rf"^{re.escape(facts.layers_path)}\.({indices})\.")
-    outside = trained_names(plan.model_copy(update={"trained_layers": []}), facts.model_copy(update={"shared": {}}))
-    return [*patterns, *(f"^{re.escape(name)}$" for name in outside)]
+    """Regular expressions, matched from the beginning of a parameter's name.
+
+    axolotl escapes every period itself, so one that was escaped already would match nothing: a period in brackets is
+    the same to it and to everybody else.
+    """
+
+    def literal(name: str) -> str:
+        return re.escape(name).replace(r"\.", "[.]")
+
+    trained = trained_names(plan, facts)
+    in_layers = [name for name in trained if name.startswith(f"{facts.layers_path}.")]
+    whole = {name for layer in plan.trained_layers for name in layer_names(facts, layer)} == set(in_layers)
+    outside = [f"^{literal(name)}$" for name in trained if not whole or name not in in_layers]
+    if not (whole and in_layers):
+        return outside
+    indices = "|".join(str(layer) for layer in plan.trained_layers)
+    return [f"^{literal(facts.layers_path)}[.]({indices})[.]", *outside]
 
 
 def _llama_factory(plan: LayerPlan, facts: ModelFacts) -> dict[str, object]:
@@ -85,4 +101,14 @@ def _llama_factory(plan: LayerPlan, facts: ModelFacts) -> dict[str, object]:
     modules = [name.rsplit(".", 2)[-2] for name in outside]
     if modules:
         arguments["freeze_extra_modules"] = ",".join(dict.fromkeys(modules))
+    parts = [*(f".{layer}." for layer in plan.trained_layers), *modules]
+    names = [*facts.embeddings, *facts.norm, *facts.head]
+    names += [name for layer in range(layers) for name in layer_names(facts, layer)]
+    selected = {name for name in names if any(part in name for part in parts)}
+    surplus = sorted(selected - set(trained_names(plan, facts)))
+    if surplus:
+        raise LayerTracerError(
+            f"LLaMA-Factory would train {surplus[0]} too: it trains all parameters in whose names it finds one of "
+            f"{', '.join(parts)}. Make a plan without these (train_norm=False), or export as 'axolotl' or 'names' instead."
+        )
     return arguments

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from ..errors import LayerTracerError
@@ -71,7 +72,7 @@ def make_plan(
     }
     plan = LayerPlan(
         strategy=strategy,
-        options={**options, **overruled},
+        options={name: _as_json(value) for name, value in {**options, **overruled}.items()},
         num_layers=facts.num_layers,
         layers_path=facts.layers_path,
         trained_layers=sorted(choice.trained),
@@ -118,6 +119,13 @@ def checked_strategy(strategy: str, options: dict[str, Any]) -> Callable[..., Ch
     if strategy == "explicit" and "layers" not in options:
         raise LayerTracerError("The strategy 'explicit' needs layers, such as layers='0-7'.")
     return choose
+
+
+def _as_json(value: Any) -> Any:
+    """An option as a report can hold it: a list for a range or an array, Python's numbers for numpy's."""
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [_as_json(entry) for entry in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 _NO_SAVINGS = Savings(**dict.fromkeys(Savings.model_fields, 0))

@@ -24,7 +24,7 @@ def bytes_per_element(facts: ModelFacts) -> int:
 
 
 def trainable_elements(facts: ModelFacts, layers: Collection[int] = (), everything: bool = False) -> int:
-    """Parameters that could train in some layers, or all parameters of the model."""
+    """Parameters that could train in some layers, shared ones once, or all parameters of the model."""
     if everything:
         outside = (facts.embeddings, facts.norm, facts.head, facts.other)
         return sum(sum(group.values()) for group in outside) + sum(
@@ -32,18 +32,19 @@ def trainable_elements(facts: ModelFacts, layers: Collection[int] = (), everythi
         )
     return sum(
         size
-        for layer in layers
-        for name, size in facts.layers[layer].parameters.items()
-        if name not in set(facts.layers[layer].frozen)
+        for index, layer in enumerate(facts.layers)
+        for name, size in layer.parameters.items()
+        if name not in layer.frozen
+        and not set(layers).isdisjoint(facts.shared.get(f"{facts.layers_path}.{index}.{name}", [index]))
     )
 
 
 def savings_of(facts: ModelFacts, plan: LayerPlan) -> Savings:
     """Compares a plan with training every parameter that could train before it.
 
-    Backwards, the gradient of a layer's input is needed wherever something before the layer trains, that of a weight
-    where the weight trains: a frozen deep layer still costs two thirds of a trained one, a frozen shallow layer one
-    third.
+    Backwards, input gradients are needed from the lowest layer that trains on, that layer included, and in all layers
+    where the embedding trains; the gradient of a weight is needed where the weight trains. So a frozen deep layer still
+    costs two thirds of a trained one, a frozen shallow layer one third.
 
     Args:
         facts ([`ModelFacts`]): The model.
@@ -53,6 +54,8 @@ def savings_of(facts: ModelFacts, plan: LayerPlan) -> Savings:
         [`Savings`]: Counts, bytes and FLOPs.
     """
     parts = list(_parts(facts, plan))
+    # The look-up of a tied matrix is no part of its own, but the gradient has to reach it.
+    tied = facts.tied and not set(facts.embeddings) <= set(facts.frozen)
     planned, could = sum(p for _, p, _ in parts), sum(c for _, _, c in parts)
     total = trainable_elements(facts, everything=True)
     element = bytes_per_element(facts)
@@ -64,8 +67,8 @@ def savings_of(facts: ModelFacts, plan: LayerPlan) -> Savings:
         optimizer_bytes_full=could * _ADAM_BYTES,
         gradient_bytes=planned * element,
         gradient_bytes_full=could * element,
-        flops_per_token=_flops([(size, trained) for size, trained, _ in parts]),
-        flops_per_token_full=_flops([(size, could_train) for size, _, could_train in parts]),
+        flops_per_token=_flops([(size, trained) for size, trained, _ in parts], tied and plan.train_embeddings),
+        flops_per_token_full=_flops([(size, could_train) for size, _, could_train in parts], tied),
     )
 
 
@@ -101,12 +104,12 @@ def matches_patterns(name: str, patterns: list[str]) -> bool:
     return not patterns or any(re.search(pattern, name) for pattern in patterns)
 
 
-def _flops(parts: list[tuple[int, int]]) -> int:
-    """FLOPs per token of one step: forward everywhere, input gradients above the lowest trained part, weight gradients."""
-    flops, gradient_flows = 0, False
-    for size, trained in parts:
-        flops += 2 * size + 2 * min(size, trained)
-        if gradient_flows:
-            flops += 2 * size
+def _flops(parts: list[tuple[int, int]], gradient_flows: bool) -> int:
+    """FLOPs per token of one step: forward everywhere, weight gradients, input gradients from where they flow on."""
+    flops = 0
+    *below, (head, head_trained) = parts
+    for size, trained in below:
+        # A layer begins with its norm, which needs the input gradients of all that follows.
         gradient_flows = gradient_flows or trained > 0
-    return flops
+        flops += 2 * size + 2 * min(size, trained) + (2 * size if gradient_flows else 0)
+    return flops + 2 * head + 2 * min(head, head_trained) + (2 * head if gradient_flows else 0)

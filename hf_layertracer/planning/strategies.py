@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 
 import numpy as np
 from torch import nn
@@ -136,6 +137,10 @@ def weight_snr(situation: Situation, *, freeze_ratio: float = 0.5) -> Choice:
     """Train the layers whose weights have the highest signal-to-noise ratio (Spectrum, arXiv 2406.06623)."""
     if situation.model is None:
         raise LayerTracerError("The strategy 'weight-snr' reads the weights: pass the model itself to make_plan.")
+    if any(parameter.is_meta for parameter in situation.model.parameters()):
+        raise LayerTracerError(
+            "The strategy 'weight-snr' reads the weights: the model is on the meta device, without any."
+        )
     return Choice(
         _highest(situation, layer_snr(situation.model, situation.facts), freeze_ratio),
         "As a control that looks at no data, the layers whose weight matrices have the highest signal-to-noise ratio "
@@ -175,13 +180,16 @@ def budget(
 
 def explicit(situation: Situation, *, layers: str | int | Sequence[int | str]) -> Choice:
     """Train the layers that the user names: indices, slices (`"0:8"`, `"::2"`), ranges (`"0-7"`) or regular expressions."""
-    entries = [layers] if isinstance(layers, int) else layers.split(",") if isinstance(layers, str) else list(layers)
+    entries = layers.split(",") if isinstance(layers, str) else layers
+    entries = list(entries) if isinstance(entries, Iterable) else [entries]
     if isinstance(layers, str) and not all(_is_index(entry) for entry in entries):
         entries = [layers]  # a regular expression may hold commas
     indices: set[int] = set()
     patterns: list[str] = []
     for entry in entries:
-        if isinstance(entry, int) or _is_index(entry):
+        if not isinstance(entry, Integral | str) or isinstance(entry, bool):
+            raise LayerTracerError(f"Layers are named by numbers or text, such as layers='0-7', not by {entry!r}.")
+        if not isinstance(entry, str) or _is_index(entry):
             indices |= _parse_indices(entry, situation.num_layers)
         else:
             patterns.append(entry)
@@ -259,7 +267,7 @@ def _is_index(entry: str) -> bool:
 
 
 def _parse_indices(entry: int | str, num_layers: int) -> set[int]:
-    if isinstance(entry, int) or re.fullmatch(r"\s*-?\d+\s*", entry):
+    if not isinstance(entry, str) or re.fullmatch(r"\s*-?\d+\s*", entry):
         indices = [int(entry)]
     elif ":" in entry:
         parts = [int(part) if part.strip() else None for part in entry.split(":")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ def matrix_snr(weight: Tensor) -> float:
         weight (`Tensor`): A matrix of shape `(rows, columns)`.
 
     Returns:
-        `float`: The normalised ratio; infinite where no singular value is noise.
+        `float`: The normalised ratio; infinite where no singular value is noise, 0 where all are 0.
     """
     singular = torch.linalg.svdvals(weight.detach().float())
     rows, columns = weight.shape
@@ -31,6 +32,8 @@ def matrix_snr(weight: Tensor) -> float:
     sigma = float(quartiles[1] - quartiles[0]) / 1.349  # of a normal distribution
     threshold = sigma * (1 + math.sqrt(min(rows, columns) / max(rows, columns)))
     signal, noise = float(singular[singular > threshold].sum()), float(singular[singular <= threshold].sum())
+    if signal == 0:
+        return 0.0
     if noise == 0:
         return math.inf
     return signal / noise / float(singular[0])
@@ -62,7 +65,9 @@ def layer_snr(model: nn.Module, facts: ModelFacts) -> list[float]:
                 bar.update()
     ranks: list[list[float]] = [[] for _ in layers]
     for by_layer in ratios.values():
-        order = sorted(by_layer, key=lambda index: by_layer[index])
-        for rank, index in enumerate(order):
+        order = sorted(by_layer.values())
+        for index, ratio in by_layer.items():
+            # Equal ratios share the mean of their ranks.
+            rank = (bisect_left(order, ratio) + bisect_right(order, ratio) - 1) / 2
             ranks[index].append(rank / max(len(order) - 1, 1))
     return [sum(values) / len(values) if values else 0.0 for values in ranks]

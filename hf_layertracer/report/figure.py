@@ -31,8 +31,8 @@ _SIZE_INCHES = (16, 10)
 _DPI = 100
 _TITLE, _PANEL_TITLE, _LABEL = 21, 18, 15
 _NAME_LIMIT, _TITLE_LIMIT = 24, 64
-# So many layers are numbered one by one, and so many leave room for "emb" beside the 0.
-_NUMBERED_EACH, _ROOMY = 34, 20
+# Most digits along the layer axis; most layers that leave room for "emb" beside the 0, and for markers on a curve.
+_DIGITS, _ROOMY, _MARKED = 70, 20, 40
 # Bits: a model that no disturbance moves still gets an axis.
 _SMALLEST_SCALE = 0.001
 # Text of a report is someone else's: no `$` in it may start a formula, whatever the user's matplotlibrc says.
@@ -144,17 +144,17 @@ def _draw_curves(axes: Axes, report: ReportData) -> list[Artist]:
     low = [max(0, value - error) for value, error in zip(mean, lens.stderr, strict=True)]
     high = [min(1, value + error) for value, error in zip(mean, lens.stderr, strict=True)]
     tasks = _draw_tasks(axes, lens)
-    marker = "o" if report.num_layers <= _NUMBERED_EACH else None
+    marker = "o" if report.num_layers <= _MARKED else None
     curve = axes.plot(depth, mean, color=_BLUE, linewidth=3.5, marker=marker, zorder=4, label="mean of all")
     band = axes.fill_between(depth, low, high, color=_BLUE, alpha=0.3, linewidth=0, label="±1 standard error")
-    handles = [*curve, band]
+    handles = [*curve, band, *_draw_particle(axes, report.task_particle)]
     if report.history:
         latest = report.history[-1]
         after = latest.lens_mean_probability
         handles += axes.plot(range(-1, len(after) - 1), after, **_after(latest))
         handles += _draw_later_particle(axes, latest)
     axes.set_ylim(0, max(axes.get_ylim()[1], 0.01))
-    return handles + _draw_particle(axes, report.task_particle) + tasks
+    return handles + tasks
 
 
 def _draw_tasks(axes: Axes, lens: Lens) -> list[Line2D]:
@@ -216,7 +216,8 @@ def _shade_plan(axes: Axes, report: ReportData) -> list[Patch]:
 
 
 def _number_layers(axes: Axes, num_layers: int) -> None:
-    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, num_layers) if num_layers <= step * _NUMBERED_EACH)
+    numbers = _DIGITS // len(str(num_layers))
+    step = next(step for step in (1, 2, 5, 10, 20, 50, 100, num_layers) if num_layers <= step * numbers)
     axes.set_xlim(-1.6, num_layers - 0.4)
     axes.set_xticks(range(0, num_layers, step), [str(layer) for layer in range(0, num_layers, step)])
     axes.set_xticks([-1], ["emb"], minor=True)

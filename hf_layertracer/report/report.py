@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from pydantic import ValidationError
 
-from ..errors import LayerTracerError
+from ..errors import LayerTracerError, ReportNotFoundError
 from .files import write_atomically
 from .schema import SCHEMA_VERSION, ReportData
 
@@ -45,7 +46,7 @@ class LayerTracerReport(ReportData):
         draw_report(self).savefig(picture, format="png")
         card = directory / CARD_FILE
         try:
-            text = card.read_text(encoding="utf-8") if card.is_file() else ""
+            text = card.read_bytes().decode() if card.is_file() else ""
         except (OSError, UnicodeDecodeError) as error:
             raise LayerTracerError(f"Could not read {card}: {error}.") from error
         self.save_json(directory)
@@ -76,18 +77,21 @@ class LayerTracerReport(ReportData):
             [`LayerTracerReport`]: The report.
 
         Raises:
-            LayerTracerError: There is none, or it is malformed or of a newer version than this library knows.
+            ReportNotFoundError: There is none.
+            LayerTracerError: It is malformed or of a newer version than this library knows.
         """
         path = Path(source)
-        if path.is_dir():
+        if os.path.isdir(path):  # unlike Path.is_dir, no error for a name that is too long
             path = path / REPORT_FILE
-        if not path.is_file():
+        if not os.path.isfile(path):
             if path.name == REPORT_FILE and path.parent.is_dir():
-                raise LayerTracerError(f"The folder {path.parent} holds no {REPORT_FILE}.")
+                raise ReportNotFoundError(f"The folder {path.parent} holds no {REPORT_FILE}.")
             path = _download(str(source), revision, token)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        except OSError as error:
+            raise LayerTracerError(f"Could not read {path}: {error.strerror or error}.") from error
+        except (ValueError, RecursionError) as error:
             raise LayerTracerError(f"{path} is not a LayerTracer report: it is not JSON ({error}).") from error
         return cls.from_dict(content, name=str(source))
 
@@ -128,6 +132,6 @@ def _download(repo_id: str, revision: str | None, token: str | None) -> Path:
         return Path(hf_hub_download(repo_id, REPORT_FILE, revision=revision, token=token))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise LayerTracerError(
+        raise ReportNotFoundError(
             f"No report at {repo_id!r}, neither as a local path nor on the Hub: {first_line}"
         ) from error

@@ -66,7 +66,7 @@ class ModelFacts(Record):
     model_type: str | None = None
     dtype: str
     layers_path: str
-    layers: list[LayerFacts]
+    layers: Annotated[list[LayerFacts], Field(min_length=1)]
     embeddings: dict[str, Count]
     norm: dict[str, Count]
     head: dict[str, Count]
@@ -370,10 +370,13 @@ class ReportData(Record):
             expected["lens.per_probe"] = (self.lens.per_probe, probes)
         for name, (values, length) in expected.items():
             if len(values) != length:
-                raise ValueError(f"{name} has {len(values)} entries, not {length}")
-        for curve in [*self.lens.by_task.values(), *self.lens.per_probe]:
+                raise ValueError(f"{name:.80} has {len(values)} entries, not {length}")
+        for curve in [*self.lens.by_task.values(), *self.lens.per_probe, *(self.lens.top_tokens or [])]:
             if len(curve) != layers + 1:
                 raise ValueError(f"a lens curve has {len(curve)} entries, not {layers + 1}")
+        for layer in [self.sensitivity.vulnerable_layer, *self.sensitivity.contenders]:
+            if layer >= layers:
+                raise ValueError(f"layer {layer} does not exist: the model has {layers} layers")
         if self.plan is not None and self.plan.num_layers != layers:
             raise ValueError(f"the plan is for {self.plan.num_layers} layers, the model has {layers}")
         return self

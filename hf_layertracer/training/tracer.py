@@ -93,7 +93,7 @@ class Tracer:
         try:
             self._probes = self._choose_probes(dataset, collator)
             if self.report is None:
-                self._diagnose_first(model, precision)
+                self._measure_and_plan(model, precision)
             self.applied = apply_plan(model, self.report.plan)
         except UntraceableModelError as error:
             if self.config.layers_path is not None:
@@ -110,11 +110,14 @@ class Tracer:
             f"{self.applied.trainable_parameters} parameters ({share:.0%}). {plan.reason}"
         )
 
-    def _diagnose_first(self, model: nn.Module, precision: Callable[[], AbstractContextManager]) -> None:
-        with precision():
-            report = diagnose(model, self._probes, tokenizer=self._tokenizer, config=self.config.diagnosis())
-        # Processes may round differently, and a plan that differs between them would hang the run.
-        report = from_main_process(report)
+    def _measure_and_plan(self, model: nn.Module, precision: Callable[[], AbstractContextManager]) -> None:
+        if self.config.report is not None:
+            report = LayerTracerReport.load(self.config.report)
+        else:
+            with precision():
+                report = diagnose(model, self._probes, tokenizer=self._tokenizer, config=self.config.diagnosis())
+            # Processes may round differently, and a plan that differs between them would hang the run.
+            report = from_main_process(report)
         report.plan = make_plan(
             model,
             self.config.strategy,
