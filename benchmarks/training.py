@@ -1,0 +1,146 @@
+"""Training steps of the demo model: what freezing gains in a bare loop, and how much of it the Trainer keeps."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import redirect_stdout
+from io import StringIO
+
+import torch
+from datasets import Dataset
+from torch import nn
+from transformers import AutoModelForCausalLM, TrainingArguments
+from transformers.utils import logging
+
+from hf_layertracer import LayerTracerConfig, LayerTracerTrainer, Probe, apply_plan, make_plan
+from hf_layertracer.demo.model import demo_model
+from hf_layertracer.training.tracer import peak_of_process
+
+
+STEPS, ROUNDS, BATCH, LENGTH = 5, 3, 4, 128
+STRATEGIES = ("full", "freeze-deep")
+
+
+def bare_loop(model: nn.Module, rows: torch.Tensor, steps: int) -> float:
+    """Trains with nothing but a model and an optimizer.
+
+    Args:
+        model (`nn.Module`): The model, with a plan in force.
+        rows (`torch.Tensor`): Token ids of shape `(rows, positions)`.
+        steps (`int`): Steps to time, after one that is not timed.
+
+    Returns:
+        `float`: Seconds a step.
+    """
+    model.train()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5)
+    for step in range(steps + 1):
+        if step == 1:
+            start = time.perf_counter()
+        batch = rows[step * BATCH : (step + 1) * BATCH].to(model.device)
+        model(input_ids=batch, labels=batch).loss.backward()
+        nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    return (time.perf_counter() - start) / steps
+
+
+def in_trainer(model: nn.Module, rows: torch.Tensor, steps: int, strategy: str, report: str) -> float:
+    """Trains the same way inside the Trainer.
+
+    Args:
+        model (`nn.Module`): The model.
+        rows (`torch.Tensor`): Token ids of shape `(rows, positions)`.
+        steps (`int`): Steps.
+        strategy (`str`): The strategy.
+        report (`str`): Folder of a report, so that no diagnosis is timed.
+
+    Returns:
+        `float`: Seconds a step, as the report has it.
+    """
+    ids = rows.tolist()
+    dataset = Dataset.from_dict({"input_ids": ids, "labels": ids})
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(StringIO()):
+        args = TrainingArguments(
+            folder,
+            max_steps=steps + 1,
+            per_device_train_batch_size=BATCH,
+            learning_rate=1e-5,
+            report_to="none",
+            save_strategy="no",
+            logging_steps=1000,
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+        )
+        trainer = LayerTracerTrainer(
+            model=model,
+            args=args,
+            train_dataset=dataset,
+            probes=[Probe((1, 2), 3)],
+            layertracer=LayerTracerConfig(strategy=strategy, report=report),
+        )
+        trainer.train()
+    training = trainer.layertracer_report.training
+    return training.seconds / training.steps
+
+
+def run() -> list[tuple[str, str]]:
+    """Times both strategies in both loops, in turn, and takes each one's peak memory in a process of its own.
+
+    Returns:
+        `list[tuple[str, str]]`: Rows of the results.
+    """
+    from hf_layertracer import DiagnosisConfig, diagnose
+
+    logging.disable_progress_bar()
+    folder = str(demo_model())
+    rows = torch.randint(0, 49152, ((STEPS + 1) * BATCH, LENGTH), generator=torch.Generator().manual_seed(0))
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    times: dict[tuple[str, str], list[float]] = {}
+    with tempfile.TemporaryDirectory() as report:
+        # Which probes the report holds does not matter here.
+        diagnose(model, [Probe((1, 2, 3), 4)], config=DiagnosisConfig(repeats=1)).save_json(report)
+        for _ in range(ROUNDS):
+            for strategy in STRATEGIES:
+                applied = apply_plan(model, make_plan(model, strategy))
+                times.setdefault(("bare", strategy), []).append(bare_loop(model, rows, STEPS))
+                applied.undo()
+                seconds = in_trainer(model, rows, STEPS, strategy, report)
+                times.setdefault(("trainer", strategy), []).append(seconds)
+    best = {key: min(seconds) for key, seconds in times.items()}
+    gain = {loop: best[loop, "full"] / best[loop, "freeze-deep"] for loop in ("bare", "trainer")}
+    savings = make_plan(model, "freeze-deep").savings
+    peaks = {strategy: _peak_in_own_process(folder, strategy) for strategy in STRATEGIES}
+    return [
+        ("full / freeze-deep, time of a step, bare loop", f"{gain['bare']:.2f}"),
+        ("full / freeze-deep, time of a step, Trainer", f"{gain['trainer']:.2f}"),
+        ("gain that the Trainer keeps", f"{gain['trainer'] / gain['bare']:.2f}"),
+        ("full / freeze-deep, FLOPs by arithmetic", f"{savings.flops_per_token_full / savings.flops_per_token:.2f}"),
+        ("full / freeze-deep, peak memory of the process", f"{peaks['full'] / peaks['freeze-deep']:.2f}"),
+        (
+            "full / freeze-deep, trainable parameters",
+            f"{savings.trainable_parameters_full / savings.trainable_parameters:.2f}",
+        ),
+    ]
+
+
+def _peak_in_own_process(folder: str, strategy: str) -> int:
+    command = [sys.executable, "-m", "benchmarks.training", json.dumps([folder, strategy])]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def _measure_peak(folder: str, strategy: str) -> None:
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    apply_plan(model, make_plan(model, strategy))
+    rows = torch.randint(0, 49152, (4 * BATCH, LENGTH), generator=torch.Generator().manual_seed(0))
+    bare_loop(model, rows, 3)
+    print(peak_of_process())
+
+
+if __name__ == "__main__":
+    logging.set_verbosity_error()
+    _measure_peak(*json.loads(sys.argv[1]))
