@@ -1,0 +1,159 @@
+"""The command line, as a shell calls it: arguments in, text and exit status out."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hf_layertracer import LayerTracerReport
+from hf_layertracer.cli import main
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """`run("plan", ...)`: exit status, standard output and standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["layertracer", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        output = capsys.readouterr()
+        return ended.value.code or 0, output.out, output.err
+
+    return call
+
+
+@pytest.fixture
+def model(tmp_path: Path, tiny_llama, tiny_tokenizer) -> Path:
+    folder = tmp_path / "tiny"
+    tiny_llama().save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def probes(tmp_path: Path) -> Path:
+    path = tmp_path / "probes.jsonl"
+    path.write_text('{"prompt": "the cat sat on", "target": " the"}\n{"prompt": "the dog", "target": " ran"}\n')
+    return path
+
+
+def test_diagnose_leaves_report_picture_and_card(run: Run, model: Path, probes: Path, tmp_path: Path):
+    status, out, _ = run("diagnose", model, "--probes", probes, "--out", tmp_path / "out", "--repeats", 2)
+    assert status == 0
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "layertracer_report.json",
+        "layertracer_report.png",
+        "README.md",
+    }
+    report = LayerTracerReport.load(tmp_path / "out")
+    assert report.probes.count == 2
+    assert report.model.id == "tiny"
+    assert f"highest at layer {report.sensitivity.vulnerable_layer}" in re.sub(r"[│\s]+", " ", out)
+
+
+def test_nothing_in_a_report_names_this_machine(run: Run, model: Path, probes: Path, tmp_path: Path):
+    run("diagnose", model, "--probes", probes, "--out", tmp_path / "out", "--repeats", 1)
+    for file in (tmp_path / "out").iterdir():
+        assert str(tmp_path).encode() not in file.read_bytes()
+        assert str(Path.home()).encode() not in file.read_bytes()
+
+
+def test_plan_of_a_model_counts_without_loading_weights(run: Run, model: Path):
+    (model / "model.safetensors").unlink()
+    status, out, _ = run("plan", model, "--strategy", "freeze-shallow")
+    assert status == 0
+    assert re.search(r"trained layers\s+│\s+2-3", out)
+
+
+def test_plan_of_a_report_uses_its_measurements(run: Run, model: Path, probes: Path, tmp_path: Path):
+    run("diagnose", model, "--probes", probes, "--out", tmp_path / "out", "--repeats", 2)
+    status, _, _ = run("plan", tmp_path / "out", "--strategy", "sensitivity", "--out", tmp_path / "plan.json")
+    made = json.loads((tmp_path / "plan.json").read_text())
+    scores = LayerTracerReport.load(tmp_path / "out").sensitivity.mean
+    assert status == 0
+    assert made["trained_layers"] == sorted(sorted(range(4), key=lambda layer: -scores[layer])[:2])
+
+
+def test_plan_exports_for_other_trainers(run: Run, model: Path):
+    _, axolotl, _ = run("plan", model, "--export", "axolotl")
+    _, factory, _ = run("plan", model, "--export", "llama-factory")
+    _, names, _ = run("plan", model, "--export", "names")
+    patterns = yaml.safe_load(axolotl)["unfrozen_parameters"]
+    trained = names.splitlines()
+    assert yaml.safe_load(factory)["freeze_trainable_layers"] == -2
+    assert "model.layers.1.mlp.up_proj.weight" in trained
+    assert not any(name.startswith("model.layers.2.") for name in trained)
+    assert all(any(re.match(pattern, name) for pattern in patterns) for name in trained)
+
+
+def test_weight_snr_reads_the_weights_of_a_model(run: Run, model: Path):
+    status, out, _ = run("plan", model, "--strategy", "weight-snr")
+    assert status == 0
+    assert "trained layers" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["diagnose", "{tmp}/nothing"], "Could not load"),
+        (["diagnose", "{model}", "--probes", "{tmp}/no.jsonl"], "No such probe file"),
+        (["diagnose", "{model}", "--probes", "{tmp}/empty.jsonl"], "No probe in"),
+        (["diagnose", "{model}", "--probes", "{tmp}/broken.jsonl"], "line 2 is not JSON"),
+        (["diagnose", "{model}", "--mask-ratio", "1.5"], "mask_ratio must lie above 0 and at most at 1"),
+        (["diagnose", "{model}", "--perturbation", "kick"], "perturbation must be one of mask, skip, noise"),
+        (["plan", "{model}", "--strategy", "wishful"], "There are: freeze-deep, freeze-shallow"),
+        (["plan", "{model}", "--freeze-ratio", "1"], "freeze_ratio must lie between 0 and 1"),
+        (["plan", "{model}", "--strategy", "explicit", "--layers", "7"], "Layer 7 does not exist"),
+        (["plan", "{model}", "--strategy", "explicit", "--layers", "nothing_like_it"], "matches no parameter"),
+        (["plan", "{model}", "--strategy", "sensitivity"], "needs measurements"),
+        (["plan", "{model}", "--export", "excel"], "Unknown export format"),
+        (["plan", "{tmp}/nothing"], "Could not load"),
+    ],
+)
+def test_bad_input_is_one_line_on_standard_error_and_status_1(
+    run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    (tmp_path / "empty.jsonl").write_text("")
+    (tmp_path / "broken.jsonl").write_text('{"prompt": "a b", "target": " c"}\n{"prompt": \n')
+    status, out, err = run(*(a.format(model=model, tmp=tmp_path) for a in arguments))
+    assert status == 1
+    assert message in err
+    assert err.startswith("Error: ")
+    assert len(err.strip().splitlines()) == 1
+    assert out == ""
+
+
+def test_a_report_of_a_newer_version_is_refused_and_not_taken_for_a_model(run: Run, tmp_path: Path):
+    (tmp_path / "layertracer_report.json").write_text('{"schema_version": 99}')
+    status, _, err = run("plan", tmp_path)
+    assert status == 1
+    assert "schema version 99" in err
+
+
+def test_an_interrupted_diagnosis_writes_nothing(
+    run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def interrupted(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hf_layertracer.diagnosis.diagnose", interrupted)
+    status, _, _ = run("diagnose", model, "--out", tmp_path / "out")
+    assert status in (1, 130)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", [[], ["diagnose"], ["plan"], ["demo"]])
+def test_help_teaches(run: Run, command: list[str]):
+    _, out, _ = run(*command, "--help")
+    assert "Usage" in out
+    assert len(out) > 300

@@ -1,0 +1,57 @@
+"""The examples, each run as a user runs it, on a tiny setting."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture
+def setting(tmp_path: Path, tiny_llama, tiny_tokenizer) -> Path:
+    tiny_llama().save_pretrained(tmp_path / "model")
+    tiny_tokenizer.save_pretrained(tmp_path / "model")
+    paragraphs = [f"the cat number {index} sat on the mat and the dog ran." for index in range(60)]
+    (tmp_path / "train.txt").write_text("\n\n".join(paragraphs))
+    return tmp_path
+
+
+def run_script(name: str, *arguments: object) -> str:
+    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    return finished.stdout
+
+
+@pytest.mark.parametrize("script", ["run_clm.py", "run_clm_layertracer.py"])
+def test_the_training_scripts_train_and_evaluate(script: str, setting: Path):
+    out = run_script(
+        script,
+        *("--model_name_or_path", setting / "model", "--train_file", setting / "train.txt"),
+        *("--validation_file", setting / "train.txt", "--block_size", 16, "--output_dir", setting / "out"),
+        *("--max_steps", 2, "--report_to", "none", "--use_cpu", "True"),
+    )
+    assert "eval_loss" in out
+    assert (setting / "out" / "model.safetensors").is_file()
+    assert (setting / "out" / "layertracer_report.json").is_file() == (script == "run_clm_layertracer.py")
+
+
+def test_the_swap_is_one_line_and_its_import():
+    plain = (EXAMPLES / "run_clm.py").read_text().splitlines()
+    swapped = (EXAMPLES / "run_clm_layertracer.py").read_text().splitlines()
+    removed = [line for line in plain if line not in swapped and '"""' not in line and ".py" not in line]
+    added = [line for line in swapped if line not in plain and '"""' not in line and ".py" not in line]
+    assert removed == ["    Trainer,", "    trainer = Trainer("]
+    assert added == ["from hf_layertracer import LayerTracerTrainer", "    trainer = LayerTracerTrainer("]
+
+
+def test_the_notebook_script_diagnoses_and_plots(setting: Path):
+    out = run_script("diagnose_and_plot.py", setting / "model", setting / "report")
+    assert "Vulnerable layer:" in out
+    assert "freeze-deep: trains [0, 1]" in out
+    assert (setting / "report" / "layertracer_report.png").read_bytes().startswith(b"\x89PNG")
