@@ -271,21 +271,28 @@ def _print_results(results: dict[str, Any]) -> None:
         title=f"{settings['steps']} steps on the {results['corpus']}",
         caption="Held-out loss in nats per token, on modules that were not trained on. Same data, order and seed.",
     )
-    columns = ("", "held-out loss", "probe accuracy", "log-probability", "tokens/s", "peak memory", "trainable")
-    for column in columns:
-        table.add_column(column, justify="left" if not column else "right")
-    for run in results["runs"]:
-        training, before, after = run["training"], run["probes_before"], run["probes_after"]
-        table.add_row(
-            run["strategy"],
-            f"{training['eval_loss_before']:.3f} → {training['eval_loss_after']:.3f}",
-            f"{before['accuracy']:.1%} → {after['accuracy']:.1%}",
-            f"{before['mean_log_probability']:.2f} → {after['mean_log_probability']:.2f}",
-            f"{training['tokens_per_second']:.0f}",
-            f"{training['peak_memory_bytes'] / 2**20:.0f} MiB",
-            f"{training['trainable_parameters'] / 1e6:.1f} M",
-        )
+    runs = results["runs"]
+    table.add_column("")
+    for run in runs:
+        table.add_column(run["strategy"], justify="right")
+    rows = {
+        "held-out loss, before → after": lambda run: _change(run["training"], "eval_loss_{}", ".3f"),
+        "probes answered, before → after": lambda run: _change(run, "probes_{}", ".1%", "accuracy"),
+        "probes' mean log-probability": lambda run: _change(run, "probes_{}", ".2f", "mean_log_probability"),
+        "tokens per second": lambda run: f"{run['training']['tokens_per_second']:.0f}",
+        "peak memory of the process": lambda run: f"{run['training']['peak_memory_bytes'] / 2**20:.0f} MiB",
+        "parameters that train": lambda run: f"{run['training']['trainable_parameters'] / 1e6:.1f} M",
+    }
+    for label, value in rows.items():
+        table.add_row(label, *(value(run) for run in runs))
     Console().print(table)
+
+
+def _change(values: dict[str, Any], name: str, form: str, field: str | None = None) -> str:
+    before, after = (values[name.format(when)] for when in ("before", "after"))
+    if field is not None:
+        before, after = before[field], after[field]
+    return f"{before:{form}} → {after:{form}}"
 
 
 if __name__ == "__main__":

@@ -146,8 +146,10 @@ class LayerTracerConfig:
     def __post_init__(self) -> None:
         # A wrong value is an error here, not an hour later when the dataset has been tokenized.
         self.diagnosis()
-        for name in ("num_probes", "diagnose_steps"):
+        for name in ("num_probes", "diagnose_steps", "max_trainable_parameters", "max_memory"):
             _whole_number(name, getattr(self, name))
+        if self.freeze_ratio is not None and not 0 < self.freeze_ratio < 1:
+            raise LayerTracerError(f"freeze_ratio must lie between 0 and 1, not at {self.freeze_ratio!r}.")
 
     def diagnosis(self) -> DiagnosisConfig:
         """The settings of a diagnosis."""

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from transformers.utils import logging
 
 from .errors import LayerTracerError
+from .logs import get_logger
 from .probes import Probe
 
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-logger = logging.get_logger(__name__)
+logger = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def encode_probes(
             ids, target, was_moved = _encode_text(probe, name, tokenizer)
             moved += was_moved
         else:
-            ids, target = tuple(probe.prompt), probe.target
+            ids, target = tuple(int(token) for token in probe.prompt), probe.target
         if not ids:
             raise LayerTracerError(f"{name} has an empty prompt: there is no position to read an answer at.")
         if context_length is not None and len(ids) > context_length:
@@ -128,17 +128,24 @@ def _encode_text(probe: Probe, name: str, tokenizer) -> tuple[tuple[int, ...], i
     shared = 0
     while shared < min(len(prompt_ids), len(joint_ids)) and prompt_ids[shared] == joint_ids[shared]:
         shared += 1
-    # Tokenizers that end a text with a special token share that one with nothing: it is no part of the prompt.
-    specials = set(tokenizer.all_special_ids)
-    prompt_length = len(prompt_ids)
-    while prompt_length and prompt_ids[prompt_length - 1] in specials:
-        prompt_length -= 1
+    # The special token that a tokenizer ends every text with is part of neither prompt nor target.
+    before, after = _added_specials(tokenizer, probe.prompt, prompt_ids)
+    prompt_length = len(prompt_ids) - after
     shared = min(shared, prompt_length)
-    if all(token in specials for token in joint_ids[:shared]):
+    if shared <= before:
         raise LayerTracerError(
             f"{name}: the tokenizer merges the target {probe.target!r:.30} with the whole prompt, so nothing is left to "
             "ask with. Lengthen the prompt, or begin the target with a space."
         )
-    if shared == len(joint_ids):
+    if shared >= len(joint_ids) - after:
         raise LayerTracerError(f"{name}: the target {probe.target!r:.30} adds no token to the prompt.")
     return tuple(joint_ids[:shared]), joint_ids[shared], shared < prompt_length
+
+
+def _added_specials(tokenizer, text: str, ids: list[int]) -> tuple[int, int]:
+    """How many tokens the tokenizer itself puts before and after a text; specials in the text are not among them."""
+    plain = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    for before in range(len(ids) - len(plain) + 1):
+        if ids[before : before + len(plain)] == plain:
+            return before, len(ids) - before - len(plain)
+    return 0, 0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from torch import nn
@@ -12,10 +12,19 @@ from .modeling import EMBEDDINGS, HEAD, NORM, OTHER, ModelParts
 from .report.schema import LayerFacts, ModelFacts
 
 
-if TYPE_CHECKING:
-    from .planning import AppliedPlan
+@dataclass(eq=False)
+class GradientChange:
+    """What a plan in force changed on a model.
 
-plans_in_force: WeakKeyDictionary[nn.Module, AppliedPlan] = WeakKeyDictionary()
+    Args:
+        before, after (`dict[nn.Parameter, bool]`): What required a gradient before the plan, and what does under it.
+    """
+
+    before: dict[nn.Parameter, bool] = field(repr=False)
+    after: dict[nn.Parameter, bool] = field(repr=False)
+
+
+plans_in_force: WeakKeyDictionary[nn.Module, GradientChange] = WeakKeyDictionary()
 
 
 def trainable_before_plan(model: nn.Module) -> dict[nn.Parameter, bool]:
@@ -55,8 +64,9 @@ def model_facts(parts: ModelParts) -> ModelFacts:
     for name, owners in parts.owners.items():
         parameter = parameters[name]
         in_layers = sorted(owner for owner in owners if isinstance(owner, int))
-        if in_layers:
-            prefix = next(p for i in in_layers if name.startswith(p := f"{parts.layers_path}.{i}."))
+        prefixes = [f"{parts.layers_path}.{index}." for index in in_layers]
+        prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), None)
+        if prefix is not None:
             layer = layers[in_layers[0]]
             layer.parameters[name.removeprefix(prefix)] = parameter.numel()
             if not trainable[parameter]:
@@ -64,7 +74,8 @@ def model_facts(parts: ModelParts) -> ModelFacts:
             if len(in_layers) > 1:
                 shared[name] = in_layers
         else:
-            group = next(group for group in outside if group in owners)
+            # A parameter that a module outside shares with a layer is named, and counted, where it stands first.
+            group = next((group for group in outside if group in owners), NORM)
             outside[group][name] = parameter.numel()
             if not trainable[parameter]:
                 frozen.append(name)

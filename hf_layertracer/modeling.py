@@ -26,7 +26,9 @@ def unwrap(model: nn.Module) -> nn.Module:
 
     PEFT's adapters stay: they live inside the modules of the model that is returned.
     """
-    model = extract_model_from_parallel(model, keep_torch_compile=False)
+    # Once a layer: of a compiled model inside DDP, accelerate takes off the outer wrapper alone.
+    while (inner := extract_model_from_parallel(model, keep_torch_compile=False)) is not model:
+        model = inner
     if is_peft_available():
         from peft import PeftMixedModel, PeftModel
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -128,10 +129,18 @@ def _read_files(path: Path) -> Iterator[_Row]:
         raise LayerTracerError(f"{path} is not UTF-8 text: {error}.") from error
     if path.suffix == ".csv":
         # Subjects in C-Eval and CMMLU are files: the name of the file is the task.
-        for number, values in enumerate(csv.DictReader(text.splitlines(keepends=True)), start=2):
-            yield _Row({"task": path.stem, **values}, f"{path}, line {number}")
+        rows = csv.DictReader(io.StringIO(text, newline=""))
+        try:
+            for values in rows:
+                yield _Row({"task": path.stem, **values}, f"{path}, line {rows.line_num}")
+        except csv.Error as error:
+            raise LayerTracerError(f"{path}, line {rows.reader.line_num} is not CSV: {error}.") from error
         return
-    for number, line in enumerate(text.splitlines(), start=1):
+    if path.suffix == ".json" and text.lstrip().startswith("["):
+        yield from _read_array(path, text)
+        return
+    # Not splitlines(): JSON may hold U+2028 and U+0085 as they are.
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -143,6 +152,19 @@ def _read_files(path: Path) -> Iterator[_Row]:
         if not isinstance(values, dict):
             raise LayerTracerError(f"{path}, line {number}: expected an object, found {type(values).__name__}.")
         yield _Row(values, f"{path}, line {number}")
+
+
+def _read_array(path: Path, text: str) -> Iterator[_Row]:
+    try:
+        array = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise LayerTracerError(
+            f"{path}, line {error.lineno} is not JSON: {error.msg} at column {error.colno}."
+        ) from error
+    for number, values in enumerate(array):
+        if not isinstance(values, dict):
+            raise LayerTracerError(f"{path}, item {number}: expected an object, found {type(values).__name__}.")
+        yield _Row(values, f"{path}, item {number}")
 
 
 def _located(rows: Iterable[Any], name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -184,9 +206,9 @@ def _layout(row: Mapping[str, Any], place: str, tokenizer, text_column: str | No
     if column is None or column not in columns:
         wanted = f"no column {text_column!r}" if text_column else "no layout of probes that is known"
         raise LayerTracerError(
-            f"{place}: {wanted}; its columns are {sorted(columns)}. Known layouts: prompt and target; question, A, B, "
-            "..., answer (C-Eval, CMMLU); question, choices, answerKey (ARC); input_ids; or text (name its column with "
-            "text_column)."
+            f"{place}: {wanted}; its columns are {sorted(map(str, columns))}. Known layouts: prompt and target; "
+            "question, A, B, ..., answer (C-Eval, CMMLU); question, choices, answerKey (ARC); input_ids; or text (name "
+            "its column with text_column)."
         )
     if tokenizer is None:
         raise LayerTracerError(
@@ -221,10 +243,15 @@ def _parse_lettered_choices(row: Mapping[str, Any], place: str, *_: Any) -> Prob
 
 
 def _parse_listed_choices(row: Mapping[str, Any], place: str, *_: Any) -> Probe:
-    choices = row["choices"]
+    choices = row.get("choices")
     if not isinstance(choices, Mapping) or not {"label", "text"} <= set(choices):
         raise LayerTracerError(f"{place}: 'choices' must hold lists 'label' and 'text', as in ARC.")
-    return _choice_probe(row["question"], choices["label"], choices["text"], str(row["answerKey"]), row, place)
+    if len(choices["label"]) != len(choices["text"]):
+        raise LayerTracerError(
+            f"{place}: 'choices' holds {len(choices['label'])} labels, {len(choices['text'])} texts."
+        )
+    answer = str(row.get("answerKey"))
+    return _choice_probe(row.get("question"), choices["label"], choices["text"], answer, row, place)
 
 
 def _choice_probe(question: Any, labels: Sequence, options: Sequence, answer: str, row: Mapping, place: str) -> Probe:
@@ -238,17 +265,27 @@ def _choice_probe(question: Any, labels: Sequence, options: Sequence, answer: st
 
 
 def _parse_tokens(row: Mapping[str, Any], place: str, rng: np.random.Generator, longest: int) -> Probe | None:
-    ids = [int(token) for token in row["input_ids"]]
+    ids = _integers(row.get("input_ids"), "input_ids", place)
+    # Labels of another kind (a class, say) do not say where a target may lie.
+    labels = _integers(row["labels"], "labels", place) if _is_parallel(row.get("labels"), ids) else ids
     mask = row.get("attention_mask")
-    if mask is not None and len(mask) == len(ids):
-        ids = [token for token, real in zip(ids, mask, strict=True) if real]
-        labels = row.get("labels")
-        labels = labels and [label for label, real in zip(labels, mask, strict=True) if real]
-    else:
-        labels = row.get("labels")
-    has_labels = labels is not None and len(labels) == len(ids)
-    allowed = [index > 0 and (not has_labels or int(labels[index]) != -100) for index in range(len(ids))]
+    mask = _integers(mask, "attention_mask", place) if _is_parallel(mask, ids) else [1] * len(ids)
+    labels = [label for label, real in zip(labels, mask, strict=True) if real]
+    ids = [token for token, real in zip(ids, mask, strict=True) if real]
+    allowed = [index > 0 and label != -100 for index, label in enumerate(labels)]
     return _cut(ids, allowed, rng, longest, row)
+
+
+def _is_parallel(values: Any, ids: list[int]) -> bool:
+    """Whether a column holds one value for every token; a tensor without dimensions has a length that it denies."""
+    return getattr(values, "ndim", 1) == 1 and hasattr(values, "__len__") and len(values) == len(ids)
+
+
+def _integers(values: Any, column: str, place: str) -> list[int]:
+    try:
+        return [int(value) for value in values]
+    except (TypeError, ValueError, RuntimeError) as error:  # arrays and tensors fail with the latter two
+        raise LayerTracerError(f"{place}: {column!r} is missing or not one list of integers.") from error
 
 
 def _cut(ids: list[int], allowed: list[bool], rng: np.random.Generator, longest: int, row: Mapping) -> Probe | None:

@@ -7,6 +7,7 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
 from transformers.utils import logging
@@ -72,6 +73,7 @@ def run_arm(settings: ArmSettings) -> None:
         save_strategy="no",
         logging_steps=max(1, settings.steps // 5),
         report_to="none",
+        dataloader_pin_memory=torch.accelerator.is_available(),
         seed=settings.seed,
     )
     probes = builtin_probes()

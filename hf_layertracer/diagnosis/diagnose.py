@@ -23,6 +23,7 @@ from ..distributed import is_main_process
 from ..encoding import EncodedProbe, encode_probes, equal_length_batches, probes_hash
 from ..errors import LayerTracerError, UntraceableModelError
 from ..facts import model_facts
+from ..logs import get_logger
 from ..modeling import ModelParts, context_length, find_parts
 from ..planning import make_plan
 from ..probes import Probe, builtin_probes
@@ -42,7 +43,7 @@ from .summary import by_task, summarise_lens, summarise_sensitivity, summarise_t
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-logger = logging.get_logger(__name__)
+logger = get_logger(__name__)
 
 # With so many independent masks the standard error of the demo model's Layer Sensitivity is about 0.02 bits.
 _DRAWS_WANTED = 256
@@ -166,6 +167,7 @@ class _Run:
         return np.floor((np.arange(count) + jitter) * total / count).astype(int)
 
     def execute(self) -> None:
+        self._check_prompts()
         lengths = [len(probe.input_ids) for probe in self.encoded]
         longest = self._ids([int(np.argmax(lengths))])
         with self._timed("verification"):
@@ -224,6 +226,16 @@ class _Run:
             )
         self.measured[:, numbers] = values
 
+    def _check_prompts(self) -> None:
+        vocabulary = self.stack.vocabulary
+        for number, probe in enumerate(self.encoded):
+            wrong = [t for t in probe.input_ids if t < 0 or (vocabulary is not None and t >= vocabulary)]
+            if wrong:
+                raise LayerTracerError(
+                    f"Probe {number}: token {wrong[0]} of the prompt is outside the model's vocabulary of {vocabulary}. "
+                    "Is the tokenizer the model's own?"
+                )
+
     def _check_targets(self, clean: CleanRun) -> None:
         if not torch.isfinite(clean.logits).any() or clean.logits.isnan().any():
             raise LayerTracerError(
@@ -272,7 +284,7 @@ class _Run:
         for repeat in range(self.repeats):
             self.predicted[:, [probe * self.repeats + repeat for probe in members]] = predicted[:, repeat]
         shares = massive_dimensions(clean)
-        self.massive = torch.maximum(self.massive, shares) if len(self.massive) else shares
+        self.massive = self.massive + shares if len(self.massive) else shares
 
     def sensitivity(self, tasks: Sequence[str]) -> Sensitivity:
         """The sensitivity part of the report."""
@@ -288,9 +300,10 @@ class _Run:
             return summarise_sensitivity(values, tasks, self.config.seed, **facts)
         predictors = self.predicted[:, :, None]
         if self.config.perturbation == "mask":
-            dimensions = self.massive.topk(min(MASSIVE_DIMENSIONS, len(self.massive))).indices
+            massive = self.massive.amax(0)
+            dimensions = massive.topk(min(MASSIVE_DIMENSIONS, len(massive))).indices
             masks = [
-                dimension_mask(len(self.massive), self.config.mask_ratio, self.config.seed, draw.number)[dimensions]
+                dimension_mask(len(massive), self.config.mask_ratio, self.config.seed, draw.number)[dimensions]
                 for draw in self.draws
             ]
             hits = torch.stack(masks).double().numpy()

@@ -71,19 +71,19 @@ def predict_batch(stack: LayerStack, input_ids: Tensor, disturbances: Sequence[D
 
 
 def massive_dimensions(clean: CleanRun) -> Tensor:
-    """How much of the squared length of the hidden states lies in each dimension, at the layer where it is most.
+    """How much of the squared length of the hidden states lies in each dimension.
 
     Args:
         clean ([`CleanRun`]): An undisturbed run.
 
     Returns:
-        `Tensor`: Shares of shape `(width,)`, in float64 on the CPU.
+        `Tensor`: Shares of shape `(layers, width)`, summed over all positions, in float64 on the CPU.
     """
     shares = []
     for state in clean.states[1:]:
         squares = state.flatten(0, -2).double().square()
-        shares.append((squares / squares.sum(-1, keepdim=True).clamp_min(1e-300)).mean(0).cpu())
-    return torch.stack(shares).amax(0)
+        shares.append((squares / squares.sum(-1, keepdim=True).clamp_min(1e-300)).sum(0).cpu())
+    return torch.stack(shares)
 
 
 def regression_estimate(predictors: np.ndarray, measured: np.ndarray, sample: np.ndarray) -> np.ndarray:
@@ -96,19 +96,22 @@ def regression_estimate(predictors: np.ndarray, measured: np.ndarray, sample: np
 
     Returns:
         `np.ndarray`:
-            Adjusted values of shape `(layers, len(sample))`: their mean over the sample is the estimate, their spread
-            that of the regression's errors.
+            Adjusted values of shape `(layers, len(sample))`: their mean over the sample is the estimate, and the
+            standard error of that mean is the estimate's: the regression's errors count with the size of the sample,
+            what the regression explains with the number of all draws.
     """
     adjusted = np.empty_like(measured)
+    # Explained variation shrinks to the share that is left of it in a mean over all draws.
+    kept = np.sqrt(len(sample) / predictors.shape[1])
     for layer, values in enumerate(measured):
         everywhere = predictors[layer]
         here = everywhere[sample]
         centred = here - here.mean(0)
         spread = centred.var(0)
         used = spread > 1e-12
-        centred, offset = centred[:, used], (everywhere.mean(0) - here)[:, used]
+        centred, offset = centred[:, used], (everywhere.mean(0) - here.mean(0))[used]
         # A ridge worth a few draws: with a small sample, slopes would fit its noise.
         gram = centred.T @ centred + MASSIVE_DIMENSIONS * np.diag(spread[used])
         slopes = np.linalg.solve(gram, centred.T @ (values - values.mean()))
-        adjusted[layer] = values + offset @ slopes
+        adjusted[layer] = values + offset @ slopes - (1 - kept) * (centred @ slopes)
     return adjusted

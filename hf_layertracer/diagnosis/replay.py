@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from ..errors import UntraceableModelError
 from ..modeling import ModelParts
@@ -63,7 +64,17 @@ class LayerStack:
 
     @property
     def input_device(self) -> torch.device:
-        return self.model.get_input_embeddings().weight.device
+        weight = getattr(self._embeddings, "weight", None)
+        return (weight if weight is not None else next(self.model.parameters())).device
+
+    @property
+    def vocabulary(self) -> int | None:
+        """How many tokens the embedding knows, or `None` where it does not say."""
+        return getattr(self._embeddings, "num_embeddings", None)
+
+    @property
+    def _embeddings(self) -> nn.Module | None:
+        return self.model.get_input_embeddings() if isinstance(self.model, PreTrainedModel) else None
 
     def clean(self, input_ids: Tensor) -> CleanRun:
         """One undisturbed forward pass over unpadded prompts of equal length.

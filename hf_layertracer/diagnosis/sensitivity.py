@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor
-from transformers.utils import logging
 
 from ..config import DiagnosisConfig
+from ..logs import get_logger
 from .divergence import jensen_shannon
 from .perturbation import dimension_mask, noise_like
 from .replay import CleanRun, LayerStack
 
 
-logger = logging.get_logger(__name__)
+logger = get_logger(__name__)
 
 # Two ways through the same kernels differ by rounding alone; a wrong replay differs by far more.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
@@ -85,7 +85,8 @@ class Disturbance:
 def check_replay(stack: LayerStack, clean: CleanRun) -> str | None:
     """Checks suffix replay against the model's own output, from every layer, before it is believed.
 
-    Two copies of the prompt go in, as replayed batches are wider than clean ones.
+    Two prompts are run and come back as three rows in another order, as draws do: a layer that hands more than the
+    hidden state on to the next one would hand on what belongs to other rows.
 
     Args:
         stack ([`LayerStack`]): The model's layers.
@@ -94,19 +95,20 @@ def check_replay(stack: LayerStack, clean: CleanRun) -> str | None:
     Returns:
         `str` or `None`: Why replay is not to be used, or `None` where it reproduces the clean output.
     """
-    ids = clean.input_ids[:1].repeat(2, 1)
+    prompt = clean.input_ids[:1]
+    clean = stack.clean(torch.cat([prompt, prompt.roll(1, 1)]))
+    rows = [1, 0, 1]
     tolerance = TOLERANCE.get(clean.states[-1].dtype, 1e-3)
     # Logits are compared up to a constant: the softmax does not see one.
-    reference = clean.logits[:1].log_softmax(-1).exp()
+    reference = clean.logits[rows].log_softmax(-1).exp()
     for index in range(stack.num_layers):
-        state = clean.states[index + 1][:1]
         try:
-            logits = stack.resume(index, state.repeat(2, *[1] * (state.ndim - 1)), ids)
+            logits = stack.resume(index, clean.states[index + 1][rows], clean.input_ids[rows])
         except Exception as error:  # an architecture may fail in any way here: the slow path does not depend on it
             if should_reduce_batch_size(error):
                 raise
             return f"running only the layers after layer {index} failed ({type(error).__name__}: {error!s:.120})"
-        if logits.shape[0] != 2 or not torch.isfinite(logits).any():
+        if logits.shape != reference.shape or not torch.isfinite(logits).any():
             return f"running only the layers after layer {index} gave no usable output"
         difference = float((logits.softmax(-1) - reference).abs().max())
         if not difference <= tolerance:

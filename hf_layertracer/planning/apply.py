@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import nn
-from transformers.utils import logging
 
 from ..errors import LayerTracerError
-from ..facts import plans_in_force, trainable_before_plan
+from ..facts import GradientChange, plans_in_force, trainable_before_plan
+from ..logs import get_logger
 from ..modeling import EMBEDDINGS, HEAD, NORM, ModelParts, find_parts
 from ..report.schema import LayerPlan
 from .savings import matches_patterns
 
 
-logger = logging.get_logger(__name__)
+logger = get_logger(__name__)
 
 
-@dataclass
-class AppliedPlan:
+@dataclass(eq=False)
+class AppliedPlan(GradientChange):
     """A plan in force.
 
     Args:
+        before, after (`dict[nn.Parameter, bool]`): What required a gradient before the plan, and what does under it.
         plan ([`LayerPlan`]): The plan.
         trainable_parameters (`int`): Parameters that require a gradient now, in the whole model.
         frozen_parameters (`int`): Parameters that the plan froze.
-        before, after (`dict[nn.Parameter, bool]`): What required a gradient before the plan, and what does under it.
     """
 
     plan: LayerPlan
     trainable_parameters: int
     frozen_parameters: int
-    before: dict[nn.Parameter, bool] = field(repr=False)
-    after: dict[nn.Parameter, bool] = field(repr=False)
 
     def undo(self) -> None:
         """Gives every parameter back the `requires_grad` that it had before the plan; nothing if it is in force no more."""
@@ -72,7 +70,7 @@ def apply_plan(model: nn.Module, plan: LayerPlan) -> AppliedPlan:
             parameters[name].requires_grad_(False)
     after = {parameter: parameter.requires_grad for parameter in before}
     frozen = sum(_size(p) for p, required in before.items() if required and not after[p])
-    applied = AppliedPlan(plan, sum(_size(p) for p in after if after[p]), frozen, before, after)
+    applied = AppliedPlan(before, after, plan, sum(_size(p) for p in after if after[p]), frozen)
     try:
         _check(applied, parts)
     except LayerTracerError:

@@ -118,6 +118,9 @@ def checked_strategy(strategy: str, options: dict[str, Any]) -> Callable[..., Ch
         raise LayerTracerError(f"The strategy {strategy!r} has no option {', '.join(unknown)}: {takes}.")
     if strategy == "explicit" and "layers" not in options:
         raise LayerTracerError("The strategy 'explicit' needs layers, such as layers='0-7'.")
+    limits = [options.get(name) for name in ("max_trainable_parameters", "max_memory")]
+    if strategy == "budget" and limits.count(None) != 1:
+        raise LayerTracerError("The strategy 'budget' needs either max_trainable_parameters or max_memory (in bytes).")
     return choose
 
 

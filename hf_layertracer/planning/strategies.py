@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 from torch import nn
@@ -99,6 +99,7 @@ def task_particle(situation: Situation) -> Choice:
             "The task particle is unresolved for every probe, so there is no layer to freeze from. Use probes that the "
             "model can answer, or another strategy."
         )
+    interval = ", 95 % interval {:g} to {:g}".format(*particle.interval) if particle.interval else ""
     first_frozen = math.floor(particle.layer)
     if first_frozen == 0:
         raise LayerTracerError(
@@ -106,8 +107,8 @@ def task_particle(situation: Situation) -> Choice:
         )
     return Choice(
         set(range(first_frozen)),
-        f"The model begins to execute the probes' tasks at layer {particle.layer:g} (median, 95 % interval "
-        f"{particle.interval[0]:g} to {particle.interval[1]:g}): layers before it train, it and all after it are frozen.",
+        f"The model begins to execute the probes' tasks at layer {particle.layer:g} (median{interval}): layers before it "
+        "train, it and all after it are frozen.",
     )
 
 
@@ -152,8 +153,6 @@ def budget(
     situation: Situation, *, max_trainable_parameters: int | None = None, max_memory: int | None = None
 ) -> Choice:
     """Train the most sensitive layers that fit a number of parameters, or of bytes for weights, gradients and Adam."""
-    if (max_trainable_parameters is None) == (max_memory is None):
-        raise LayerTracerError("The strategy 'budget' needs either max_trainable_parameters or max_memory (in bytes).")
     facts = situation.facts
     scores = situation.measured("budget").sensitivity.mean
     if max_memory is not None:
@@ -225,7 +224,7 @@ STRATEGIES: dict[str, Callable[..., Choice]] = {
 
 
 def _number_frozen(situation: Situation, freeze_ratio: float) -> int:
-    if not 0 < freeze_ratio < 1:
+    if not isinstance(freeze_ratio, Real) or not 0 < freeze_ratio < 1:
         raise LayerTracerError(
             f"freeze_ratio must lie between 0 and 1, not at {freeze_ratio!r}. To freeze nothing, use the strategy 'full'."
         )

@@ -121,9 +121,10 @@ class LayerTracerReport(ReportData):
             return cls.model_validate(content)
         except ValidationError as error:
             first = error.errors()[0]
-            place = ".".join(str(part) for part in first["loc"]) or "the report"
+            # Keys are other people's text: nothing in them may break the line.
+            place = repr(".".join(str(part) for part in first["loc"]))[1:-1] or "the report"
             raise LayerTracerError(
-                f"{name} is not a valid LayerTracer report: {place}: {first['msg']} ({error.error_count()} problems)."
+                f"{name} is not a valid LayerTracer report: {place:.200}: {first['msg']} ({error.error_count()} problems)."
             ) from error
 
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from transformers.utils import logging
 
 from ..config import LayerTracerConfig
 from ..errors import LayerTracerError
+from ..logs import get_logger
 from ..probes import Probe
 from ..report import REPORT_FILE, LayerTracerReport
+from ..report.schema import LayerPlan
 from .tracer import Tracer, last_checkpoint
 
 
-logger = logging.get_logger(__name__)
+logger = get_logger(__name__)
 
 
 class LayerTracerCallback(TrainerCallback):
@@ -58,6 +61,13 @@ class LayerTracerCallback(TrainerCallback):
             tokenizer=processing_class,
             optimizer=optimizer,
             resume_from=last_checkpoint(args.resume_from_checkpoint, args.output_dir),
+            # As accelerate will run it, so that later diagnoses compare with the first.
+            precision=partial(
+                torch.autocast,
+                args.device.type,
+                dtype=torch.float16 if args.fp16 else torch.bfloat16,
+                enabled=args.fp16 or args.bf16,
+            ),
         )
 
     def on_train_begin(
@@ -75,9 +85,9 @@ class LayerTracerCallback(TrainerCallback):
         if state.global_step > 0 and (checkpoint / REPORT_FILE).is_file():
             self._compare_with(checkpoint)
         self.tracer.start(state.global_step)
-        if state.is_world_process_zero:
+        if args.should_save:
             self.tracer.save(args.output_dir)
-        self._log(self.tracer.metrics(), state)
+        self._log(self.tracer.metrics(), state, control)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -91,11 +101,11 @@ class LayerTracerCallback(TrainerCallback):
         every = self.tracer.config.diagnose_steps
         if every is None or self.tracer.untraceable or state.global_step % every:
             return
-        self._diagnose_again(args, state, model)
+        self._diagnose_again(args, state, control, model)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         checkpoint = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-        if state.is_world_process_zero and not self.tracer.untraceable and checkpoint.is_dir():
+        if args.should_save and not self.tracer.untraceable and checkpoint.is_dir():
             self.tracer.save(checkpoint, only_json=True)
 
     def on_train_end(
@@ -106,19 +116,24 @@ class LayerTracerCallback(TrainerCallback):
         self.tracer.finish(state.global_step, state.log_history, args.device)
         history = self.tracer.report.history
         if self.tracer.config.diagnose_after and not (history and history[-1].step == state.global_step):
-            self._diagnose_again(args, state, model)
-        elif state.is_world_process_zero:
+            self._diagnose_again(args, state, control, model)
+        elif args.should_save:
             self.tracer.save(args.output_dir)
 
-    def _diagnose_again(self, args: TrainingArguments, state: TrainerState, model: Any) -> None:
+    def _diagnose_again(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any
+    ) -> None:
         snapshot = self.tracer.diagnose_again(model, state.global_step)
-        self._log(self.tracer.metrics(snapshot), state)
-        if state.is_world_process_zero:
+        self._log(self.tracer.metrics(snapshot), state, control)
+        if args.should_save:
             self.tracer.save(args.output_dir)
 
-    def _log(self, metrics: dict[str, float], state: TrainerState) -> None:
+    def _log(self, metrics: dict[str, float], state: TrainerState, control: TrainerControl) -> None:
         if self.log is not None:
+            # Logging withdraws the wish to log, and the trainer's own line with the loss is still to come.
+            should_log = control.should_log
             self.log(metrics)
+            control.should_log = should_log
         else:
             state.log_history.append({**metrics, "step": state.global_step})
 
@@ -126,10 +141,16 @@ class LayerTracerCallback(TrainerCallback):
         """The callback alone learns too late that a run is resumed: the plan that it made has to be the same."""
         report = LayerTracerReport.load(checkpoint)
         ours, theirs = self.tracer.report.plan, report.plan
-        if theirs is not None and theirs.trained_layers != ours.trained_layers:
+        if theirs is not None and _what_trains(theirs) != _what_trains(ours):
             raise LayerTracerError(
-                f"The checkpoint {checkpoint} trains layers {theirs.trained_layers}, but the plan in force trains "
-                f"{ours.trained_layers}. Set TrainingArguments(resume_from_checkpoint=...), which a callback can see, or "
+                f"The checkpoint {checkpoint} trains {_what_trains(theirs)}, but the plan in force trains "
+                f"{_what_trains(ours)}. Set TrainingArguments(resume_from_checkpoint=...), which a callback can see, or "
                 "use LayerTracerTrainer."
             )
         self.tracer.report = report
+
+
+def _what_trains(plan: LayerPlan) -> str:
+    outside = {"embeddings": plan.train_embeddings, "norm": plan.train_norm, "head": plan.train_head}
+    parts = [f"layers {plan.trained_layers}", *(part for part, trains in outside.items() if trains)]
+    return ", ".join(parts) + (f" (parameters like {plan.patterns})" if plan.patterns else "")

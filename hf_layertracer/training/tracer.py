@@ -14,20 +14,21 @@ import psutil
 import torch
 from torch import nn
 from transformers.trainer_utils import get_last_checkpoint
-from transformers.utils import logging
 
 from ..config import LayerTracerConfig
 from ..diagnosis import diagnose
+from ..diagnosis.preserve import preserved
 from ..distributed import from_main_process, total
 from ..errors import LayerTracerError, UntraceableModelError
-from ..modeling import unwrap
+from ..logs import get_logger
+from ..modeling import find_parts, unwrap
 from ..planning import AppliedPlan, apply_plan, checked_strategy, make_plan
 from ..probes import Probe, builtin_probes, load_probes
 from ..report import REPORT_FILE, LayerTracerReport
 from ..report.schema import Snapshot, TrainingOutcome
 
 
-logger = logging.get_logger(__name__)
+logger = get_logger(__name__)
 
 
 class Tracer:
@@ -86,21 +87,31 @@ class Tracer:
         """
         if self.is_prepared_for(model):
             return
-        self._prepared = unwrap(model)
+        # A model_init made another model than the one that was measured before.
+        self.report, self.untraceable = None, False
         self._tokenizer = tokenizer
-        if resume_from is not None:
-            self._take_over(Path(resume_from))
         try:
-            self._probes = self._choose_probes(dataset, collator)
+            find_parts(model, self.config.layers_path)
+            # Rows and collators may draw random numbers, which training must find untouched.
+            with preserved(model):
+                self._probes = self._choose_probes(dataset, collator)
+            if resume_from is not None:
+                self._take_over(Path(resume_from))
             if self.report is None:
                 self._measure_and_plan(model, precision)
+                if resume_from is not None and self.config.strategy != "full":
+                    raise LayerTracerError(
+                        f"The checkpoint {resume_from} holds no {REPORT_FILE}: it was not saved by a traced run, so which "
+                        "layers it trained is not known. Go on with strategy='full', or start a new run from its weights."
+                    )
             self.applied = apply_plan(model, self.report.plan)
         except UntraceableModelError as error:
             if self.config.layers_path is not None:
                 raise
             logger.warning(f"Training goes on without LayerTracer, with every layer: {error}")
-            self.untraceable = True
+            self._prepared, self.untraceable = unwrap(model), True
             return
+        self._prepared = unwrap(model)
         if optimizer is not None:
             _drop_frozen(optimizer)
         plan = self.report.plan
@@ -128,21 +139,18 @@ class Tracer:
         self.report = report
 
     def _take_over(self, checkpoint: Path) -> None:
-        """Goes on with the report of the checkpoint, or of the run it belongs to."""
+        """Goes on with the report of the checkpoint, or of the run it belongs to, if there is one."""
         places = [place for place in (checkpoint, checkpoint.parent) if (place / REPORT_FILE).is_file()]
         if not places:
-            if self.config.strategy == "full":
-                return
-            raise LayerTracerError(
-                f"The checkpoint {checkpoint} holds no {REPORT_FILE}: it was not saved by a traced run, so which layers "
-                "it trained is not known. Go on with strategy='full', or start a new run from its weights."
-            )
+            return
         report = LayerTracerReport.load(places[0])
         if report.plan is None:
             raise LayerTracerError(f"The report in {places[0]} holds no plan to go on with.")
-        if report.plan.strategy != self.config.strategy:
+        wanted = (self.config.strategy, self.config.plan_options())
+        if (report.plan.strategy, report.plan.options) != wanted:
             logger.warning(
-                f"The checkpoint's plan ({report.plan.strategy}) stays in force; {self.config.strategy} is ignored."
+                f"The checkpoint's plan stays in force ({report.plan.strategy}, {report.plan.options or 'no options'}); "
+                f"the settings of this run are ignored ({wanted[0]}, {wanted[1] or 'no options'})."
             )
         self.report = report
 
@@ -178,8 +186,9 @@ class Tracer:
     # -- during training -------------------------------------------------------------------------------------------
 
     def start(self, step: int) -> None:
-        """Resets the counts and the memory gauge."""
+        """Resets the counts and the memory gauge, and drops the diagnoses of steps that this run makes anew."""
         self._first_step, self._seconds, self.tokens = step, 0.0, None
+        self.report.history = [snapshot for snapshot in self.report.history if snapshot.step <= step]
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
 
@@ -263,14 +272,14 @@ class Tracer:
         """
         tokens = None if self.tokens is None else total(self.tokens, device)
         on_gpu = device.type == "cuda"
-        evaluations = [entry["eval_loss"] for entry in log_history if "eval_loss" in entry]
+        evaluations = _evaluation_losses(log_history)
         losses = [entry["train_loss"] for entry in log_history if "train_loss" in entry]
         self.report.training = TrainingOutcome(
             steps=step - self._first_step,
             seconds=round(self._seconds, 3),
             tokens=tokens,
             tokens_per_second=tokens and round(tokens / self._seconds, 2),
-            peak_memory_bytes=torch.cuda.max_memory_allocated(device) if on_gpu else _peak_of_process(),
+            peak_memory_bytes=torch.cuda.max_memory_allocated(device) if on_gpu else peak_of_process(),
             peak_memory_of="cuda" if on_gpu else "process",
             trainable_parameters=self.applied.trainable_parameters,
             train_loss=losses[-1] if losses else None,
@@ -285,7 +294,7 @@ class Tracer:
                 self.report.save_json(directory)
             else:
                 self.report.save(directory)
-        except LayerTracerError as error:
+        except (LayerTracerError, OSError) as error:  # the picture's library has files of its own to write
             logger.error(f"The LayerTracer report was not saved. {error}")
 
 
@@ -309,7 +318,7 @@ def probes_from_dataset(
     """
     if isinstance(dataset, dict):
         dataset = next(iter(dataset.values()))
-    if hasattr(dataset, "__len__"):
+    if hasattr(dataset, "__len__") and not isinstance(dataset, torch.utils.data.IterableDataset):
         size = len(dataset)
         chosen = sorted(np.random.default_rng(seed).choice(size, min(count, size), replace=False).tolist())
         rows = [dataset[index] for index in chosen]
@@ -335,6 +344,12 @@ def last_checkpoint(resume_from_checkpoint: str | bool | None, output_dir: str) 
     return resume_from_checkpoint or None
 
 
+def _evaluation_losses(log_history: list[dict[str, float]]) -> list[float]:
+    """The evaluation losses in the order of logging; of several evaluation sets, those of the first."""
+    names = [name for entry in log_history for name in entry if name.startswith("eval_") and name.endswith("loss")]
+    return [entry[names[0]] for entry in log_history if names[0] in entry] if names else []
+
+
 def _drop_frozen(optimizer: torch.optim.Optimizer) -> None:
     """Takes frozen parameters and their state out of an optimizer that was made before the plan."""
     for group in optimizer.param_groups:
@@ -344,7 +359,7 @@ def _drop_frozen(optimizer: torch.optim.Optimizer) -> None:
         group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
 
 
-def _peak_of_process() -> int:
+def peak_of_process() -> int:
     """The most memory that this process ever held, in bytes."""
     try:
         import resource

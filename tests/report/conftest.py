@@ -13,7 +13,7 @@ from hf_layertracer.report.schema import LayerPlan, ReportData
 
 @pytest.fixture(scope="session")
 def make_report() -> Callable[..., ReportData]:
-    """`make_report(num_layers=6, probes=4, **changes)`: changes replace fields by dotted names with `__` for the dot."""
+    """`make_report(num_layers=6, probes=4, **changes)`: `lens__valid=False` changes `lens.valid`."""
     return _make_report
 
 

@@ -1,0 +1,273 @@
+"""Tiny models, a tokenizer trained in memory, and a slow float64 reference that shares no code with the package."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers.utils import logging
+
+from hf_layertracer.config import DiagnosisConfig
+from hf_layertracer.diagnosis.perturbation import dimension_mask, noise_like
+from hf_layertracer.probes import Probe
+
+
+VOCABULARY = 320
+# Small enough that hundreds of forward passes take a second; an initialisation wide enough that layers matter.
+COMMON = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "initializer_range": 0.25,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+# What makes each of them worth a test stands behind it.
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "Llama": {},
+    "GPT2": {"n_layer": 4, "n_embd": 32, "n_head": 4, "n_positions": 64},  # learned positions, Conv1D, tied head
+    "Gemma2": {"head_dim": 8, "sliding_window": 3, "final_logit_softcapping": 5.0},  # soft cap, two kinds of mask
+    "Cohere": {"logit_scale": 0.25},  # scaled logits, parallel block
+    "Granite": {"logits_scaling": 3.0, "residual_multiplier": 0.5, "embedding_multiplier": 2.0},  # divided logits
+    "Qwen3": {"head_dim": 8},
+    "OPT": {"ffn_dim": 48, "word_embed_proj_dim": 32},  # positions from the mask, layers below model.decoder
+    "Mixtral": {"num_local_experts": 4},  # a router inside the layer
+    "Mamba": {"state_size": 4},  # no attention at all
+}
+SENTENCES = [
+    "The capital city of France is Paris.",
+    "Rome is the capital city of Italy, and Berlin is the capital of Germany.",
+    "One, two, three, four, five, six, seven, eight.",
+    "A cat is an animal, and a rose is a flower; what is the thing called?",
+    "def add(a, b):\n    return a + b\n",
+    "中国的首都是北京。",
+]
+
+
+@pytest.fixture(autouse=True)
+def _quiet():
+    logging.disable_progress_bar()
+    # transformers' loggers keep their records from pytest's, and the command line turns them down.
+    logging.set_verbosity_warning()
+    logging.enable_propagation()
+    with warnings.catch_warnings():
+        yield
+    logging.enable_progress_bar()
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., PreTrainedModel]:
+    """`make_model("GPT2", **config_changes)`: a tiny seeded model in float32 and evaluation mode."""
+    return _make_model
+
+
+@pytest.fixture(scope="session")
+def tiny_llama() -> Callable[..., PreTrainedModel]:
+    """`tiny_llama(**config_changes)`: a fresh `LlamaForCausalLM` each time."""
+    return lambda **changes: _make_model("Llama", **changes)
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def any_model(request: pytest.FixtureRequest) -> PreTrainedModel:
+    """A tiny model of each architecture in turn."""
+    return _make_model(request.param)
+
+
+@pytest.fixture(params=["returned", "kept"])
+def state_passing_model(request: pytest.FixtureRequest) -> nn.Module:
+    """A plain module whose layers hand on more than the hidden state: as a return value, or behind its back."""
+    torch.manual_seed(0)
+    return _StatePassing(returned=request.param == "returned").eval()
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer that adds no special tokens."""
+    return _make_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def make_tokenizer() -> Callable[..., PreTrainedTokenizerFast]:
+    """`make_tokenizer(template="<s> $A </s>")`: the same with special tokens around each text."""
+    return _make_tokenizer
+
+
+@pytest.fixture(scope="session")
+def token_probes() -> list[Probe]:
+    """Probes of three lengths and two tasks, as token ids."""
+    prompts = [(5, 80, 31, 7, 200, 9), (14, 3, 77, 60), (90, 91, 92, 93, 5, 6), (300, 12, 4, 17), (33, 34)]
+    return [Probe(prompt, 10 + 7 * i, "even" if i % 2 == 0 else "odd") for i, prompt in enumerate(prompts)]
+
+
+@pytest.fixture(scope="session")
+def reference() -> SimpleNamespace:
+    """`.run`, `.jensen_shannon` and `.sensitivity`: one prompt, one layer, one draw and one whole pass at a time."""
+    return SimpleNamespace(
+        run=_reference_run, jensen_shannon=_reference_divergence, sensitivity=_reference_sensitivity
+    )
+
+
+def _make_model(name: str, **changes: Any) -> PreTrainedModel:
+    config = getattr(transformers, f"{name}Config")(**{**COMMON, **ARCHITECTURES.get(name, {}), **changes})
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    if hasattr(config, "num_local_experts"):
+        model.set_experts_implementation("eager")  # the grouped one knows no float64, which the reference needs
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        # Norm weights of exactly 1 and biases of exactly 0 would hide a norm or bias that is left out.
+        if parameter.ndim == 1:
+            parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+class _StatePassing(nn.Module):
+    class Layer(nn.Module):
+        def __init__(self, owner: _StatePassing, index: int):
+            super().__init__()
+            self.mix, self.index, self.memory, self.returned = nn.Linear(16, 16), index, owner.memory, owner.returned
+
+        def forward(self, hidden_states: Tensor, carried: Tensor | None = None) -> Any:
+            carried = carried if self.returned else self.memory.get("carried")
+            if self.index == 0:
+                carried = hidden_states.cumsum(1)
+            hidden_states = hidden_states + torch.tanh(self.mix(hidden_states + carried))
+            if self.returned:
+                return hidden_states, carried
+            self.memory["carried"] = carried
+            return hidden_states
+
+    def __init__(self, returned: bool):
+        super().__init__()
+        self.returned, self.memory = returned, {}
+        self.embed = nn.Embedding(VOCABULARY, 16)
+        self.layers = nn.ModuleList(self.Layer(self, index) for index in range(3))
+        self.head = nn.Linear(16, VOCABULARY)
+
+    def forward(self, input_ids: Tensor) -> SimpleNamespace:
+        hidden, carried = self.embed(input_ids), None
+        for layer in self.layers:
+            output = layer(hidden, carried)
+            hidden, carried = output if self.returned else (output, None)
+        return SimpleNamespace(logits=self.head(hidden))
+
+
+def _make_tokenizer(template: str | None = None) -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    specials = ["<pad>", "<s>", "</s>", "<|answer|>"]
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=specials,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(SENTENCES * 3, trainer)
+    if template is not None:
+        ids = [(token, tokenizer.token_to_id(token)) for token in specials]
+        tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=ids)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        additional_special_tokens=["<|answer|>"],
+    )
+
+
+def _first(output: Any) -> Tensor:
+    return output[0] if isinstance(output, tuple) else output
+
+
+def _reference_run(
+    model: nn.Module, layers: Sequence[nn.Module], prompt: Sequence[int], edited: int | None = None, edit: Any = None
+) -> tuple[list[Tensor], list[float]]:
+    """L + 1 hidden states and the last position's logits of one whole pass; `edit` replaces one layer's output."""
+    states: list[Tensor] = []
+
+    def hook(index: int) -> Callable[..., Any]:
+        def seen(_: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
+            before = args[0] if args else kwargs["hidden_states"]
+            if index == 0:
+                states.append(before.detach().clone())
+            after = _first(output)
+            if index == edited:
+                after = edit(before, after)
+            states.append(after.detach().clone())
+            return (after, *output[1:]) if isinstance(output, tuple) else after
+
+        return seen
+
+    handles = [layer.register_forward_hook(hook(i), with_kwargs=True) for i, layer in enumerate(layers)]
+    try:
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([list(prompt)])).logits[0, -1]
+    finally:
+        for handle in handles:
+            handle.remove()
+    return states, logits.tolist()
+
+
+def _reference_divergence(logits_p: Sequence[float], logits_q: Sequence[float]) -> float:
+    """Jensen-Shannon divergence in bits, term by term from its definition."""
+
+    def probabilities(logits: Sequence[float]) -> list[float]:
+        highest = max(logits)
+        weights = [math.exp(value - highest) for value in logits]
+        total = math.fsum(weights)
+        return [weight / total for weight in weights]
+
+    terms = []
+    for p, q in zip(probabilities(logits_p), probabilities(logits_q), strict=True):
+        m = (p + q) / 2
+        terms += [x * math.log2(x / m) / 2 for x in (p, q) if x > 0]
+    return math.fsum(terms)
+
+
+def _reference_sensitivity(
+    model: nn.Module, layers_path: str, prompts: Sequence[Sequence[int]], config: DiagnosisConfig, repeats: int
+) -> list[list[list[float]]]:
+    """Divergences by layer, probe and repeat: a whole float64 pass for each, straight from DESIGN.md section 2."""
+    model = copy.deepcopy(model).double().eval()
+    layers = list(model.get_submodule(layers_path))
+    clean = [_reference_run(model, layers, prompt)[1] for prompt in prompts]
+    values = []
+    for layer in range(len(layers)):
+        by_probe = []
+        for probe, prompt in enumerate(prompts):
+            by_repeat = []
+            for repeat in range(repeats):
+
+                def edit(before: Tensor, after: Tensor, key: tuple = (repeat, layer, probe)) -> Tensor:
+                    if config.perturbation == "skip":
+                        return before
+                    if config.perturbation == "noise":
+                        return after + noise_like(after, config.noise_scale, [(config.seed, *key)])
+                    changed = after.clone()
+                    number = key[2] * repeats + key[0]
+                    mask = dimension_mask(after.shape[-1], config.mask_ratio, config.seed, number)
+                    for dimension in mask.nonzero()[:, 0].tolist():
+                        changed[..., dimension] = 0.0
+                    return changed
+
+                _, disturbed = _reference_run(model, layers, prompt, layer, edit)
+                by_repeat.append(_reference_divergence(clean[probe], disturbed))
+            by_probe.append(by_repeat)
+        values.append(by_probe)
+    return values

@@ -1,0 +1,362 @@
+"""What a model card says of a report, and what it can never be made to say."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from hf_layertracer.report.markdown import END, START, compact_ranges, one_line, put_section, report_section
+
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "x](javascript:alert(1))",
+    "![x](http://evil.example/x.png)",
+    "a | b | c",
+    "two\n\n# lines",
+    "two\r## lines\u2028## more",
+    "`code` ``` fence",
+    "\\`escaped\\`",
+    "```",
+    "---",
+    "- item",
+    "1. item",
+    "1) item",
+    "+ item",
+    "> quote",
+    "<https://evil.example>",
+    "&lt;b&gt; &#60;i&#62;",
+    "$$x$$ **bold** _it_ ~~no~~",
+    f"{END}\nfree text",
+    f"{START}",
+    "    indented",
+    "\u202ereversed",
+]
+TRAINING = {
+    "steps": 1500,
+    "seconds": 812.4,
+    "tokens": 1_638_400,
+    "tokens_per_second": 2016.7,
+    "peak_memory_bytes": 3 * 2**30,
+    "peak_memory_of": "cuda",
+    "trainable_parameters": 60_000_000,
+    "train_loss": 2.31,
+    "eval_loss_before": 2.9,
+    "eval_loss_after": 2.4,
+}
+
+
+def parsed(markdown: str) -> list[Token]:
+    """All tokens, inline ones included, as a renderer that allows HTML and tables sees them."""
+    blocks = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).parse(markdown)
+    return [token for block in blocks for token in [block, *(block.children or [])]]
+
+
+def skeleton(markdown: str) -> list[str]:
+    """The structure of a text without its words; a code span and plain text count the same."""
+    inline = {"text", "text_special", "code_inline"}
+    return [token.type for token in parsed(markdown) if token.type not in inline]
+
+
+def cells(section: str, first: str) -> list[str]:
+    """The cells of the table row that begins with `first`."""
+    row = next(line for line in section.splitlines() if line.startswith(f"| {first} |"))
+    return [cell.strip() for cell in row.strip("|").split("|")]
+
+
+def hostile_report(make_report, make_plan_for, make_snapshot, text: str):
+    plan = make_plan_for(6, strategy=text, options={text: text}, patterns=[text], reason=text)
+    plain = make_report()
+    return make_report(
+        model__id=text,
+        model__revision=text,
+        model__architecture=text,
+        created=text,
+        versions={text: text},
+        config={"perturbation": text, "seed": text, "rise": text},
+        probes__sha256=text,
+        probes__tasks={text: 4, "other": 0},
+        task_particle__by_task={
+            text: plain.task_particle.by_task["facts"],
+            "other": plain.task_particle.by_task["sums"],
+        },
+        sensitivity__path=text,
+        sensitivity__path_reason=text,
+        plan=plan,
+        history=[make_snapshot(6)],
+        training=TRAINING | {"peak_memory_of": text},
+        notes=[text, text],
+    )
+
+
+def test_the_section_opens_with_its_heading_and_shows_the_picture(make_report):
+    section = report_section(make_report())
+    assert section.startswith("## LayerTracer report\n\n")
+    assert section.endswith("\n")
+    images = [token for token in parsed(section) if token.type == "image"]
+    assert [image.attrs["src"] for image in images] == ["layertracer_report.png"]
+
+
+def test_it_says_what_was_measured_and_how(make_report):
+    section = report_section(make_report(config__rise=0.1))
+    assert "6 layers of `someone/tiny-llama` (`LlamaForCausalLM`, revision `0123abc`)" in section
+    assert "measured on 4 probes" in section
+    assert "`mask`, `mask_ratio` `0.3`, `seed` `7`, 256 draws (64 per probe)" in section
+    assert "noise_scale" not in section, "the strength of another disturbance would mislead"
+    assert "`rise` `0.1`, `min_probability` `0.01`" in section
+    assert "exact: every disturbance of every layer was run, path `replay`" in section
+    assert "`torch 2.13.0`" in section
+
+
+def test_a_model_without_an_id_goes_by_its_architecture(make_report):
+    section = report_section(make_report(model__id=None))
+    assert "6 layers of `LlamaForCausalLM` does" in section
+    assert "None" not in section
+
+
+def test_an_estimate_is_called_one_wherever_its_values_stand(make_report):
+    section = report_section(make_report(sensitivity__estimate=True, sensitivity__calibration_draws=48))
+    assert "estimated from gradients, calibrated with 48 measured draws" in section
+    assert "in bits, from 0 to 1, estimated from gradients." in section
+    assert "exact" not in section
+
+
+def test_whole_forward_passes_are_explained(make_report):
+    section = report_section(make_report(sensitivity__path="full-forward", sensitivity__path_reason="replay_failed"))
+    assert "path `full-forward` (replay\\_failed)" in section
+
+
+def test_the_task_particle_comes_with_quartiles_interval_and_the_unresolved(make_report):
+    section = report_section(make_report(num_layers=11))
+    assert "Median **layer 7**, quartiles 6 to 8, 95 % interval of the median 6.5 to 7.5." in section
+    assert "1 of 4 probes is unresolved." in section
+    assert cells(section, "`facts`") == ["`facts`", "2", "50.0 %", "7", "6.5 to 7.5", "1"]
+
+
+def test_without_a_resolved_probe_no_layer_is_named(make_report):
+    nothing = {"layer": None, "quartiles": None, "interval": None, "mean_curve_layer": None, "unresolved": 4}
+    section = report_section(
+        make_report(task_particle={**nothing, "per_probe": [None] * 4, "by_task": {"facts": nothing}})
+    )
+    assert "No probe has one. 4 of 4 probes are unresolved." in section
+    assert "Median" not in section
+
+
+def test_an_invalid_lens_gives_its_reason_and_no_task_particle(make_report):
+    section = report_section(make_report(lens={"valid": False, "reason": "the head is scaled"}))
+    assert "The lens is not valid for this model, so there is no Task Particle: the head is scaled." in section
+    assert "Median" not in section
+
+
+def test_a_long_list_of_tasks_is_cut_and_counted(make_report):
+    summary = make_report().task_particle.by_task["facts"].model_dump()
+    section = report_section(make_report(task_particle__by_task={f"task{n}": summary for n in range(67)}))
+    assert "| `task19` |" in section
+    assert "task20" not in section
+    assert "47 more tasks are in `layertracer_report.json`." in section
+
+
+def test_the_sensitivity_is_concluded_with_errors(make_report):
+    section = report_section(make_report(sensitivity__contenders=[0, 1, 2, 4]))
+    assert "**Vulnerable layer:** 0, with 0.600 ± 0.020 bits" in section
+    assert "**Not to be told from it** (within two standard errors): 1-2, 4" in section
+    assert "**Shallow half minus deep half:** 0.210 ± 0.015 bits" in section
+    assert "halves of the probes): 0.93" in section
+
+
+def test_one_draw_has_no_standard_error(make_report):
+    section = report_section(
+        make_report(sensitivity__draws=1, sensitivity__stderr=[0] * 6, sensitivity__rank_stability=None)
+    )
+    assert "0.600 (standard error not known) bits" in section
+    assert "0.000" not in section
+    assert "halves of the probes): not known" in section
+
+
+def test_the_plan_names_every_part_and_its_reason(make_report, make_plan_for):
+    section = report_section(make_report(num_layers=30, plan=make_plan_for(30, patterns=[r"mlp\..*", "a|b"])))
+    assert "**Strategy:** `freeze-deep`, `freeze_ratio` `0.5`" in section
+    assert "**Trained layers:** 0-14" in section
+    assert "**Frozen layers:** 15-29" in section
+    assert "embeddings trained, final norm frozen, head frozen" in section
+    assert "that match:** `mlp\\..*`, a&#124;b" in section
+    assert "**Reason:** Deep layers execute the tasks and are stable." in section
+
+
+def test_a_plan_that_trains_everything_freezes_none(make_report, make_plan_for):
+    plan = make_plan_for(6, trained_layers=list(range(6)), frozen_layers=[])
+    assert "**Frozen layers:** none" in report_section(make_report(plan=plan))
+
+
+def test_tied_embeddings_and_head_are_said_to_be(make_report):
+    section = report_section(make_report(model__tied=True))
+    assert "embeddings (tied to the head) trained" in section
+
+
+def test_savings_are_told_in_units_for_people(make_report):
+    section = report_section(make_report())
+    assert cells(section, "Trainable parameters")[1:] == ["60 M", "120 M", "50.0 %"]
+    assert cells(section, "Optimizer state (Adam, float32)")[1:] == ["480 MiB", "960 MiB", "50.0 %"]
+    assert cells(section, "Gradients")[1:] == ["240 MiB", "480 MiB", "50.0 %"]
+    assert cells(section, "Matrix products per token")[1:] == ["0.5 GFLOPs", "2 GFLOPs", "75.0 %"]
+    assert "125 M parameters in all" in section
+
+
+def test_nothing_to_save_is_no_division_by_zero(make_report, make_plan_for):
+    savings = dict.fromkeys(make_plan_for(6).savings.model_dump(), 0)
+    section = report_section(make_report(plan=make_plan_for(6, savings=savings)))
+    assert cells(section, "Gradients")[1:] == ["0 MiB", "0 MiB", "-"]
+
+
+def test_what_the_report_lacks_the_section_leaves_out(make_report):
+    section = report_section(make_report(plan=None))
+    headings = [line for line in section.splitlines() if line.startswith("### ")]
+    assert [heading.split(":")[0] for heading in headings] == ["### Task Particle", "### Layer Sensitivity"]
+
+
+def test_the_training_outcome_is_a_table_of_what_was_measured(make_report):
+    section = report_section(make_report(training={**TRAINING, "train_loss": None}))
+    assert cells(section, "Optimizer steps")[1] == "1,500"
+    assert cells(section, "Tokens per second")[1] == "2,017"
+    assert cells(section, "Peak memory (`cuda`)")[1] == "3,072 MiB"
+    assert cells(section, "Evaluation loss before")[1] == "2.9"
+    assert cells(section, "Evaluation loss after")[1] == "2.4"
+    assert "Mean training loss" not in section
+
+
+def test_before_is_set_against_the_latest_snapshot(make_report, make_snapshot):
+    snapshots = [make_snapshot(6, step=50, accuracy=0.1), make_snapshot(6, step=200)]
+    section = report_section(make_report(history=snapshots))
+    assert cells(section, "Same probes, same settings")[1:] == ["Before", "After step 200"]
+    assert cells(section, "Accuracy on the probes")[1:] == ["50.0 %", "75.0 %"]
+    assert cells(section, "Task Particle")[1:] == ["3.5", "1"]
+    assert cells(section, "Vulnerable layer")[1:] == ["0", "5"]
+    assert cells(section, "Its Layer Sensitivity in bits")[1:] == ["0.600 ± 0.020", "0.400 ± 0.010"]
+
+
+def test_notes_are_a_list(make_report):
+    section = report_section(make_report(notes=["First.", "Second."]))
+    assert section.endswith("### Notes\n\n- First.\n- Second.\n")
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_string_of_a_report_changes_the_structure_of_the_card(make_report, make_plan_for, make_snapshot, text: str):
+    harmless = report_section(hostile_report(make_report, make_plan_for, make_snapshot, "plain"))
+    hostile = report_section(hostile_report(make_report, make_plan_for, make_snapshot, text))
+    assert skeleton(hostile) == skeleton(harmless)
+    assert not {"html_block", "html_inline", "link_open", "fence", "hr", "blockquote_open"} & set(skeleton(hostile))
+    assert START not in hostile
+    assert END not in hostile
+
+
+@given(text=st.text(st.sampled_from("ab1 .-+=#>|`<*_[]()!\\&;$~\n\t\"'@:/"), min_size=1))
+def test_no_text_at_all_changes_it(make_report, make_plan_for, make_snapshot, text: str):
+    text = f"x{text}"
+    harmless = report_section(hostile_report(make_report, make_plan_for, make_snapshot, "x"))
+    hostile = report_section(hostile_report(make_report, make_plan_for, make_snapshot, text))
+    assert skeleton(hostile) == skeleton(harmless)
+
+
+@given(text=st.text(st.characters(codec="ascii"), max_size=100).filter(lambda text: one_line(text, 100)))
+def test_escaped_text_still_reads_as_it_was(make_report, text: str):
+    note = [token for token in parsed(report_section(make_report(notes=[text]))) if token.type == "inline"][-1]
+    assert "".join(child.content for child in note.children) == one_line(text, 1000)
+
+
+def test_an_empty_name_is_said_to_be_empty(make_report):
+    assert "6 layers of (empty) does" in report_section(make_report(model__id=None, model__architecture=" \n"))
+
+
+def test_bare_addresses_do_not_become_links(make_report):
+    section = report_section(make_report(notes=["see https://evil.example and WWW.evil.example or me@evil.example"]))
+    assert "https\\://" in section
+    assert "WWW\\.evil" in section
+    assert "me\\@evil" in section
+
+
+def test_one_line_drops_what_cannot_be_printed_and_cuts_the_rest():
+    assert one_line(" a\x00b\n\u202ec ", 20) == "a b c"
+    assert one_line("abcdef", 4) == "abc…"
+    assert one_line("abcd", 4) == "abcd"
+
+
+@given(st.lists(st.integers(0, 200)))
+def test_ranges_can_be_read_back(indices: list[int]):
+    text = compact_ranges(indices)
+    back = []
+    for part in text.split(", ") if text != "none" else []:
+        first, _, last = part.partition("-")
+        back += range(int(first), int(last or first) + 1)
+    assert back == sorted(set(indices))
+
+
+@pytest.mark.parametrize(
+    ("indices", "text"),
+    [([], "none"), ([3], "3"), ([0, 1], "0-1"), (list(range(15)), "0-14"), ([7, 0, 1, 2, 9, 10], "0-2, 7, 9-10")],
+)
+def test_ranges_are_as_short_as_they_can_be(indices: list[int], text: str):
+    assert compact_ranges(indices) == text
+
+
+cards = st.text().filter(lambda text: "layertracer:" not in text) | st.sampled_from(
+    ["---\nlicense: mit\n---", "---\r\nlicense: mit\r\n---\r\n# Card\r\n", "# Card", "# Card\n\n\n"]
+)
+
+
+@given(card=cards, section=cards)
+def test_a_first_section_goes_to_the_end_and_the_card_stays_as_it_is(card: str, section: str):
+    result = put_section(card, section)
+    assert result.startswith(card)
+    assert result.endswith(f"{END}\n")
+    assert result.count(START) == result.count(END) == 1
+
+
+@given(card=cards, section=cards)
+def test_putting_the_same_section_twice_changes_nothing(card: str, section: str):
+    once = put_section(card, section)
+    assert put_section(once, section) == once
+
+
+@given(before=cards, after=cards, old=cards, new=cards)
+def test_a_later_section_takes_the_place_of_the_earlier(before: str, after: str, old: str, new: str):
+    with_old = put_section(before, old) + after
+    assert put_section(with_old, new) == put_section(before, new) + after
+
+
+def test_front_matter_stays_on_top():
+    card = "---\nlicense: mit\n---\n# Card\n"
+    assert put_section(card, "text\n") == f"{card}\n{START}\ntext\n{END}\n"
+
+
+def test_an_empty_card_becomes_the_section_alone():
+    assert put_section("", "text\n") == f"{START}\ntext\n{END}\n"
+
+
+def test_windows_line_endings_outside_the_section_survive():
+    card = f"# A\r\n{START}\r\nold\r\n{END}\r\n# B\r\n"
+    assert put_section(card, "new") == f"# A\r\n{START}\nnew\n{END}\r\n# B\r\n"
+
+
+def test_a_start_whose_end_was_lost_swallows_nothing():
+    torn = f"# A\n{START}\nold\n\n# Written by hand\n"
+    once = put_section(torn, "new")
+    assert once.startswith(torn)
+    again = put_section(once, "newer")
+    assert again.startswith(torn)
+    assert "newer" in again
+    assert "\nnew\n" not in again
+
+
+def test_markers_inside_a_sentence_are_not_a_section():
+    card = f"The section stands between {START} and {END}.\n"
+    assert put_section(card, "text").startswith(card)
+
+
+def test_a_report_with_a_marker_in_it_is_replaced_whole(make_report):
+    card = "---\nlicense: mit\n---\n"
+    first = put_section(card, report_section(make_report(notes=[f"{END} x"])))
+    second = put_section(first, report_section(make_report()))
+    assert second == put_section(card, report_section(make_report()))

@@ -1,0 +1,107 @@
+"""One rank of a run under DDP, then of one under FSDP2: train_distributed.py OUTPUT_DIR, which holds the model.
+
+Leaves what it saw in OUTPUT_DIR/<kind>-rank<N>.json.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from accelerate import DistributedType, PartialState
+from datasets import Dataset
+from torch import nn
+from torch.distributed.tensor import DTensor
+from transformers import LlamaForCausalLM, TrainingArguments
+
+from hf_layertracer import LayerTracerConfig, LayerTracerTrainer
+from hf_layertracer.report import report
+
+
+FSDP2 = {
+    "fsdp": True,
+    "fsdp_config": {
+        "fsdp_version": 2,
+        "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+        "transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"],
+        "cpu_ram_efficient_loading": True,
+        "state_dict_type": "FULL_STATE_DICT",
+    },
+}
+
+
+def main(output_dir: Path, kind: str) -> None:
+    args = TrainingArguments(
+        output_dir=str(output_dir / kind), max_steps=3, per_device_train_batch_size=2, learning_rate=1e-2,
+        save_strategy="steps", save_steps=2, logging_strategy="no", report_to="none", use_cpu=True, disable_tqdm=True,
+        dataloader_pin_memory=False, ddp_backend="gloo", bf16=False, **(FSDP2 if kind == "fsdp2" else {}),
+    )  # fmt: skip
+    if kind == "fsdp2":
+        # What `accelerate launch --use_fsdp --fsdp_cpu_ram_efficient_loading true` sets.
+        os.environ |= {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}
+        # accelerate shards on accelerators only, and on CPUs falls back to DDP without a word; its code runs there too.
+        assert args.device.type == "cpu"  # asking for it sets the processes up
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+    model = LlamaForCausalLM.from_pretrained(output_dir / "model")
+    begin = digests(model)
+    ids = torch.randint(3, 80, (16, 12), generator=torch.Generator().manual_seed(7)).tolist()
+    config = LayerTracerConfig(num_probes=4, repeats=2, diagnose_steps=2)
+    dataset = Dataset.from_dict({"input_ids": ids, "labels": ids})
+    trainer = LayerTracerTrainer(model=model, args=args, train_dataset=dataset, layertracer=config)
+    with writes() as written:
+        trainer.train()
+    result = trainer.layertracer_report
+    seen = {
+        "wrapper": type(trainer.model_wrapped).__name__,
+        "plan": result.plan.model_dump(),
+        "sensitivity": result.sensitivity.mean,
+        "history": [snapshot.model_dump() for snapshot in result.history],
+        "tokens": result.training.tokens,
+        "trainable": sorted(clean(name) for name, p in trainer.model.named_parameters() if p.requires_grad),
+        "optimizer_parameters": sum(len(group["params"]) for group in trainer.optimizer.param_groups),
+        "before": begin,
+        "after": digests(trainer.model),
+        "written": written,
+    }
+    (output_dir / f"{kind}-rank{os.environ['RANK']}.json").write_text(json.dumps(seen))
+
+
+def digests(model: nn.Module) -> dict[str, str]:
+    """A hash of each whole parameter."""
+    found = {}
+    for name, parameter in model.named_parameters():
+        whole = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
+        found[clean(name)] = hashlib.sha256(whole.detach().float().cpu().numpy().tobytes()).hexdigest()
+    return found
+
+
+def clean(name: str) -> str:
+    return name.removeprefix("module.")
+
+
+@contextmanager
+def writes() -> Iterator[list[str]]:
+    """The files that this process writes for the report."""
+    written: list[str] = []
+    original = report.write_atomically
+
+    def write(path: Path, content: bytes) -> None:
+        written.append(path.name)
+        original(path, content)
+
+    report.write_atomically = write
+    yield written
+    report.write_atomically = original
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for kind in ("ddp", "fsdp2"):
+        main(Path(sys.argv[1]), kind)
+    torch.distributed.destroy_process_group()

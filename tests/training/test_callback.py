@@ -1,0 +1,157 @@
+"""LayerTracerCallback in a Trainer whose class stays as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import Trainer
+
+from hf_layertracer import LayerTracerCallback, LayerTracerError, LayerTracerReport, LayerTracerTrainer, Probe
+
+
+PROBES = [Probe((5, 6, 7, 8), 9), Probe((10, 11), 12), Probe((13, 14, 15), 16)]
+SHALLOW_HALF = ("model.embed_tokens", "model.layers.0.", "model.layers.1.")
+
+
+def test_the_callback_freezes_and_trains_what_the_trainer_class_does(
+    make_model, make_args, token_dataset, quick, weights_of, assert_trained_only, assert_same_weights
+):
+    model = make_model()
+    before = weights_of(model)
+    callback = LayerTracerCallback(quick(), PROBES)
+    trainer = Trainer(
+        model=model,
+        args=make_args("callback", save_strategy="steps", save_steps=2),
+        train_dataset=token_dataset,
+        callbacks=[callback],
+    )
+    assert callback.report.plan.trained_layers == [0, 1]  # while the trainer is constructed
+    trainer.train()
+    assert_trained_only(model, before, SHALLOW_HALF)
+    trained = {id(p) for p in model.parameters() if p.requires_grad}
+    assert {id(p) for group in trainer.optimizer.param_groups for p in group["params"]} == trained
+
+    other = LayerTracerTrainer(
+        model=make_model(), args=make_args(), train_dataset=token_dataset, probes=PROBES, layertracer=quick()
+    )
+    other.train()
+    assert_same_weights(trainer.model, other.model)
+    assert callback.report.sensitivity == other.layertracer_report.sensitivity
+    assert callback.report.plan == other.layertracer_report.plan
+
+    run = Path(trainer.args.output_dir)
+    assert LayerTracerReport.load(run) == callback.report
+    assert (run / "layertracer_report.png").is_file()
+    assert LayerTracerReport.load(run / "checkpoint-2").plan == callback.report.plan
+    assert callback.report.training.steps == 3
+
+
+def test_the_callback_asks_the_probes_of_the_package_with_the_tokenizer(
+    make_model, make_args, token_dataset, tokenizer, quick
+):
+    callback = LayerTracerCallback(quick(repeats=1))
+    Trainer(
+        model=make_model(),
+        args=make_args(),
+        train_dataset=token_dataset,
+        processing_class=tokenizer,
+        callbacks=[callback],
+    )
+    assert len(callback.report.probes.tasks) > 1
+
+
+def test_without_tokenizer_and_probes_the_callback_says_what_it_needs(make_model, make_args, token_dataset, quick):
+    with pytest.raises(LayerTracerError, match=r"needs a tokenizer.*probes=.*processing_class=tokenizer"):
+        Trainer(
+            model=make_model(), args=make_args(), train_dataset=token_dataset, callbacks=[LayerTracerCallback(quick())]
+        )
+
+
+def test_a_callback_that_is_added_later_is_refused(make_model, make_args, token_dataset, quick):
+    trainer = Trainer(model=make_model(), args=make_args(), train_dataset=token_dataset)
+    trainer.add_callback(LayerTracerCallback(quick(), PROBES))
+    with pytest.raises(LayerTracerError, match=r"too late.*callbacks=\[LayerTracerCallback\(\)\].*LayerTracerTrainer"):
+        trainer.train()
+
+
+def test_a_callback_with_a_model_init_is_refused(make_model, make_args, token_dataset, quick):
+    trainer = Trainer(
+        model_init=lambda: make_model(),
+        args=make_args(),
+        train_dataset=token_dataset,
+        callbacks=[LayerTracerCallback(quick(), PROBES)],
+    )
+    with pytest.raises(LayerTracerError, match=r"model_init.*LayerTracerTrainer"):
+        trainer.train()
+
+
+def test_metrics_stand_in_the_log_history(make_model, make_args, token_dataset, quick):
+    callback = LayerTracerCallback(quick(diagnose_steps=2), PROBES)
+    trainer = Trainer(
+        model=make_model(),
+        args=make_args(logging_strategy="steps", logging_steps=1),
+        train_dataset=token_dataset,
+        callbacks=[callback],
+    )
+    trainer.train()
+    ours = [entry for entry in trainer.state.log_history if "layertracer/sensitivity" in entry]
+    assert [entry["step"] for entry in ours] == [0, 2]
+    report = callback.report
+    assert ours[0]["layertracer/trained_layers"] == 2
+    assert ours[0]["layertracer/sensitivity"] == pytest.approx(sum(report.sensitivity.mean) / 4)
+    assert ours[1]["layertracer/sensitivity"] == pytest.approx(sum(report.history[0].sensitivity) / 4)
+    assert [entry["step"] for entry in trainer.state.log_history if "loss" in entry] == [1, 2, 3]
+
+
+def test_frozen_parameters_drop_out_of_an_optimizer_made_before_the_callback(
+    make_model, make_args, token_dataset, quick, weights_of, assert_trained_only
+):
+    model = make_model()
+    before = weights_of(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
+    Trainer(
+        model=model,
+        args=make_args(),
+        train_dataset=token_dataset,
+        optimizers=(optimizer, None),
+        callbacks=[LayerTracerCallback(quick(), PROBES)],
+    ).train()
+    assert_trained_only(model, before, SHALLOW_HALF)
+    assert {id(p) for p in optimizer.state} == {id(p) for p in model.parameters() if p.requires_grad}
+
+
+def test_in_mixed_precision_later_diagnoses_of_the_callback_compare_with_the_first(
+    make_model, make_args, token_dataset, quick
+):
+    callback = LayerTracerCallback(quick(diagnose_after=True), PROBES)
+    Trainer(
+        model=make_model(),
+        args=make_args(bf16=True, learning_rate=0.0),  # so that nothing changes between the two
+        train_dataset=token_dataset,
+        callbacks=[callback],
+    ).train()
+    (after,) = callback.report.history
+    assert after.sensitivity == callback.report.sensitivity.mean
+    assert after.lens_mean_probability == callback.report.lens.mean_probability
+
+
+def test_an_untraceable_model_trains_on_under_the_callback(make_args, token_dataset, quick, warnings_of):
+    from transformers import BertConfig, BertForSequenceClassification
+
+    model = BertForSequenceClassification(
+        BertConfig(vocab_size=80, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2)
+    )
+    dataset = token_dataset.remove_columns("labels").add_column("labels", [0, 1] * 8)
+    callback = LayerTracerCallback(quick(), PROBES)
+    result = Trainer(
+        model=model,
+        args=make_args(save_strategy="steps", save_steps=2),
+        train_dataset=dataset,
+        callbacks=[callback],
+    ).train()
+    assert result.global_step == 3
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert callback.report is None
+    assert len(warnings_of()) == 1

@@ -1,0 +1,92 @@
+"""Two real processes on CPU, under DDP and under FSDP2."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hf_layertracer import LayerTracerReport
+
+
+SCRIPT = Path(__file__).parent / "scripts" / "train_distributed.py"
+KINDS = ["ddp", "fsdp2"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, make_model) -> Path:
+    """What two ranks left behind; importing takes longer than training, so one launch serves all tests."""
+    folder = tmp_path_factory.mktemp("distributed")
+    make_model().save_pretrained(folder / "model")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*command, str(SCRIPT), str(folder)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder
+
+
+@pytest.fixture(params=KINDS)
+def run(request: pytest.FixtureRequest, folder: Path) -> tuple[str, list[dict[str, Any]]]:
+    """The kind of run and what each rank saw."""
+    return request.param, [json.loads((folder / f"{request.param}-rank{rank}.json").read_text()) for rank in range(2)]
+
+
+def test_the_processes_were_wrapped_as_meant(run):
+    kind, ranks = run
+    wrapper = {"ddp": "DistributedDataParallel", "fsdp2": "FSDPLlamaForCausalLM"}[kind]
+    assert [rank["wrapper"] for rank in ranks] == [wrapper, wrapper]
+
+
+def test_all_ranks_have_one_plan_from_one_diagnosis(run):
+    _, (first, second) = run
+    assert first["plan"] == second["plan"]
+    assert first["sensitivity"] == second["sensitivity"]
+    assert first["plan"]["trained_layers"] == [0, 1]
+    assert first["trainable"] == second["trainable"]
+
+
+def test_trained_weights_agree_between_ranks_and_frozen_ones_are_untouched(run):
+    _, (first, second) = run
+    assert first["after"] == second["after"]
+    changed = sorted(name for name in first["after"] if first["after"][name] != first["before"][name])
+    assert changed == first["trainable"]
+    assert all(name.startswith(("model.embed_tokens", "model.layers.0.", "model.layers.1.")) for name in changed)
+    assert first["optimizer_parameters"] == len(changed) == 19
+
+
+def test_tokens_are_counted_over_all_ranks(run):
+    _, ranks = run
+    assert [rank["tokens"] for rank in ranks] == [2 * 3 * 2 * 12] * 2
+
+
+def test_only_the_first_rank_writes(run, folder):
+    kind, (first, second) = run
+    assert second["written"] == []
+    assert set(first["written"]) == {"layertracer_report.json", "layertracer_report.png", "README.md"}
+    report = LayerTracerReport.load(folder / kind)
+    assert report.plan.model_dump() == first["plan"]
+    assert report.training.tokens == first["tokens"]
+    assert LayerTracerReport.load(folder / kind / "checkpoint-2").plan == report.plan
+
+
+def test_a_later_diagnosis_measures_the_same_on_all_ranks(run):
+    _, (first, second) = run
+    assert [snapshot["step"] for snapshot in first["history"]] == [2]
+    assert first["history"] == second["history"]
+
+
+def test_sharding_changes_neither_diagnosis_nor_plan(folder):
+    ddp, fsdp2 = (json.loads((folder / f"{kind}-rank0.json").read_text()) for kind in KINDS)
+    assert fsdp2["sensitivity"] == ddp["sensitivity"]
+    assert fsdp2["plan"] == ddp["plan"]
+    assert fsdp2["history"][0]["sensitivity"] == pytest.approx(ddp["history"][0]["sensitivity"], abs=1e-5)
