@@ -74,6 +74,8 @@ class DiagnosisConfig:
         _within("rise", self.rise, 0, 1)
         _within("min_probability", self.min_probability, 0, 1)
         _positive("noise_scale", self.noise_scale)
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise LayerTracerError(f"seed must be a whole number of at least 0, not {self.seed!r}.")
         for name in ("repeats", "batch_size", "memory_budget"):
             _whole_number(name, getattr(self, name))
 

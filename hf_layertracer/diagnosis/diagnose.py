@@ -269,8 +269,8 @@ class _Run:
         tolerance = TOLERANCE.get(clean.states[-1].dtype, TOLERANCE[torch.float32])
         if not reading.error <= tolerance or not np.isfinite(reading.probability).all():
             self.lens_problem = (
-                f"the reading at the last layer is not the model's own output (it differs by {reading.error:.2g} in "
-                "probability)"
+                f"the reading at the last layer is not the model's own output (it differs by {reading.error:.2g} "
+                "of its maximum)"
             )
         self.curves[members], self.top_tokens[members] = reading.probability, reading.top_token
 

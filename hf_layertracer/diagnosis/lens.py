@@ -18,7 +18,9 @@ class LensReading:
     Args:
         probability (`np.ndarray`): Probability of each probe's target, of shape `(probes, layers + 1)`.
         top_token (`np.ndarray`): The likeliest token at each layer, of the same shape.
-        error (`float`): Largest difference between the reading at the last layer and the model's own output.
+        error (`float`):
+            Largest difference between the reading at the last layer and the model's own output, as a fraction of the
+            largest probability in that output.
     """
 
     probability: np.ndarray
@@ -50,9 +52,9 @@ def read_lens(stack: LayerStack, clean: CleanRun, targets: Tensor, rows: int) ->
         probabilities = stack.read(chunk).softmax(-1)
         probability.append(probabilities.gather(1, answers[:, None])[:, 0])
         top.append(probabilities.argmax(-1))
-    final = stack.read(clean.states[-1][:, -1:]).softmax(-1)
+    final, own = stack.read(clean.states[-1][:, -1:]).softmax(-1), clean.logits.softmax(-1)
     return LensReading(
         torch.cat(probability).view(depth, -1).T.double().cpu().numpy(),
         torch.cat(top).view(depth, -1).T.cpu().numpy(),
-        float((final - clean.logits.softmax(-1)).abs().max()),
+        float(((final - own).abs().amax(-1) / own.amax(-1)).max()),
     )

@@ -11,9 +11,9 @@ def dimension_mask(width: int, ratio: float, seed: int, draw: int) -> Tensor:
     """Which hidden dimensions one draw sets to zero: the same at every position and in every layer.
 
     Each draw on its own is a uniformly random subset of `round(ratio * width)` dimensions. Successive draws are
-    consecutive stretches of seeded permutations, so that over many draws every dimension is hit equally often. The few
-    massive dimensions of a hidden state decide what a mask does: covering all dimensions evenly takes much of the luck
-    out of a mean over masks.
+    consecutive stretches of seeded permutations, so that over many draws of at most half of the dimensions each one is
+    hit about equally often. The few massive dimensions of a hidden state decide what a mask does: covering all of them
+    evenly takes much of the luck out of a mean over masks.
 
     Args:
         width (`int`): Number of hidden dimensions.

@@ -118,7 +118,7 @@ class Lens(Record):
     Args:
         valid (`bool`): Whether the reading at the last layer is the model's own output.
         reason (`str`, *optional*): Why it is not.
-        error (`float`, *optional*): Largest difference between the two, in probability.
+        error (`float`, *optional*): Largest difference between the two, as a fraction of the largest probability.
         mean_probability (`list[float]`): Mean lens probability of the targets, L + 1 values, the embedding's first.
         stderr (`list[float]`): Standard errors of these means over probes.
         by_task (`dict[str, list[float]]`): The mean curve of each task.

@@ -194,7 +194,11 @@ class FullDisk:
 
 
 def _errors(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [r.getMessage() for r in caplog.records if r.name.startswith("transformers.hf_layertracer") and r.levelname == "ERROR"]
+    return [
+        r.getMessage()
+        for r in caplog.records
+        if r.name.startswith("transformers.hf_layertracer") and r.levelname == "ERROR"
+    ]
 
 
 def test_a_full_disk_ends_no_training_and_logs_one_line_a_report(

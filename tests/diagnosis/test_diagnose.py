@@ -1,0 +1,520 @@
+from __future__ import annotations
+
+import copy
+import importlib
+import math
+import random
+import statistics
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+
+from hf_layertracer.config import DiagnosisConfig
+from hf_layertracer.diagnosis import diagnose
+from hf_layertracer.errors import LayerTracerError, UntraceableModelError
+from hf_layertracer.modeling import find_parts
+from hf_layertracer.probes import Probe
+
+
+# The package exports the function under the module's name.
+module = importlib.import_module("hf_layertracer.diagnosis.diagnose")
+
+QUICK = DiagnosisConfig(repeats=2, seed=3)
+
+
+def comparable(report):
+    """All that was measured, without what differs from run to run."""
+    return report.model_dump(exclude={"created", "durations", "memory", "config"})
+
+
+def assert_alike(first, second, tolerance=2e-6):
+    assert first.sensitivity.mean == pytest.approx(second.sensitivity.mean, abs=tolerance)
+    assert first.sensitivity.stderr == pytest.approx(second.sensitivity.stderr, abs=tolerance)
+    assert first.lens.mean_probability == pytest.approx(second.lens.mean_probability, abs=tolerance)
+    assert first.block_influence == pytest.approx(second.block_influence, abs=1e-5)
+    assert first.task_particle == second.task_particle
+    assert first.probes.sha256 == second.probes.sha256
+
+
+def force_slow_path(monkeypatch):
+    monkeypatch.setattr(module, "check_replay", lambda *_: "the test says so")
+
+
+# -- numbers ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("slow", [False, True])
+@pytest.mark.parametrize("perturbation", ["mask", "noise", "skip"])
+def test_layer_sensitivity_agrees_with_the_slow_reference(
+    tiny_llama, token_probes, reference, monkeypatch, perturbation, slow
+):
+    if slow:
+        force_slow_path(monkeypatch)
+    model, config = tiny_llama(), DiagnosisConfig(perturbation=perturbation, repeats=2, seed=3)
+    report = diagnose(model, token_probes, config=config)
+    prompts = [probe.prompt for probe in token_probes]
+    repeats = 1 if perturbation == "skip" else 2
+    values = reference.sensitivity(model, "model.layers", prompts, config, repeats)
+    by_probe = [[statistics.fmean(probe) for probe in layer] for layer in values]
+    means = [statistics.fmean(layer) for layer in by_probe]
+    assert report.sensitivity.mean == pytest.approx(means, abs=2e-5)
+    errors = [statistics.stdev(layer) / math.sqrt(len(prompts)) for layer in by_probe]
+    assert report.sensitivity.stderr == pytest.approx(errors, abs=2e-5)
+    assert report.sensitivity.vulnerable_layer == means.index(max(means))
+    even = [statistics.fmean(layer[probe] for probe in (0, 2, 4)) for layer in by_probe]
+    assert report.sensitivity.by_task["even"] == pytest.approx(even, abs=2e-5)
+    assert report.sensitivity.path == ("full-forward" if slow else "replay")
+    assert report.sensitivity.path_reason == ("the test says so" if slow else None)
+    assert (report.sensitivity.repeats, report.sensitivity.draws) == (repeats, 5 * repeats)
+    assert not report.sensitivity.estimate
+
+
+def test_a_model_that_replay_cannot_run_agrees_with_the_slow_reference(state_passing_model, token_probes, reference):
+    # Several probes of one length: whatever a layer hands on has to be that of its own row.
+    probes = [Probe(probe.prompt[:2], probe.target) for probe in token_probes]
+    report = diagnose(state_passing_model, probes, config=QUICK)
+    values = reference.sensitivity(state_passing_model, "layers", [probe.prompt for probe in probes], QUICK, 2)
+    assert report.sensitivity.mean == pytest.approx(np.mean(values, axis=(1, 2)), abs=2e-5)
+    assert report.sensitivity.path == "full-forward"
+    assert report.lens.valid
+
+
+def test_lens_task_particle_scores_and_block_influence_agree_with_a_slow_reading(tiny_llama, token_probes, reference):
+    model = tiny_llama()
+    exact = copy.deepcopy(model).double()
+    curves, influence, own, correct = [], [0.0] * 4, [], []
+    probes = []
+    for number, probe in enumerate(token_probes):
+        states, logits = reference.run(exact, exact.model.layers, probe.prompt)
+        if number % 2 == 0:  # likely targets, so that some probes are resolved
+            probe = Probe(probe.prompt, max(range(len(logits)), key=logits.__getitem__), probe.task)
+        probes.append(probe)
+        curve = []
+        for state in states:
+            with torch.no_grad():
+                read = exact.lm_head(exact.model.norm(state[0, -1].double())).tolist()
+            weights = [math.exp(value - max(read)) for value in read]
+            curve.append(weights[probe.target] / sum(weights))
+        curves.append(curve)
+        own.append(math.log(curve[-1]))
+        correct.append(max(range(len(logits)), key=logits.__getitem__) == probe.target)
+        for layer in range(4):
+            cosines = []
+            for before, after in zip(states[layer][0].tolist(), states[layer + 1][0].tolist(), strict=True):
+                dot = sum(a * b for a, b in zip(before, after, strict=True))
+                cosines.append(dot / math.sqrt(sum(a * a for a in before)) / math.sqrt(sum(b * b for b in after)))
+            influence[layer] += (1 - statistics.fmean(cosines)) / len(token_probes)
+    report = diagnose(model, probes, config=QUICK)
+    assert report.lens.valid
+    assert report.lens.error < 1e-5
+    for found, expected in zip(report.lens.per_probe, curves, strict=True):
+        assert found == pytest.approx(expected, abs=5e-5)
+    assert report.lens.mean_probability == pytest.approx(np.mean(curves, axis=0), abs=5e-5)
+    expected = []
+    for curve in curves:
+        highest = max(curve)
+        rises = [layer for layer in range(4) if curve[layer + 1] - curve[layer] >= 0.1 * highest]
+        expected.append(rises[0] if highest >= 0.01 and rises else None)
+    assert report.task_particle.per_probe == expected
+    resolved = [layer for layer in expected if layer is not None]
+    assert 0 < len(resolved) < 5
+    assert report.task_particle.layer == statistics.median(resolved)
+    assert report.task_particle.unresolved == 5 - len(resolved)
+    assert report.probes.mean_log_probability == pytest.approx(statistics.fmean(own), abs=1e-3)
+    assert report.probes.accuracy == statistics.fmean(correct)
+    assert [item.probability for item in report.probes.items] == pytest.approx([c[-1] for c in curves], abs=5e-5)
+    assert report.block_influence == pytest.approx(influence, abs=1e-5)
+
+
+def test_every_architecture_can_be_diagnosed(any_model, token_probes):
+    report = diagnose(any_model, token_probes, config=QUICK)
+    assert report.lens.valid
+    assert report.sensitivity.path == "replay"
+    assert report.num_layers == 4
+    assert min(report.sensitivity.mean) > 0
+    assert report.plan.trained_layers == [0, 1]
+    assert report.plan.frozen_layers == [2, 3]
+
+
+def test_by_default_there_are_enough_draws_over_all_probes(tiny_llama, token_probes):
+    report = diagnose(tiny_llama(num_hidden_layers=2), token_probes)
+    assert report.sensitivity.repeats == math.ceil(256 / 5)
+    assert report.sensitivity.draws == 5 * 52
+    assert max(report.sensitivity.stderr) > 0
+
+
+def test_text_probes_are_decoded_into_the_report(tiny_llama, tiny_tokenizer):
+    probes = [Probe("Rome is the capital city of", " Italy", "facts"), Probe("One, two,", " three", "counting")]
+    report = diagnose(tiny_llama(), probes, tokenizer=tiny_tokenizer, config=QUICK)
+    assert [(item.prompt, item.target, item.task) for item in report.probes.items] == [
+        (probe.prompt, probe.target, probe.task) for probe in probes
+    ]
+    assert report.probes.tasks == {"facts": 1, "counting": 1}
+    assert [len(row) for row in report.lens.top_tokens] == [5, 5]
+
+
+def test_the_builtin_probes_are_used_where_none_are_given(tiny_llama, tiny_tokenizer):
+    model = tiny_llama(num_hidden_layers=1, max_position_embeddings=256)
+    report = diagnose(model, tokenizer=tiny_tokenizer, config=DiagnosisConfig(repeats=1))
+    assert report.probes.count >= 100
+    assert len(report.probes.tasks) >= 4
+
+
+# -- what must not matter --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("settings", [{"batch_size": 1}, {"batch_size": 3}, {"memory_budget": 60_000}])
+@pytest.mark.parametrize("estimator", ["exact", "gradient"])
+def test_batches_and_memory_do_not_change_the_result(tiny_llama, token_probes, settings, estimator):
+    probes = token_probes * 4
+    base = {"repeats": 3, "estimator": estimator, "perturbation": "mask"}
+    free = diagnose(tiny_llama(), probes, config=DiagnosisConfig(**base))
+    bound = diagnose(tiny_llama(), probes, config=DiagnosisConfig(**base, **settings))
+    assert_alike(free, bound, tolerance=5e-6)
+    assert bound.memory["largest_batch_probes"] < free.memory["largest_batch_probes"]
+
+
+def test_the_order_of_the_probes_changes_only_which_draws_they_get(tiny_llama, token_probes):
+    first = diagnose(tiny_llama(), token_probes, config=DiagnosisConfig(perturbation="skip"))
+    second = diagnose(tiny_llama(), token_probes[::-1], config=DiagnosisConfig(perturbation="skip"))
+    assert first.sensitivity.mean == pytest.approx(second.sensitivity.mean, abs=1e-6)
+    assert first.task_particle.per_probe == second.task_particle.per_probe[::-1]
+
+
+def test_the_padding_side_of_the_tokenizer_does_not_matter(tiny_llama, make_tokenizer):
+    probes = [Probe("Rome is the capital city of", " Italy"), Probe("One, two,", " three"), Probe("A cat is", " an")]
+    reports = []
+    for side in ("left", "right"):
+        tokenizer = make_tokenizer("<s> $A")
+        tokenizer.padding_side = side
+        reports.append(comparable(diagnose(tiny_llama(), probes, tokenizer=tokenizer, config=QUICK)))
+    assert reports[0] == reports[1]
+
+
+def test_the_same_seed_gives_the_same_report_and_another_seed_other_masks(tiny_llama, token_probes):
+    model = tiny_llama()
+    first = diagnose(model, token_probes, config=QUICK)
+    torch.manual_seed(99)
+    assert comparable(diagnose(model, token_probes, config=QUICK)) == comparable(first)
+    other = diagnose(model, token_probes, config=DiagnosisConfig(repeats=2, seed=4))
+    assert other.sensitivity.mean != pytest.approx(first.sensitivity.mean, rel=1e-3)
+    assert other.lens == first.lens
+
+
+def test_dropout_and_checkpointing_are_off_during_a_diagnosis_in_training_mode(tiny_llama, make_model, token_probes):
+    quiet, loud = (
+        make_model("GPT2", attn_pdrop=rate, resid_pdrop=rate, embd_pdrop=rate).train() for rate in (0.0, 0.9)
+    )
+    assert comparable(diagnose(loud, token_probes, config=QUICK)) == comparable(
+        diagnose(quiet, token_probes, config=QUICK)
+    )
+    model = tiny_llama()
+    expected = comparable(diagnose(model, token_probes, config=QUICK))
+    model.gradient_checkpointing_enable()
+    for estimator in ("exact", "gradient"):
+        report = diagnose(model.train(), token_probes, config=DiagnosisConfig(repeats=2, seed=3, estimator=estimator))
+        assert report.lens.model_dump() == expected["lens"]
+
+
+def test_frozen_parameters_and_no_grad_around_it_do_not_matter(tiny_llama, token_probes):
+    config = DiagnosisConfig(repeats=2, estimator="gradient")
+    expected = diagnose(tiny_llama(), token_probes, config=config)
+    with torch.no_grad():
+        found = diagnose(tiny_llama().requires_grad_(False), token_probes, config=config)
+    assert_alike(found, expected)
+
+
+def test_a_peft_model_gives_what_its_merged_model_gives(tiny_llama, token_probes):
+    torch.manual_seed(0)
+    wrapped = get_peft_model(
+        tiny_llama(), LoraConfig(r=2, target_modules=["q_proj", "up_proj"], init_lora_weights=False)
+    ).eval()
+    with_adapters = diagnose(wrapped, token_probes, config=QUICK)
+    merged = diagnose(copy.deepcopy(wrapped).merge_and_unload(), token_probes, config=QUICK)
+    plain = diagnose(tiny_llama(), token_probes, config=QUICK)
+    assert_alike(with_adapters, merged, tolerance=1e-4)
+    assert with_adapters.sensitivity.mean != pytest.approx(plain.sensitivity.mean, abs=1e-3)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-5), (torch.bfloat16, 0.05)])
+def test_other_data_types_give_nearly_the_same(tiny_llama, token_probes, dtype, tolerance):
+    expected = diagnose(tiny_llama(), token_probes, config=QUICK)
+    found = diagnose(tiny_llama().to(dtype), token_probes, config=QUICK)
+    assert found.lens.valid
+    assert found.sensitivity.path == "replay"
+    assert found.sensitivity.mean == pytest.approx(expected.sensitivity.mean, abs=tolerance)
+    assert found.lens.mean_probability == pytest.approx(expected.lens.mean_probability, abs=tolerance)
+
+
+# -- the model is left as it was -------------------------------------------------------------------------------------
+
+
+def snapshot(model):
+    return SimpleNamespace(
+        weights={name: value.clone() for name, value in model.state_dict().items()},
+        buffers={name: value.clone() for name, value in model.named_buffers()},
+        modes=[child.training for child in model.modules()],
+        hooks=[
+            (len(child._forward_hooks), len(child._forward_pre_hooks), len(child._backward_hooks))
+            for child in model.modules()
+        ],
+        attributes=[set(vars(child)) for child in model.modules()],
+        required=[parameter.requires_grad for parameter in model.parameters()],
+        streams=(random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()),
+        grad_mode=torch.is_grad_enabled(),
+        config=model.config.to_dict(),
+    )
+
+
+def assert_unchanged(model, before):
+    after = snapshot(model)
+    for kind in ("weights", "buffers"):
+        then, now = getattr(before, kind), getattr(after, kind)
+        assert then.keys() == now.keys()
+        assert all(torch.equal(then[name], now[name]) for name in then)
+    for kind in ("modes", "hooks", "attributes", "required", "streams", "grad_mode", "config"):
+        assert getattr(before, kind) == getattr(after, kind), kind
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.fixture
+def lived_in(make_model):
+    """A model with mixed modes, frozen parameters and a hook of somebody else's."""
+
+    def make(name="Llama"):
+        model = make_model(name).train()
+        parts = find_parts(model)
+        parts.layers[1].eval()
+        next(parts.layers[2].children()).eval()
+        next(iter(parts.layers[3].parameters())).requires_grad_(False)
+        parts.layers[0].register_forward_hook(lambda *_: None)
+        return model
+
+    return make
+
+
+@pytest.mark.parametrize("name", ["Llama", "GPT2", "Gemma2", "Mamba"])
+@pytest.mark.parametrize("estimator", ["exact", "gradient"])
+def test_a_diagnosis_leaves_the_model_exactly_as_it_was(lived_in, token_probes, name, estimator):
+    model = lived_in(name)
+    before = snapshot(model)
+    diagnose(model, token_probes, config=DiagnosisConfig(repeats=2, estimator=estimator))
+    assert_unchanged(model, before)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+@pytest.mark.parametrize("call", [1, 3, 12, 20])
+def test_an_error_inside_a_layer_leaves_the_model_exactly_as_it_was(lived_in, token_probes, error, call):
+    model = lived_in()
+    target, calls = model.model.layers[3].mlp, []
+
+    def fail(*_):
+        calls.append(1)
+        if len(calls) >= call:
+            raise error("deliberate")
+
+    handle = target.register_forward_pre_hook(fail)
+    before = snapshot(model)
+    # The first call is the run that shows whether the model can be traced at all; an error in the check of replay is
+    # taken for a reason not to replay, and comes back on the slow path.
+    with pytest.raises(UntraceableModelError if (call, error) == (1, RuntimeError) else error, match="deliberate"):
+        diagnose(model, token_probes, config=DiagnosisConfig(repeats=8, batch_size=1))
+    assert_unchanged(model, before)
+    handle.remove()
+
+
+@pytest.mark.parametrize("estimator", ["exact", "gradient"])
+def test_an_interrupt_from_the_progress_bar_leaves_the_model_exactly_as_it_was(
+    lived_in, token_probes, monkeypatch, estimator
+):
+    class Bar(module.tqdm):
+        def update(self, n=1):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "tqdm", Bar)
+    model = lived_in()
+    before = snapshot(model)
+    with pytest.raises(KeyboardInterrupt):
+        diagnose(model, token_probes, config=DiagnosisConfig(repeats=2, estimator=estimator))
+    assert_unchanged(model, before)
+
+
+def test_refused_probes_leave_the_model_exactly_as_it_was(lived_in):
+    model = lived_in()
+    before = snapshot(model)
+    with pytest.raises(LayerTracerError):
+        diagnose(model, [Probe((1, 2), 9999)])
+    assert_unchanged(model, before)
+
+
+def test_a_model_diagnosed_twice_and_trained_in_between_still_trains(tiny_llama, token_probes):
+    model = tiny_llama().train()
+    first = diagnose(model, token_probes, config=QUICK)
+    ids = torch.tensor([[5, 80, 31, 7]])
+    model(input_ids=ids, labels=ids).loss.backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            assert parameter.grad is not None
+            parameter -= 0.05 * parameter.grad
+    assert diagnose(model, token_probes, config=QUICK).lens != first.lens
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+# -- edges -----------------------------------------------------------------------------------------------------------
+
+
+def test_skipping_a_layer_that_does_nothing_has_no_sensitivity(tiny_llama, token_probes):
+    model = tiny_llama()
+    with torch.no_grad():
+        model.model.layers[1].self_attn.o_proj.weight.zero_()
+        model.model.layers[1].mlp.down_proj.weight.zero_()
+    report = diagnose(model, token_probes, config=DiagnosisConfig(perturbation="skip"))
+    assert report.sensitivity.mean[1] == pytest.approx(0, abs=1e-6)
+    assert report.block_influence[1] == pytest.approx(0, abs=1e-6)
+    assert report.sensitivity.vulnerable_layer != 1
+
+
+def test_probes_that_are_never_likely_are_unresolved_and_counted(tiny_llama, token_probes):
+    report = diagnose(tiny_llama(), token_probes, config=DiagnosisConfig(repeats=1, min_probability=1.0))
+    assert report.task_particle.layer is report.task_particle.quartiles is report.task_particle.interval is None
+    assert report.task_particle.per_probe == [None] * 5
+    assert report.task_particle.unresolved == 5
+    assert any("5 of 5 probes are unresolved" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("estimator", ["exact", "gradient"])
+def test_a_single_probe_with_a_single_draw_says_that_its_error_is_unknown(tiny_llama, token_probes, estimator):
+    report = diagnose(tiny_llama(), token_probes[:1], config=DiagnosisConfig(repeats=1, estimator=estimator))
+    assert report.sensitivity.stderr == [0.0] * 4
+    assert report.sensitivity.draws == 1
+    assert any("single disturbance" in note for note in report.notes)
+
+
+def test_a_single_token_and_a_single_layer_can_be_diagnosed(tiny_llama):
+    report = diagnose(tiny_llama(num_hidden_layers=1), [Probe((7,), 9)], config=QUICK)
+    assert report.num_layers == 1
+    assert len(report.lens.mean_probability) == 2
+
+
+def test_masking_every_dimension_of_the_last_layer_leaves_only_the_head(tiny_llama, token_probes, reference):
+    # All states are 0 then, so the output is that of a hidden state of 0: uniform for a head without bias.
+    model = tiny_llama()
+    report = diagnose(model, token_probes, config=DiagnosisConfig(mask_ratio=1.0, repeats=1))
+    expected = []
+    for probe in token_probes:
+        _, logits = reference.run(model, model.model.layers, probe.prompt)
+        expected.append(reference.jensen_shannon(logits, [0.0] * 320))
+    assert report.sensitivity.mean[-1] == pytest.approx(statistics.fmean(expected), abs=1e-5)
+
+
+def test_a_lens_that_does_not_give_the_models_output_is_reported_and_left_out(tiny_llama, token_probes):
+    model = tiny_llama()
+    model.lm_head.weight.data *= 4
+    embedded = []
+    model.model.embed_tokens.register_forward_hook(lambda *args: embedded.append(args[-1]))
+    model.model.norm.register_forward_pre_hook(lambda _, args: (args[0] + embedded[-1].mean(1, keepdim=True),))
+    report = diagnose(model, token_probes, config=QUICK)
+    assert not report.lens.valid
+    assert "not the model's own output" in report.lens.reason
+    assert report.lens.mean_probability == []
+    assert report.task_particle.unresolved == 5
+    assert any("lens is not valid" in note for note in report.notes)
+    assert min(report.sensitivity.mean) > 0
+
+
+# -- estimates -------------------------------------------------------------------------------------------------------
+
+
+def test_the_gradient_estimator_says_that_it_estimates_and_ranks_layers_as_the_measurement_does(
+    tiny_llama, token_probes
+):
+    model = tiny_llama(num_hidden_layers=12, initializer_range=0.15)
+    with torch.no_grad():
+        # Layers that undo little of a disturbance early, and much late, as trained models have.
+        for index, layer in enumerate(model.model.layers):
+            layer.mlp.down_proj.weight *= 0.3 + 0.4 * index
+    probes = token_probes * 4
+    settings = {"repeats": 13, "seed": 1}
+    exact = diagnose(model, probes, config=DiagnosisConfig(**settings))
+    estimate = diagnose(model, probes, config=DiagnosisConfig(**settings, estimator="gradient"))
+    assert estimate.sensitivity.estimate
+    assert estimate.sensitivity.draws == 260
+    assert estimate.sensitivity.calibration_draws == 52
+    assert any("estimate from gradients, calibrated with 52 of 260" in note for note in estimate.notes)
+    a, b = np.array(exact.sensitivity.mean), np.array(estimate.sensitivity.mean)
+    ranks = [np.argsort(np.argsort(values)) for values in (a, b)]
+    assert np.corrcoef(*ranks)[0, 1] > 0.9
+    # The two share their draws: they differ by less than the estimate's own standard error says.
+    assert (np.abs(a - b) < 4 * np.array(estimate.sensitivity.stderr)).all()
+
+
+def test_an_estimate_that_measured_every_draw_is_the_measurement(tiny_llama, token_probes):
+    exact = diagnose(tiny_llama(), token_probes, config=QUICK)
+    estimate = diagnose(tiny_llama(), token_probes, config=DiagnosisConfig(repeats=2, seed=3, estimator="gradient"))
+    assert estimate.sensitivity.calibration_draws == 10
+    assert estimate.sensitivity.mean == pytest.approx(exact.sensitivity.mean, abs=1e-6)
+    assert min(estimate.sensitivity.stderr) > 0
+
+
+@pytest.mark.parametrize("perturbation", ["skip", "noise"])
+def test_the_gradient_estimator_takes_every_disturbance(tiny_llama, token_probes, perturbation):
+    settings = {"perturbation": perturbation, "repeats": 2}
+    exact = diagnose(tiny_llama(), token_probes, config=DiagnosisConfig(**settings))
+    estimate = diagnose(tiny_llama(), token_probes, config=DiagnosisConfig(**settings, estimator="gradient"))
+    assert estimate.sensitivity.mean == pytest.approx(exact.sensitivity.mean, abs=1e-5)
+
+
+# -- errors ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("probes", "message"),
+    [
+        ([], "There are no probes"),
+        ([Probe((5, 6), 320)], "Probe 0: target token 320 is outside the model's vocabulary of 320"),
+        ([Probe((5, 6), 7), Probe((5, 6), -1)], "Probe 1: target token -1 is outside"),
+        ([Probe((5, 6), 7), Probe((5, 320), 7)], "Probe 1: token 320 of the prompt is outside.* vocabulary of 320"),
+        ([Probe((5, -2), 7)], "Probe 0: token -2 of the prompt is outside"),
+        ([Probe((5,) * 65, 7)], "65 tokens long.* context is 64"),
+        ([Probe("text", " text")], "pass the model's tokenizer"),
+    ],
+)
+def test_probes_that_the_model_cannot_be_asked_are_refused(tiny_llama, probes, message):
+    with pytest.raises(LayerTracerError, match=message) as caught:
+        diagnose(tiny_llama(), probes, config=QUICK)
+    assert not isinstance(caught.value, UntraceableModelError)
+
+
+def test_a_model_whose_output_is_not_a_number_is_refused(tiny_llama, token_probes):
+    model = tiny_llama()
+    model.lm_head.weight.data[7] = math.nan
+    with pytest.raises(LayerTracerError, match="NaN before anything is disturbed"):
+        diagnose(model, token_probes, config=QUICK)
+
+
+def test_a_disturbance_that_overflows_names_the_layer(tiny_llama, token_probes):
+    model = tiny_llama()
+    # Fine in the clean runs and in the check of replay, which have few rows.
+    model.model.layers[2].mlp.register_forward_hook(lambda _, args, out: out * math.nan if len(out) > 9 else out)
+    with pytest.raises(
+        LayerTracerError, match=r"Disturbing layer \d made the model's output NaN or infinite in torch.f"
+    ):
+        diagnose(model, [Probe((5, 6, 7), 8)], config=DiagnosisConfig(repeats=40, batch_size=1))
+
+
+def test_a_model_that_is_no_causal_language_model_is_refused(tiny_llama, token_probes):
+    with pytest.raises(UntraceableModelError, match="not a causal language model"):
+        diagnose(tiny_llama().model, token_probes)
+    with pytest.raises(UntraceableModelError, match="No list of decoder layers"):
+        diagnose(nn.Linear(3, 3), token_probes)
+
+
+def test_a_wrong_path_of_layers_and_a_tiny_budget_are_refused(tiny_llama, token_probes):
+    with pytest.raises(LayerTracerError, match=r"no module 'model\.blocks'"):
+        diagnose(tiny_llama(), token_probes, config=DiagnosisConfig(layers_path="model.blocks"))
+    with pytest.raises(LayerTracerError, match="memory_budget=100 is too small"):
+        diagnose(tiny_llama(), token_probes, config=DiagnosisConfig(memory_budget=100))
