@@ -361,9 +361,13 @@ def _drop_frozen(optimizer: torch.optim.Optimizer) -> None:
 
 def peak_of_process() -> int:
     """The most memory that this process ever held, in bytes."""
-    try:
-        import resource
-    except ImportError:  # Windows
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # Not getrusage: on Linux its peak includes that of the process which started this one.
+        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(peak.split()[1]) * 1024
+    if psutil.WINDOWS:
         return psutil.Process().memory_info().peak_wset
-    unit = 1 if psutil.MACOS else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
