@@ -9,7 +9,7 @@ once; the lens is the model's own forward in which all of them do.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -122,32 +122,45 @@ class LayerStack:
             `Tensor`: Logits of shape `(rows, vocabulary)`.
         """
         placeholder = torch.zeros(states.shape[0], 1, dtype=torch.long, device=self.input_device)
-        return self.resume(self.num_layers - 1, states, placeholder)
+        return self.resume(self.num_layers - 1, [states], placeholder)[0]
 
-    def resume(self, index: int, state: Tensor, input_ids: Tensor) -> Tensor:
-        """Suffix replay: the model's output if layer `index` had answered `state`. Only the later layers run.
+    def resume(self, first: int, answers: Sequence[Tensor], input_ids: Tensor) -> Tensor:
+        """Suffix replay: the model's output if a layer had answered otherwise. Only the layers after it run.
+
+        Several layers share one forward pass, each with rows of its own: the rows of the k-th answer enter where layer
+        `first + k` would have returned, so that a layer runs on the rows that entered before it and on no others.
 
         A clean run has to come first: it shows what the layers return.
 
         Args:
-            index (`int`): The layer that is answered for, 0 to L - 1.
-            state (`Tensor`): Its answer, of shape `(rows, positions, ...)`.
+            first (`int`): The first layer that is answered for, 0 to L - 1.
+            answers (`Sequence[Tensor]`): Answers of layer `first` and of those after it, of shape `(rows, positions, ...)`.
             input_ids (`Tensor`): The prompts of these rows, of shape `(rows, positions)`.
 
         Returns:
-            `Tensor`: Logits of shape `(rows, vocabulary)` at the last position.
+            `Tensor`: Logits of shape `(answers, rows, vocabulary)` at the last position.
         """
+        rows, total = len(input_ids), len(input_ids) * len(answers)
 
         def answer(layer: int, forward: LayerForward) -> LayerForward:
-            if layer > index:
+            entered = (layer - first) * rows
+            if entered >= total:
                 return forward
-            # Layers before `index` only have to return something of the right shape.
-            return lambda *args, **kwargs: _with_hidden(
-                self._outputs[layer], state if layer == index else _hidden_input(args, kwargs)
-            )
+
+            def answering(*args: Any, **kwargs: Any) -> Any:
+                # Layers before `first` only have to return something of the right shape.
+                hidden = _hidden_input(args, kwargs)
+                if entered <= 0:
+                    return _with_hidden(self._outputs[layer], torch.cat(list(answers)) if entered == 0 else hidden)
+                output = forward(*_first_rows(args, entered, total), **_first_rows(kwargs, entered, total))
+                after = _hidden(output)
+                return _with_hidden(output, torch.cat([after, hidden[entered:].to(after.device)]))
+
+            return answering
 
         with self._patched(answer):
-            return self.logits(input_ids)
+            logits = self.logits(input_ids.repeat(len(answers), 1))
+        return logits.view(len(answers), rows, -1)
 
     def through(self, index: int, edit: Callable[[Tensor, Tensor], Tensor], input_ids: Tensor) -> Tensor:
         """The whole forward pass with layer `index`'s answer edited: slower than `resume`, right for any model.
@@ -247,6 +260,17 @@ def _hidden(output: Any) -> Tensor:
 
 def _with_hidden(output: Any, hidden: Tensor) -> Any:
     return type(output)((hidden, *output[1:])) if isinstance(output, tuple | list) else hidden
+
+
+def _first_rows(value: Any, rows: int, total: int) -> Any:
+    """The first rows of every tensor in `value` that has `total` of them."""
+    if isinstance(value, Tensor):
+        return value[:rows] if value.ndim and value.shape[0] == total else value
+    if isinstance(value, dict):
+        return {name: _first_rows(item, rows, total) for name, item in value.items()}
+    if type(value) in (tuple, list):
+        return type(value)(_first_rows(item, rows, total) for item in value)
+    return value
 
 
 def _hidden_input(args: tuple, kwargs: dict) -> Tensor:

@@ -102,13 +102,15 @@ def check_replay(stack: LayerStack, clean: CleanRun) -> str | None:
     # Logits are compared up to a constant: the softmax does not see one.
     reference = clean.logits[rows].log_softmax(-1).exp()
     for index in range(stack.num_layers):
+        # Two layers at once where there are two: the second runs on the rows of the first and on no others.
+        answers = [state[rows] for state in clean.states[index + 1 : index + 3]]
         try:
-            logits = stack.resume(index, clean.states[index + 1][rows], clean.input_ids[rows])
+            logits = stack.resume(index, answers, clean.input_ids[rows])
         except Exception as error:  # an architecture may fail in any way here: the slow path does not depend on it
             if should_reduce_batch_size(error):
                 raise
             return f"running only the layers after layer {index} failed ({type(error).__name__}: {error!s:.120})"
-        if logits.shape != reference.shape or not torch.isfinite(logits).any():
+        if logits.shape[1:] != reference.shape or not torch.isfinite(logits).any():
             return f"running only the layers after layer {index} gave no usable output"
         difference = float((logits.softmax(-1) - reference).abs().max())
         if not difference <= tolerance:
@@ -148,29 +150,42 @@ def measure_batch(
     while start < len(draws):
         chunk = slice(start, min(start + rows, len(draws)))
         try:
-            values[:, chunk] = _measure_rows(stack, clean, config, draws[chunk], positions[chunk], replay, progress)
+            values[:, chunk] = _measure_rows(stack, clean, config, draws[chunk], positions[chunk], rows, replay, progress)
         except RuntimeError as error:
             if not should_reduce_batch_size(error) or rows == 1:
                 raise
-            rows = max(1, (chunk.stop - start) // 2)
+            rows = min(rows, (chunk.stop - start) * stack.num_layers) // 2
             logger.warning_once(f"Out of memory: the diagnosis goes on with batches of {rows} rows.")
             continue
         start = chunk.stop
     return values
 
 
-def _measure_rows(stack, clean, config, draws, positions, replay, progress) -> np.ndarray:
+def _measure_rows(
+    stack: LayerStack,
+    clean: CleanRun,
+    config: DiagnosisConfig,
+    draws: Sequence[Draw],
+    positions: Sequence[int],
+    limit: int,
+    replay: bool,
+    progress: Callable[[int], None],
+) -> np.ndarray:
     rows = torch.as_tensor(positions)
     ids = clean.input_ids[rows.to(clean.input_ids.device)]
     reference = clean.logits[rows.to(clean.logits.device)]
     disturb = Disturbance(config, clean.states[-1].shape[-1], draws)
     divergences = []
-    for layer in range(stack.num_layers):
+    # As many layers share a forward pass as fill it: small batches leave most of a machine idle.
+    layers_per_pass = max(1, limit // len(draws)) if replay else 1
+    for first in range(0, stack.num_layers, layers_per_pass):
+        layers = range(first, min(first + layers_per_pass, stack.num_layers))
         if replay:
-            before, after = (state[rows.to(state.device)] for state in clean.states[layer : layer + 2])
-            logits = stack.resume(layer, disturb(layer, before, after), ids)
+            states = [state[rows.to(state.device)] for state in clean.states[first : layers.stop + 1]]
+            answers = [disturb(layer, *states[layer - first : layer - first + 2]) for layer in layers]
+            outputs = stack.resume(first, answers, ids)
         else:
-            logits = stack.through(layer, partial(disturb, layer), ids)
-        divergences.append(jensen_shannon(reference, logits).double().cpu())
-        progress(len(draws))
+            outputs = stack.through(first, partial(disturb, first), ids)[None]
+        divergences += [jensen_shannon(reference, logits).double().cpu() for logits in outputs]
+        progress(len(draws) * len(layers))
     return torch.stack(divergences).numpy()

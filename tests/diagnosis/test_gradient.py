@@ -45,7 +45,7 @@ def test_predictions_are_those_of_difference_quotients(tiny_llama, reference, pe
                         new, old = changed[0, position], after[0, position]
                         change[0, position] = new * float(old.norm() / new.norm()) - old
                     step = 1e-3
-                    ends = [stack.resume(layer, after + s * step * change, clean.input_ids)[0] for s in (1, -1)]
+                    ends = [stack.resume(layer, [after + s * step * change], clean.input_ids)[0, 0] for s in (1, -1)]
                     slopes = [float(ends[0][token] - ends[1][token]) / (2 * step) for token in top]
                     old_outcomes = [float(logits[token]) for token in top]
                     new_outcomes = [value + slope for value, slope in zip(old_outcomes, slopes, strict=True)]

@@ -42,7 +42,7 @@ def test_replay_from_every_layer_gives_the_clean_output(any_model):
     stack = stack_of(any_model)
     clean = stack.clean(IDS)
     for index in range(stack.num_layers):
-        assert torch.allclose(stack.resume(index, clean.states[index + 1], IDS), clean.logits, atol=1e-5)
+        assert torch.allclose(stack.resume(index, [clean.states[index + 1]], IDS), clean.logits, atol=1e-5)
 
 
 def test_replay_runs_the_later_layers_and_only_those(tiny_llama):
@@ -55,10 +55,35 @@ def test_replay_runs_the_later_layers_and_only_those(tiny_llama):
     ]
     for index in range(4):
         ran.clear()
-        stack.resume(index, clean.states[index + 1], IDS)
+        stack.resume(index, [clean.states[index + 1]], IDS)
         assert ran == list(range(index + 1, 4))
     for handle in handles:
         handle.remove()
+
+
+def test_layers_that_share_a_pass_each_have_rows_of_their_own(any_model):
+    stack = stack_of(any_model)
+    clean = stack.clean(IDS)
+    noise = [torch.randn(s.shape, generator=torch.Generator().manual_seed(i)) for i, s in enumerate(clean.states)]
+    answers = [state + noise[index] for index, state in enumerate(clean.states)]
+    for first in range(stack.num_layers):
+        for count in range(1, stack.num_layers - first + 1):
+            together = stack.resume(first, answers[first + 1 : first + 1 + count], IDS)
+            for offset, logits in enumerate(together):
+                alone = stack.resume(first + offset, [answers[first + 1 + offset]], IDS)[0]
+                assert torch.allclose(logits, alone, atol=1e-4)
+                assert not torch.allclose(logits, clean.logits, atol=1e-2)
+
+
+def test_in_a_shared_pass_a_layer_runs_on_the_rows_that_entered_before_it(tiny_llama):
+    model = tiny_llama(num_hidden_layers=6)
+    stack = stack_of(model)
+    clean = stack.clean(IDS)
+    ran = {}
+    for index, layer in enumerate(model.model.layers):
+        layer.mlp.register_forward_pre_hook(lambda _, args, index=index: ran.update({index: len(args[0])}))
+    stack.resume(1, clean.states[2:5], IDS)
+    assert ran == {2: len(IDS), 3: 2 * len(IDS), 4: 3 * len(IDS), 5: 3 * len(IDS)}
 
 
 def test_both_paths_carry_a_disturbance_to_the_same_output(any_model):
@@ -66,7 +91,7 @@ def test_both_paths_carry_a_disturbance_to_the_same_output(any_model):
     clean = stack.clean(IDS)
     for index in range(stack.num_layers):
         noise = torch.randn(clean.states[0].shape, generator=torch.Generator().manual_seed(index))
-        replayed = stack.resume(index, clean.states[index + 1] + noise, IDS)
+        replayed = stack.resume(index, [clean.states[index + 1] + noise], IDS)
         whole = stack.through(index, lambda _, after, noise=noise: after + noise, IDS)
         assert torch.allclose(replayed, whole, atol=1e-4)
         assert not torch.allclose(replayed, clean.logits, atol=1e-2)
@@ -87,7 +112,7 @@ def test_rows_in_another_order_and_number_are_replayed_alike(any_model):
     clean = stack.clean(IDS)
     rows = [2, 0, 0, 1, 2]
     for index in range(stack.num_layers):
-        logits = stack.resume(index, clean.states[index + 1][rows], IDS[rows])
+        logits = stack.resume(index, [clean.states[index + 1][rows]], IDS[rows])
         assert torch.allclose(logits, clean.logits[rows], atol=1e-5)
 
 
@@ -105,7 +130,7 @@ def test_a_differentiable_run_has_the_same_values_and_true_gradients(any_model):
         direction = torch.randn(gradient.shape, generator=torch.Generator().manual_seed(index), dtype=torch.float64)
         direction /= direction.norm()
         ends = [
-            stack.resume(index, clean.states[index + 1] + sign * step * direction, IDS)[:, 17].sum()
+            stack.resume(index, [clean.states[index + 1] + sign * step * direction], IDS)[0, :, 17].sum()
             for sign in (1, -1)
         ]
         assert float((gradient * direction).sum()) == pytest.approx(
@@ -117,7 +142,7 @@ def test_a_differentiable_run_has_the_same_values_and_true_gradients(any_model):
 def test_no_layer_keeps_a_forward_of_its_own(any_model):
     stack = stack_of(any_model)
     clean = stack.clean(IDS)
-    stack.resume(1, clean.states[2], IDS)
+    stack.resume(1, [clean.states[2]], IDS)
     stack.through(1, lambda _, after: after, IDS)
     stack.differentiable(IDS)
     assert not any("forward" in module.__dict__ for module in any_model.modules())
@@ -136,7 +161,7 @@ def test_a_forward_that_somebody_else_put_there_is_used_and_put_back(tiny_llama)
 
     layer.forward = wrapped
     clean = stack.clean(IDS)
-    stack.resume(0, clean.states[1], IDS)
+    stack.resume(0, [clean.states[1]], IDS)
     assert len(calls) == 2
     assert layer.__dict__["forward"] is wrapped
 
@@ -153,7 +178,7 @@ def test_an_interruption_leaves_no_forward_behind(tiny_llama, error):
     handle = stack.layers[3].self_attn.register_forward_hook(interrupt)
     for work in (
         lambda: stack.clean(IDS),
-        lambda: stack.resume(1, clean.states[2], IDS),
+        lambda: stack.resume(1, [clean.states[2]], IDS),
         lambda: stack.through(1, lambda _, after: after, IDS),
         lambda: stack.differentiable(IDS),
     ):

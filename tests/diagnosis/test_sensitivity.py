@@ -158,16 +158,16 @@ def test_running_out_of_memory_halves_the_rows_and_changes_no_value(tiny_llama, 
     expected = measure(model, SETTINGS[0], replay=True)
     own, sizes = LayerStack.resume, []
 
-    def limited(stack, index, state, ids):
-        sizes.append(len(ids))
-        if len(ids) > 2:
+    def limited(stack, first, answers, ids):
+        sizes.append(len(ids) * len(answers))
+        if sizes[-1] > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
-        return own(stack, index, state, ids)
+        return own(stack, first, answers, ids)
 
     monkeypatch.setattr(LayerStack, "resume", limited)
     assert measure(model, SETTINGS[0], replay=True) == pytest.approx(expected, abs=1e-6)
-    assert sizes[0] == 6
-    assert max(sizes[2:]) <= 3
+    assert sizes[:5] == [24, 12, 6, 3, 1]
+    assert max(sizes[4:]) == 1
 
 
 def test_an_error_that_is_not_about_memory_is_raised_at_once(tiny_llama, monkeypatch):

@@ -431,7 +431,10 @@ def test_a_file_has_the_mode_that_open_would_give_it(tmp_path, umask):
 
 
 def test_a_process_that_is_killed_while_it_saves_leaves_a_whole_report(report, tmp_path):
-    """A child saves two reports in turn, without pause, and is killed at a random moment; thirty times over."""
+    """A child saves two reports in turn, without pause, and is killed at a random moment; thirty times or more.
+
+    A slow disk takes longer than the first pauses for a single save: they grow until a kill has hit each kind of moment.
+    """
     report.save_json(tmp_path / "start")
     program = """
         import os, random, signal, sys, time
@@ -443,13 +446,15 @@ def test_a_process_that_is_killed_while_it_saves_leaves_a_whole_report(report, t
         second = first.model_copy(update={"notes": ["long" * 100] * 3000})
         first.save_json(folder)
         clock, seen, leftovers = random.Random(0), set(), 0
-        for _ in range(30):
+        for kill in range(300):
+            if kill >= 30 and len(seen) == 2 and leftovers:
+                break
             child = os.fork()
             if child == 0:
                 while True:
                     second.save_json(folder)
                     first.save_json(folder)
-            time.sleep(clock.uniform(0.005, 0.05))
+            time.sleep(clock.uniform(0.005, 0.05 + kill / 300))
             os.kill(child, signal.SIGKILL)
             assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
             found = LayerTracerReport.load(folder)
@@ -462,7 +467,7 @@ def test_a_process_that_is_killed_while_it_saves_leaves_a_whole_report(report, t
         [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "start"), str(tmp_path / "folder")],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert result.returncode == 0, result.stderr
     seen, leftovers = map(int, result.stdout.split())
