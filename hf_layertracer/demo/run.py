@@ -19,7 +19,7 @@ from ..report import LayerTracerReport
 from ..report.files import write_atomically
 from .arm import ArmSettings
 from .corpus import standard_library_docs, token_blocks
-from .model import demo_model
+from .model import MODEL_ID, demo_model
 
 
 STRATEGIES = ("freeze-deep", "full")
@@ -36,6 +36,7 @@ def run_demo(
     learning_rate: float = 1e-4,
     estimator: str = "exact",
     repeats: int | None = None,
+    diagnose_steps: int | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Runs the demo and leaves `layertracer_report.json`, its picture, `README.md` and `results.json` behind.
@@ -48,6 +49,7 @@ def run_demo(
         learning_rate (`float`, *optional*, defaults to `1e-4`): Peak learning rate.
         estimator (`str`, *optional*, defaults to `"exact"`): `"exact"` or `"gradient"`.
         repeats (`int`, *optional*): Random masks per probe.
+        diagnose_steps (`int`, *optional*): Diagnose again every so many steps.
         seed (`int`, *optional*, defaults to `0`): Seed of everything random.
 
     Returns:
@@ -69,6 +71,9 @@ def run_demo(
         model, tokenizer=tokenizer, config=DiagnosisConfig(estimator=estimator, repeats=repeats, seed=seed)
     )
     del model
+    # A reader of the report wants to find the model; the weights are the packaged ones, which it must say.
+    report.model.id = MODEL_ID
+    report.notes.append("The weights were read from a GGUF file with 4 bits a weight.")
     report.save(output)
     numbers = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -84,6 +89,12 @@ def run_demo(
                 steps=steps,
                 batch_size=batch_size,
                 learning_rate=learning_rate,
+                diagnosis={
+                    "diagnose_steps": diagnose_steps,
+                    "estimator": estimator,
+                    "repeats": repeats,
+                    "diagnosis_seed": seed,
+                },
                 seed=seed,
             )
             numbers.append(_run_in_own_process(settings))
