@@ -16,14 +16,11 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
 from .markdown import one_line
+from .palette import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, kind_colours
 from .schema import Lens, ReportData, Snapshot, TaskParticle
 
 
-# Okabe and Ito's colours, which the colour-blind can tell apart.
-_BLUE, _ORANGE, _GREEN, _VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-_SKY, _PURPLE, _GREY, _BLACK = "#56B4E9", "#CC79A7", "#777777", "#000000"
-_KIND_COLOURS = (_BLUE, _VERMILLION, _GREEN, _PURPLE, _ORANGE, _SKY, _GREY)
-_TASK_COLOURS = (_ORANGE, _GREEN, _VERMILLION, _SKY, _GREY)
+_TASK_COLOURS = (ORANGE, GREEN, VERMILLION, SKY, GREY)
 _TASK_STYLES = ("-", ":")
 _TASKS_NAMED = len(_TASK_COLOURS) * len(_TASK_STYLES)
 
@@ -77,13 +74,13 @@ def _count(number: int, noun: str) -> str:
 def _draw_sensitivity(axes: Axes, report: ReportData) -> None:
     sensitivity = report.sensitivity
     layers = range(report.num_layers)
-    colours = _kind_colours([layer.kind for layer in report.model.layers])
+    colours = kind_colours([layer.kind for layer in report.model.layers])
     bars = axes.bar(
         layers,
         sensitivity.mean,
         yerr=sensitivity.stderr,
         color=[colours[layer.kind] for layer in report.model.layers],
-        error_kw={"ecolor": _BLACK, "elinewidth": 1.5, "capsize": min(5, 160 / report.num_layers)},
+        error_kw={"ecolor": BLACK, "elinewidth": 1.5, "capsize": min(5, 160 / report.num_layers)},
         label="Layer Sensitivity",
         zorder=2,
     )
@@ -103,12 +100,6 @@ def _draw_sensitivity(axes: Axes, report: ReportData) -> None:
     _add_legend(axes, handles + _shade_plan(axes, report))
 
 
-def _kind_colours(kinds: Sequence[str]) -> dict[str, str]:
-    # The last colour, grey, stands for all kinds beyond the palette: a colour used twice would mislead.
-    last = len(_KIND_COLOURS) - 1
-    return {kind: _KIND_COLOURS[min(number, last)] for number, kind in enumerate(dict.fromkeys(kinds))}
-
-
 def _mark_vulnerable(axes: Axes, report: ReportData, tops: Sequence[float]) -> list[Line2D]:
     vulnerable = report.sensitivity.vulnerable_layer
     rivals = [layer for layer in report.sensitivity.contenders if layer != vulnerable]
@@ -116,10 +107,10 @@ def _mark_vulnerable(axes: Axes, report: ReportData, tops: Sequence[float]) -> l
 
     def mark(layers: list[int], fill_colour: str, label: str) -> list[Line2D]:
         heights = [tops[layer] + gap for layer in layers]
-        style = {"marker": "v", "markersize": 11, "color": _BLACK, "markerfacecolor": fill_colour, "linestyle": "none"}
+        style = {"marker": "v", "markersize": 11, "color": BLACK, "markerfacecolor": fill_colour, "linestyle": "none"}
         return axes.plot(layers, heights, label=label, **style)
 
-    marks = mark([vulnerable], _BLACK, f"vulnerable layer: {vulnerable}")
+    marks = mark([vulnerable], BLACK, f"vulnerable layer: {vulnerable}")
     return marks + mark(rivals, "white", "within 2 errors of it") if rivals else marks
 
 
@@ -145,8 +136,8 @@ def _draw_curves(axes: Axes, report: ReportData) -> list[Artist]:
     high = [min(1, value + error) for value, error in zip(mean, lens.stderr, strict=True)]
     tasks = _draw_tasks(axes, lens)
     marker = "o" if report.num_layers <= _MARKED else None
-    curve = axes.plot(depth, mean, color=_BLUE, linewidth=3.5, marker=marker, zorder=4, label="mean of all")
-    band = axes.fill_between(depth, low, high, color=_BLUE, alpha=0.3, linewidth=0, label="±1 standard error")
+    curve = axes.plot(depth, mean, color=BLUE, linewidth=3.5, marker=marker, zorder=4, label="mean of all")
+    band = axes.fill_between(depth, low, high, color=BLUE, alpha=0.3, linewidth=0, label="±1 standard error")
     handles = [*curve, band, *_draw_particle(axes, report.task_particle)]
     if report.history:
         latest = report.history[-1]
@@ -164,7 +155,7 @@ def _draw_tasks(axes: Axes, lens: Lens) -> list[Line2D]:
     lines = []
     for number, (task, curve) in enumerate(lens.by_task.items()):
         style, colour = divmod(number, len(_TASK_COLOURS))
-        look = {"color": _GREY} if many else {"color": _TASK_COLOURS[colour], "linestyle": _TASK_STYLES[style]}
+        look = {"color": GREY} if many else {"color": _TASK_COLOURS[colour], "linestyle": _TASK_STYLES[style]}
         label = f"each of {len(lens.by_task)} tasks" if many else _name(task)
         lines += axes.plot(range(-1, len(curve) - 1), curve, linewidth=1.5, label=label, zorder=3, **look)
     return lines[:1] if many else lines
@@ -174,11 +165,11 @@ def _draw_particle(axes: Axes, particle: TaskParticle) -> list[Artist]:
     if particle.layer is None:
         return [Line2D([], [], linestyle="none", label="no Task Particle")]
     label = f"Task Particle: layer {particle.layer:g}"
-    handles: list[Artist] = [axes.axvline(particle.layer, color=_PURPLE, linewidth=3, zorder=3, label=label)]
+    handles: list[Artist] = [axes.axvline(particle.layer, color=PURPLE, linewidth=3, zorder=3, label=label)]
     if particle.interval is not None:
         low, high = particle.interval
         label = f"its 95 % interval: {low:g} to {high:g}"
-        handles.append(axes.axvspan(low, high, color=_PURPLE, alpha=0.3, linewidth=0, zorder=1, label=label))
+        handles.append(axes.axvspan(low, high, color=PURPLE, alpha=0.3, linewidth=0, zorder=1, label=label))
     return handles
 
 
@@ -186,13 +177,13 @@ def _draw_later_particle(axes: Axes, latest: Snapshot) -> list[Line2D]:
     if latest.task_particle is None:
         return []
     label = f"its Task Particle: layer {latest.task_particle:g}"
-    return [axes.axvline(latest.task_particle, color=_PURPLE, linewidth=2.5, linestyle="--", zorder=3, label=label)]
+    return [axes.axvline(latest.task_particle, color=PURPLE, linewidth=2.5, linestyle="--", zorder=3, label=label)]
 
 
 def _explain_absence(axes: Axes, lens: Lens) -> None:
     reason = fill(_name(lens.reason or "not measured", 300), 80)
     text = f"The lens is not valid for this model:\n{reason}"
-    box = {"facecolor": "white", "edgecolor": _GREY, "boxstyle": "round,pad=0.8"}
+    box = {"facecolor": "white", "edgecolor": GREY, "boxstyle": "round,pad=0.8"}
     style = {"ha": "center", "va": "center", "fontsize": _LABEL, "linespacing": 1.5, "bbox": box}
     axes.text(0.5, 0.5, text, transform=axes.transAxes, **style, **_LITERAL)
     axes.set_yticks([])
@@ -204,7 +195,7 @@ def _shade_plan(axes: Axes, report: ReportData) -> list[Patch]:
         return []
     trained = set(report.plan.trained_layers)
     partly = ", in part" if report.plan.patterns else ""
-    looks = {True: (_ORANGE, f"trained{partly}"), False: (_SKY, "frozen")}
+    looks = {True: (ORANGE, f"trained{partly}"), False: (SKY, "frozen")}
     handles = {}
     for trains, group in groupby(range(report.num_layers), key=trained.__contains__):
         run = list(group)
@@ -227,7 +218,7 @@ def _number_layers(axes: Axes, num_layers: int) -> None:
 
 def _after(snapshot: Snapshot) -> dict[str, object]:
     outline = [withStroke(linewidth=5, foreground="white")]
-    style = {"color": _BLACK, "linestyle": "--", "linewidth": 2.5, "zorder": 5, "path_effects": outline}
+    style = {"color": BLACK, "linestyle": "--", "linewidth": 2.5, "zorder": 5, "path_effects": outline}
     return {**style, "label": f"after step {snapshot.step}"}
 
 
