@@ -215,7 +215,9 @@ class _Run:
         with self._timed("sensitivity"):
             draws = [self.draws[number] for number in numbers]
             replay = self.replay_problem is None
-            self.largest_rows = max(self.largest_rows, min(rows, len(draws) * (len(self.stack.layers) if replay else 1)))
+            self.largest_rows = max(
+                self.largest_rows, min(rows, len(draws) * (len(self.stack.layers) if replay else 1))
+            )
             where = [row_of[draw.probe] for draw in draws]
             values = measure_batch(self.stack, clean, self.config, draws, where, rows, replay, bar.update)
         if not np.isfinite(values).all():

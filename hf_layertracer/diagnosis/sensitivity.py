@@ -150,7 +150,9 @@ def measure_batch(
     while start < len(draws):
         chunk = slice(start, min(start + rows, len(draws)))
         try:
-            values[:, chunk] = _measure_rows(stack, clean, config, draws[chunk], positions[chunk], rows, replay, progress)
+            values[:, chunk] = _measure_rows(
+                stack, clean, config, draws[chunk], positions[chunk], rows, replay, progress
+            )
         except RuntimeError as error:
             if not should_reduce_batch_size(error) or rows == 1:
                 raise
