@@ -159,7 +159,7 @@ def test_a_matrix_shared_by_layers_belongs_to_all_of_them(tiny_llama):
 
 def test_kinds_come_from_the_config_or_else_from_the_class(make_model):
     assert find_parts(make_model("Gemma2")).kinds() == ["sliding_attention", "full_attention"] * 2
-    assert find_parts(make_model("GPT2")).kinds() == ["GPT2Block"] * 4
+    assert find_parts(make_model("GPT2")).kinds() == ["full_attention"] * 4
 
 
 def test_the_context_length_comes_from_the_text_config(make_model, vision_model):

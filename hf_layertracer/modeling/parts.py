@@ -1,40 +1,21 @@
-"""Where a model keeps its layers: the only module that looks into a model's structure.
-
-Nothing here knows an architecture by name. transformers' own interfaces are asked first (`get_decoder`,
-`get_input_embeddings`, `get_output_embeddings`), structure next.
-"""
+"""A model's parts: its decoder layers, and who uses each parameter."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from accelerate.utils import extract_model_from_parallel
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.utils import is_peft_available
 
-from .errors import LayerTracerError, UntraceableModelError
+from ..errors import LayerTracerError
+from .kinds import layer_kinds
+from .search import decoder_path, outermost_lists, search_layers
+from .wrappers import unwrap
 
 
 EMBEDDINGS, NORM, HEAD, OTHER = "embeddings", "norm", "head", "other"
-
-
-def unwrap(model: nn.Module) -> nn.Module:
-    """The model itself, out of DDP, FSDP, DeepSpeed and `torch.compile` wrappers and out of PEFT.
-
-    PEFT's adapters stay: they live inside the modules of the model that is returned.
-    """
-    # Once a layer: of a compiled model inside DDP, accelerate takes off the outer wrapper alone.
-    while (inner := extract_model_from_parallel(model, keep_torch_compile=False)) is not model:
-        model = inner
-    if is_peft_available():
-        from peft import PeftMixedModel, PeftModel
-
-        if isinstance(model, PeftModel | PeftMixedModel):
-            return model.get_base_model() if isinstance(model, PeftModel) else model.base_model.model
-    return model
 
 
 @dataclass(frozen=True)
@@ -76,11 +57,8 @@ class ModelParts:
         return any({EMBEDDINGS, HEAD} <= group for group in self.owners.values())
 
     def kinds(self) -> list[str]:
-        """What each layer is (`"full_attention"`, `"mamba"`, ...): from the config, else the layer's class."""
-        declared = getattr(_text_config(self.model), "layer_types", None)
-        if declared is not None and len(declared) == self.num_layers:
-            return [str(kind) for kind in declared]
-        return [type(layer).__name__ for layer in self.layers]
+        """The kind of each layer (`"full_attention"`, `"mamba"`, ...)."""
+        return layer_kinds(_text_config(self.model), self.layers)
 
 
 def find_parts(model: nn.Module, layers: str | None = None) -> ModelParts:
@@ -107,24 +85,8 @@ def find_parts(model: nn.Module, layers: str | None = None) -> ModelParts:
             raise LayerTracerError(f"{layers!r} is not a list of layers. The model's lists: {_lists_of(model)}.")
         return ModelParts(model, layers, tuple(found))
 
-    decoder_path = _decoder_path(model)
-    decoder = model.get_submodule(decoder_path)
-    expected = getattr(_text_config(model), "num_hidden_layers", None)
-    candidates = {path: modules for path, modules in _outermost_lists(decoder).items() if len(modules) > 0}
-    if not candidates:
-        raise UntraceableModelError(
-            f"No list of decoder layers was found in {type(model).__name__}. If it has one, name it: "
-            'layers_path="path.to.layers".'
-        )
-
-    def preference(path: str) -> tuple[bool, bool, int]:
-        members = candidates[path]
-        checkpointed = all(isinstance(member, GradientCheckpointingLayer) for member in members)
-        return checkpointed, len(members) == expected, len(members)
-
-    best = max(candidates, key=preference)
-    path = f"{decoder_path}.{best}" if decoder_path else best
-    return ModelParts(model, path, tuple(candidates[best]))
+    path = search_layers(model, getattr(_text_config(model), "num_hidden_layers", None))
+    return ModelParts(model, path, tuple(model.get_submodule(path)))
 
 
 def _text_config(model: nn.Module):
@@ -138,47 +100,23 @@ def context_length(model: nn.Module) -> int | None:
     return limit if isinstance(limit, int) and limit > 0 else None
 
 
-def _decoder_path(model: nn.Module) -> str:
-    """Dotted path of the text decoder inside `model`, empty when the model is its own decoder."""
-    if not isinstance(model, PreTrainedModel):
-        return ""
-    decoder = model.get_decoder()
-    for name, module in model.named_modules():
-        if module is decoder:
-            return name
-    return ""
-
-
-def _outermost_lists(module: nn.Module, prefix: str = "") -> dict[str, nn.ModuleList]:
-    """The `ModuleList`s below `module` that lie in no other (experts inside a layer are not layers)."""
-    found: dict[str, nn.ModuleList] = {}
-    for name, child in module.named_children():
-        path = f"{prefix}{name}"
-        if isinstance(child, nn.ModuleList):
-            found[path] = child
-        else:
-            found.update(_outermost_lists(child, f"{path}."))
-    return found
-
-
 def _lists_of(model: nn.Module) -> str:
-    return ", ".join(f"{path} ({len(modules)})" for path, modules in _outermost_lists(model).items()) or "none"
+    return ", ".join(f"{path} ({len(modules)})" for path, modules in outermost_lists(model).items()) or "none"
 
 
-def _owner_lookup(parts: ModelParts):
+def _owner_lookup(parts: ModelParts) -> Callable[[str], int | str]:
     """A function from a parameter's name to its owner, by the module that holds it."""
-    model, layers_prefix = parts.model, parts.layers_path + "."
-    decoder_prefix = _prefix(_decoder_path(model))
+    model, layers_prefix = parts.model, _prefix(parts.layers_path)
+    decoder_prefix = _prefix(decoder_path(model))
     base = getattr(model, "base_model_prefix", "")
     base_prefix = _prefix(base if base and hasattr(model, base) else "")
-    embeddings = {id(model.get_input_embeddings())} if isinstance(model, PreTrainedModel) else set()
+    input_embeddings = model.get_input_embeddings() if isinstance(model, PreTrainedModel) else None
     head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
     paths = dict(model.named_modules(remove_duplicate=False))
     # A head that is a shared module of its own sits where it is registered; a tied weight is found by its alias.
-    embedding_paths = [
-        path for path, module in paths.items() if id(module) in embeddings or isinstance(module, nn.Embedding)
-    ]
     head_paths = [path for path, module in paths.items() if head is not None and module is head]
+    input_paths = [path for path, module in paths.items() if module is input_embeddings]
+    embedding_paths = [path for path, module in paths.items() if isinstance(module, nn.Embedding)]
 
     def within(name: str, candidates: list[str]) -> bool:
         return any(name.startswith(_prefix(path)) for path in candidates)
@@ -188,6 +126,8 @@ def _owner_lookup(parts: ModelParts):
             return int(name[len(layers_prefix) :].split(".", 1)[0])
         if within(name, head_paths):
             return HEAD
+        if within(name, input_paths):
+            return EMBEDDINGS
         if name.startswith(decoder_prefix):
             return EMBEDDINGS if within(name, embedding_paths) else NORM
         return OTHER if base_prefix and name.startswith(base_prefix) else HEAD

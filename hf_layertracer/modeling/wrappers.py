@@ -1,0 +1,44 @@
+"""What stands around a model: launchers, compilers, adapters, devices."""
+
+from __future__ import annotations
+
+import torch
+from accelerate.utils import extract_model_from_parallel
+from torch import nn
+from transformers.utils import is_peft_available
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model itself, out of DDP, FSDP, DeepSpeed and `torch.compile` wrappers and out of PEFT.
+
+    PEFT's adapters stay: they live inside the modules of the model that is returned. FSDP2 and accelerate's device maps
+    change a model in place and need no unwrapping.
+    """
+    # Once a layer: of a compiled model inside DDP, accelerate takes off the outer wrapper alone.
+    while (inner := extract_model_from_parallel(model, keep_torch_compile=False)) is not model:
+        model = inner
+    if is_peft_available():
+        from peft import PeftMixedModel, PeftModel
+
+        if isinstance(model, PeftModel | PeftMixedModel):
+            return model.get_base_model() if isinstance(model, PeftModel) else model.base_model.model
+    return model
+
+
+def input_device(model: nn.Module, embeddings: nn.Module | None) -> torch.device:
+    """The device that token ids belong on: that of the embedding, or the one accelerate runs it on when it is offloaded.
+
+    Args:
+        model (`nn.Module`): The unwrapped model.
+        embeddings (`nn.Module`, *optional*): Its input embedding.
+
+    Returns:
+        `torch.device`: The device.
+    """
+    module = model if embeddings is None else embeddings
+    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    if device.type == "meta":
+        hooks = (getattr(part, "_hf_hook", None) for part in module.modules())
+        running = (getattr(hook, "execution_device", None) for hook in hooks)
+        device = next((torch.device(place) for place in running if place is not None), device)
+    return device
