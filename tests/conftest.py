@@ -5,10 +5,11 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import hub_environment  # the first of these: it must come before huggingface_hub
 import pytest
 import torch
 import transformers
@@ -20,6 +21,10 @@ from transformers.utils import logging
 from hf_layertracer.config import DiagnosisConfig
 from hf_layertracer.diagnosis.perturbation import dimension_mask, noise_like
 from hf_layertracer.probes import Probe
+
+
+if TYPE_CHECKING:
+    from hub_server import Hub
 
 
 VOCABULARY = 320
@@ -68,6 +73,33 @@ def _quiet():
     with warnings.catch_warnings():
         yield
     logging.enable_progress_bar()
+
+
+@pytest.fixture(scope="session")
+def _running_hub() -> Iterator[Hub]:
+    import huggingface_hub
+    from hub_server import Hub
+
+    assert huggingface_hub.constants.ENDPOINT == hub_environment.URL, "huggingface_hub was imported too early"
+    server = Hub()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def hub(_running_hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """An empty Hub on loopback, and a client logged in as alice, who may write to `alice/...` and `lab/...`.
+
+    huggingface_hub, transformers and datasets speak to it without further ado, in this process and in those that a test
+    starts, as `HF_ENDPOINT` was set before they were imported (`hub_environment.py`). Look into it with
+    `hub.repo("alice/model").files` and `hub.repo("alice/reports", "dataset").commits()`, let it fail with `hub.fail(...)`,
+    become somebody else with `monkeypatch.setenv("HF_TOKEN", hub.other_token)`.
+    """
+    _running_hub.reset()
+    monkeypatch.setenv("HF_TOKEN", _running_hub.token)
+    yield _running_hub
+    _running_hub.reset()
 
 
 @pytest.fixture(scope="session")
