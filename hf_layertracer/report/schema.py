@@ -6,6 +6,7 @@ first.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -16,7 +17,10 @@ SCHEMA_VERSION = 1
 Probability = Annotated[float, Field(ge=0, le=1)]
 Bits = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=0)]
+# What is drawn and compared: far beyond any measurement, and near enough that sums and squares of it stay finite.
+Error = Annotated[float, Field(ge=0, le=1e30)]
+Real = Annotated[float, Field(ge=-1e30, le=1e30)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Record(BaseModel):
@@ -107,7 +111,7 @@ class ProbeFacts(Record):
     sha256: str
     tasks: dict[str, Count]
     accuracy: Probability
-    mean_log_probability: float
+    mean_log_probability: Real
     accuracy_by_task: dict[str, Probability]
     items: list[ProbeRecord]
 
@@ -130,7 +134,7 @@ class Lens(Record):
     reason: str | None = None
     error: NonNegative | None = None
     mean_probability: list[Probability] = []
-    stderr: list[NonNegative] = []
+    stderr: list[Error] = []
     by_task: dict[str, list[Probability]] = {}
     per_probe: list[list[Probability]] = []
     top_tokens: list[list[str]] | None = None
@@ -184,12 +188,12 @@ class Sensitivity(Record):
 
     estimate: bool
     mean: list[Bits]
-    stderr: list[NonNegative]
+    stderr: list[Error]
     vulnerable_layer: Count
     contenders: list[Count]
-    shallow_minus_deep: float
-    shallow_minus_deep_stderr: NonNegative
-    rank_stability: float | None
+    shallow_minus_deep: Real
+    shallow_minus_deep_stderr: Error
+    rank_stability: Real | None
     by_task: dict[str, list[Bits]]
     draws: Count
     repeats: Count
@@ -277,9 +281,9 @@ class Snapshot(Record):
     task_particle: NonNegative | None
     task_particle_interval: tuple[NonNegative, NonNegative] | None
     sensitivity: list[Bits]
-    sensitivity_stderr: list[NonNegative]
+    sensitivity_stderr: list[Error]
     accuracy: Probability
-    mean_log_probability: float
+    mean_log_probability: Real
 
 
 class TrainingOutcome(Record):
@@ -304,9 +308,9 @@ class TrainingOutcome(Record):
     peak_memory_bytes: Count
     peak_memory_of: str
     trainable_parameters: Count
-    train_loss: float | None = None
-    eval_loss_before: float | None = None
-    eval_loss_after: float | None = None
+    train_loss: Real | None = None
+    eval_loss_before: Real | None = None
+    eval_loss_after: Real | None = None
 
 
 class ReportData(Record):
@@ -364,19 +368,47 @@ class ReportData(Record):
             "task_particle.per_probe": (self.task_particle.per_probe, probes),
             "probes.items": (self.probes.items, probes),
         }
+        expected |= {f"sensitivity.by_task of {task!r}": (s, layers) for task, s in self.sensitivity.by_task.items()}
         if self.lens.mean_probability:
             expected["lens.mean_probability"] = (self.lens.mean_probability, layers + 1)
             expected["lens.stderr"] = (self.lens.stderr, layers + 1)
             expected["lens.per_probe"] = (self.lens.per_probe, probes)
+        elif self.lens.per_probe or self.lens.by_task:
+            raise ValueError("lens has curves of probes or tasks, but no mean_probability")
+        if self.lens.top_tokens is not None:
+            expected["lens.top_tokens"] = (self.lens.top_tokens, len(self.lens.per_probe))
+        for snapshot in self.history:
+            at = f"of the history at step {snapshot.step}"
+            expected[f"sensitivity {at}"] = (snapshot.sensitivity, layers)
+            expected[f"sensitivity_stderr {at}"] = (snapshot.sensitivity_stderr, layers)
+            if snapshot.lens_mean_probability:
+                expected[f"lens_mean_probability {at}"] = (snapshot.lens_mean_probability, layers + 1)
         for name, (values, length) in expected.items():
             if len(values) != length:
                 raise ValueError(f"{name:.80} has {len(values)} entries, not {length}")
         for curve in [*self.lens.by_task.values(), *self.lens.per_probe, *(self.lens.top_tokens or [])]:
             if len(curve) != layers + 1:
                 raise ValueError(f"a lens curve has {len(curve)} entries, not {layers + 1}")
-        for layer in [self.sensitivity.vulnerable_layer, *self.sensitivity.contenders]:
+        for layer in self._named_layers():
             if layer >= layers:
-                raise ValueError(f"layer {layer} does not exist: the model has {layers} layers")
+                raise ValueError(f"layer {layer:g} does not exist: the model has {layers} layers")
         if self.plan is not None and self.plan.num_layers != layers:
             raise ValueError(f"the plan is for {self.plan.num_layers} layers, the model has {layers}")
         return self
+
+    def _named_layers(self) -> Iterator[float]:
+        """Every layer that a measurement points at."""
+        yield from (self.sensitivity.vulnerable_layer, *self.sensitivity.contenders)
+        yield from (layer for layer in self.task_particle.per_probe if layer is not None)
+        for particle in (self.task_particle, *self.task_particle.by_task.values()):
+            named = (
+                particle.layer,
+                particle.mean_curve_layer,
+                *(particle.quartiles or ()),
+                *(particle.interval or ()),
+            )
+            yield from (layer for layer in named if layer is not None)
+        for snapshot in self.history:
+            yield from (snapshot.task_particle_interval or ())
+            if snapshot.task_particle is not None:
+                yield snapshot.task_particle

@@ -74,6 +74,7 @@ def _report_of(
     layers = facts.num_layers
     falling = [0.9 - 0.8 * layer / layers for layer in range(layers)]
     found = task_particle is not None
+    task_particle = min(task_particle, layers - 1) if found else None
     return LayerTracerReport.model_validate(
         {
             "created": "2026-01-02T03:04:05+00:00",

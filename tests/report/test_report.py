@@ -33,6 +33,7 @@ def report(make_report, make_snapshot) -> LayerTracerReport:
         make_snapshot(6, step=200, task_particle=None, task_particle_interval=None),
     ]
     content["probes"]["items"][1] |= {"prompt": "Die Hauptstadt 法国的首都是\u2028", "target": " \U0001f600\t\"'\\"}
+    content["lens"]["top_tokens"] = [[" a", "<b>", "的", " ", "\n", "\U0001f600", " c"]] * 3
     content["training"] = {
         "steps": 7,
         "seconds": 1.25,
@@ -219,18 +220,51 @@ def test_a_report_without_a_required_part_is_refused_by_its_name(report, field):
         "lens.stderr",
         "lens.per_probe",
         "lens.by_task.facts",
+        "lens.top_tokens",
+        "lens.top_tokens.1",
+        "sensitivity.by_task.facts",
+        "history.0.lens_mean_probability",
+        "history.0.sensitivity",
+        "history.0.sensitivity_stderr",
         "model.layers",
     ],
 )
 @pytest.mark.parametrize("longer", [True, False])
 def test_lists_of_another_length_are_refused(report, place, longer):
     content = report.model_dump(mode="json")
-    *parents, last = place.split(".")
+    *parents, last = [int(part) if part.isdigit() else part for part in place.split(".")]
     holder = content
     for parent in parents:
         holder = holder[parent]
     holder[last] = [*holder[last], holder[last][-1]] if longer else holder[last][:-1]
     with pytest.raises(LayerTracerError, match=r"entries|layers") as caught:
+        LayerTracerReport.from_dict(content)
+    assert_one_line(caught)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "sensitivity.vulnerable_layer",
+        "sensitivity.contenders.0",
+        "task_particle.layer",
+        "task_particle.mean_curve_layer",
+        "task_particle.quartiles.1",
+        "task_particle.interval.1",
+        "task_particle.per_probe.0",
+        "task_particle.by_task.facts.layer",
+        "history.0.task_particle",
+        "history.0.task_particle_interval.1",
+    ],
+)
+def test_a_layer_that_does_not_exist_is_refused_wherever_it_is_named(report, place):
+    content = report.model_dump(mode="json")
+    *parents, last = [int(part) if part.isdigit() else part for part in place.split(".")]
+    holder = content
+    for parent in parents:
+        holder = holder[parent]
+    holder[last] = 10**12
+    with pytest.raises(LayerTracerError, match=r"layer 1e\+12 does not exist") as caught:
         LayerTracerReport.from_dict(content)
     assert_one_line(caught)
 
