@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
 from tqdm.auto import tqdm
 from transformers.utils import logging
@@ -35,7 +36,7 @@ from .memory import BatchPlan, plan_batches
 from .perturbation import dimension_mask
 from .preserve import preserved
 from .replay import CleanRun, LayerStack
-from .score import target_scores
+from .score import check_prompts, check_targets, target_scores
 from .sensitivity import TOLERANCE, Disturbance, Draw, check_replay, measure_batch
 from .summary import by_task, summarise_lens, summarise_sensitivity, summarise_task_particle
 
@@ -83,7 +84,8 @@ def diagnose(
     encoded = encode_probes(probes, tokenizer, context_length(parts.model))
     facts = model_facts(parts)
     run = _Run(parts, encoded, config)
-    with preserved(parts.model), torch.no_grad():
+    # Whoever calls from inside inference_mode still gets gradients where an estimate needs them.
+    with preserved(parts.model), torch.inference_mode(False), torch.no_grad():
         run.execute()
     tasks = [probe.task for probe in encoded]
     curves = run.curves if run.lens_problem is None else np.empty((0, 0))
@@ -167,12 +169,12 @@ class _Run:
         return np.floor((np.arange(count) + jitter) * total / count).astype(int)
 
     def execute(self) -> None:
-        self._check_prompts()
+        check_prompts(self.stack, self.encoded)
         lengths = [len(probe.input_ids) for probe in self.encoded]
         longest = self._ids([int(np.argmax(lengths))])
         with self._timed("verification"):
             clean = self._first_clean_run(longest)
-            self._check_targets(clean)
+            self._check_output(clean)
             self.batches = plan_batches(self.parts.model, clean, self.config)
             self.replay_problem = check_replay(self.stack, clean)
         if self.replay_problem is not None:
@@ -199,9 +201,20 @@ class _Run:
             ) from error
 
     def _batch(self, members: list[int], rows: int, bar: tqdm) -> None:
-        ids = self._ids(members)
         with self._timed("lens"):
-            clean = self.stack.clean(ids)
+            try:
+                clean = self.stack.clean(self._ids(members))
+            except RuntimeError as error:
+                if not should_reduce_batch_size(error) or len(members) == 1:
+                    raise
+                clean = None
+        if clean is None:
+            logger.warning_once("Out of memory: the diagnosis goes on with smaller batches of probes.")
+            half = len(members) // 2
+            self._batch(members[:half], rows, bar)
+            self._batch(members[half:], rows, bar)
+            return
+        with self._timed("lens"):
             self._read_output(clean, members)
             self._read_lens(clean, members, rows)
         self.largest_batch = max(self.largest_batch, len(members))
@@ -228,28 +241,12 @@ class _Run:
             )
         self.measured[:, numbers] = values
 
-    def _check_prompts(self) -> None:
-        vocabulary = self.stack.vocabulary
-        for number, probe in enumerate(self.encoded):
-            wrong = [t for t in probe.input_ids if t < 0 or (vocabulary is not None and t >= vocabulary)]
-            if wrong:
-                raise LayerTracerError(
-                    f"Probe {number}: token {wrong[0]} of the prompt is outside the model's vocabulary of {vocabulary}. "
-                    "Is the tokenizer the model's own?"
-                )
-
-    def _check_targets(self, clean: CleanRun) -> None:
+    def _check_output(self, clean: CleanRun) -> None:
         if not torch.isfinite(clean.logits).any() or clean.logits.isnan().any():
             raise LayerTracerError(
                 "The model's own output is NaN before anything is disturbed: its weights or their data type are broken."
             )
-        vocabulary = clean.logits.shape[-1]
-        for number, probe in enumerate(self.encoded):
-            if not 0 <= probe.target_id < vocabulary:
-                raise LayerTracerError(
-                    f"Probe {number}: target token {probe.target_id} is outside the model's vocabulary of {vocabulary}. "
-                    "Is the tokenizer the model's own?"
-                )
+        check_targets(clean.logits.shape[-1], self.encoded)
 
     def _read_output(self, clean: CleanRun, members: list[int]) -> None:
         self.log_probability[members], self.correct[members] = target_scores(clean.logits, self._targets(members))

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..encoding import encode_probes, equal_length_batches
+from ..encoding import EncodedProbe, encode_probes, equal_length_batches
+from ..errors import LayerTracerError
 from ..modeling import context_length, find_parts
 from ..probes import Probe
 from .preserve import preserved
@@ -55,12 +56,15 @@ def score_probes(
     parts = find_parts(model)
     encoded = encode_probes(probes, tokenizer, context_length(parts.model))
     stack = LayerStack(parts)
+    check_prompts(stack, encoded)
     log_probability, correct = np.zeros(len(encoded)), np.zeros(len(encoded), dtype=bool)
     with preserved(parts.model), torch.no_grad():
         for batch in equal_length_batches([len(probe.input_ids) for probe in encoded], _BATCH_SIZE):
             ids = torch.tensor([encoded[index].input_ids for index in batch], device=stack.input_device)
             targets = torch.tensor([encoded[index].target_id for index in batch])
-            log_probability[batch], correct[batch] = target_scores(stack.logits(ids), targets)
+            logits = stack.logits(ids)
+            check_targets(logits.shape[-1], encoded)
+            log_probability[batch], correct[batch] = target_scores(logits, targets)
     return ProbeScores(float(correct.mean()), float(log_probability.mean()))
 
 
@@ -78,3 +82,39 @@ def target_scores(logits: Tensor, targets: Tensor) -> tuple[np.ndarray, np.ndarr
     targets = targets.to(logits.device)
     own = log_probabilities.gather(1, targets[:, None])[:, 0].double().cpu().numpy()
     return own, (log_probabilities.argmax(-1) == targets).cpu().numpy()
+
+
+def check_prompts(stack: LayerStack, probes: Sequence[EncodedProbe]) -> None:
+    """Refuses prompts that the model's embedding has no entry for.
+
+    Args:
+        stack ([`LayerStack`]): The model.
+        probes (`Sequence[EncodedProbe]`): The probes.
+
+    Raises:
+        LayerTracerError: A token lies outside the vocabulary.
+    """
+    for number, probe in enumerate(probes):
+        for token in probe.input_ids:
+            _check_token(token, stack.vocabulary, f"Probe {number}: token {token} of the prompt")
+
+
+def check_targets(vocabulary: int, probes: Sequence[EncodedProbe]) -> None:
+    """Refuses targets that the model's head has no logit for.
+
+    Args:
+        vocabulary (`int`): How many logits the model gives.
+        probes (`Sequence[EncodedProbe]`): The probes.
+
+    Raises:
+        LayerTracerError: A target lies outside the vocabulary.
+    """
+    for number, probe in enumerate(probes):
+        _check_token(probe.target_id, vocabulary, f"Probe {number}: target token {probe.target_id}")
+
+
+def _check_token(token: int, vocabulary: int | None, what: str) -> None:
+    if token < 0 or (vocabulary is not None and token >= vocabulary):
+        raise LayerTracerError(
+            f"{what} is outside the model's vocabulary of {vocabulary}. Is the tokenizer the model's own?"
+        )

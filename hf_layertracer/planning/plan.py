@@ -63,13 +63,11 @@ def make_plan(
     choose = checked_strategy(strategy, options)
     if report is not None and report.num_layers != facts.num_layers:
         raise LayerTracerError(f"The report is of {report.num_layers} layers, the model has {facts.num_layers}.")
-    choice = choose(Situation(facts, report, model), **options)
-    outside = _outside(facts, choice, dict(zip(_OUTSIDE, (train_embeddings, train_norm, train_head), strict=True)))
-    overruled = {
-        f"train_{part}": value
-        for part, value in zip(_OUTSIDE, (train_embeddings, train_norm, train_head), strict=True)
-        if value is not None
-    }
+    wishes = dict(zip(_OUTSIDE, (train_embeddings, train_norm, train_head), strict=True))
+    wanted = frozenset(part for part, wish in wishes.items() if wish)
+    choice = choose(Situation(facts, report, model, wanted), **options)
+    outside = _outside(facts, choice, wishes)
+    overruled = {f"train_{part}": wish for part, wish in wishes.items() if wish is not None}
     plan = LayerPlan(
         strategy=strategy,
         options={name: _as_json(value) for name, value in {**options, **overruled}.items()},

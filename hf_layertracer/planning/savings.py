@@ -39,6 +39,12 @@ def trainable_elements(facts: ModelFacts, layers: Collection[int] = (), everythi
     )
 
 
+def outside_elements(facts: ModelFacts, parts: Collection[str]) -> int:
+    """Parameters that could train in some of `"embeddings"`, `"norm"` and `"head"`; a tied matrix is in both."""
+    chosen = {*parts, "embeddings"} if facts.tied and "head" in parts else parts
+    return sum(size for part in chosen for name, size in getattr(facts, part).items() if name not in facts.frozen)
+
+
 def savings_of(facts: ModelFacts, plan: LayerPlan) -> Savings:
     """Compares a plan with training every parameter that could train before it.
 

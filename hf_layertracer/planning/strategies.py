@@ -16,7 +16,7 @@ from torch import nn
 
 from ..errors import LayerTracerError
 from ..report.schema import ModelFacts, ReportData
-from .savings import bytes_per_element, layer_names, trainable_elements
+from .savings import bytes_per_element, layer_names, outside_elements, trainable_elements
 from .weight_snr import layer_snr
 
 
@@ -28,11 +28,14 @@ class Situation:
         facts ([`ModelFacts`]): The model's layers and parameters.
         report ([`ReportData`], *optional*): Measurements.
         model (`nn.Module`, *optional*): The model itself, for strategies that read weights.
+        wanted (`frozenset[str]`, *optional*):
+            Which of `"embeddings"`, `"norm"` and `"head"` train whatever the strategy says.
     """
 
     facts: ModelFacts
     report: ReportData | None = None
     model: nn.Module | None = None
+    wanted: frozenset[str] = frozenset()
 
     @property
     def num_layers(self) -> int:
@@ -162,6 +165,7 @@ def budget(
         limit = f"{max_memory} bytes for weights, gradients and Adam's moments"
     else:
         allowed, limit = max_trainable_parameters, f"{max_trainable_parameters} trainable parameters"
+    allowed -= outside_elements(facts, situation.wanted)
     trained: set[int] = set()
     for layer in sorted(range(situation.num_layers), key=lambda layer: -scores[layer]):
         if trainable_elements(facts, layers={*trained, layer}) <= allowed:
@@ -277,7 +281,8 @@ def _parse_indices(entry: int | str, num_layers: int) -> set[int]:
             raise LayerTracerError(f"The slice {entry!r} holds none of the layers 0 to {num_layers - 1}.")
     else:
         first, last = (int(part) for part in entry.split("-"))
-        indices = list(range(first, last + 1))
+        # Up to one beyond the last layer: enough to say which one does not exist, whatever number was named.
+        indices = list(range(first, min(last, max(first, num_layers)) + 1))
         if not indices:
             raise LayerTracerError(f"The range {entry!r} is empty.")
     for index in indices:

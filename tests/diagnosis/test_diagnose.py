@@ -518,3 +518,37 @@ def test_a_wrong_path_of_layers_and_a_tiny_budget_are_refused(tiny_llama, token_
         diagnose(tiny_llama(), token_probes, config=DiagnosisConfig(layers_path="model.blocks"))
     with pytest.raises(LayerTracerError, match="memory_budget=100 is too small"):
         diagnose(tiny_llama(), token_probes, config=DiagnosisConfig(memory_budget=100))
+
+
+# -- calls from elsewhere ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("estimator", ["exact", "gradient"])
+def test_a_diagnosis_from_inside_inference_mode_is_the_same(tiny_llama, token_probes, estimator):
+    model, config = tiny_llama(), DiagnosisConfig(repeats=2, estimator=estimator)
+    expected = diagnose(model, token_probes, config=config)
+    with torch.inference_mode():
+        found = diagnose(model, token_probes, config=config)
+    assert found.sensitivity == expected.sensitivity
+
+
+def test_running_out_of_memory_in_a_clean_run_halves_the_batch_and_changes_no_value(
+    tiny_llama, token_probes, monkeypatch
+):
+    model, config = tiny_llama(), DiagnosisConfig(repeats=2)
+    expected = diagnose(model, token_probes, config=config)
+    own, sizes = module.LayerStack.clean, []
+
+    def limited(stack, input_ids):
+        sizes.append(len(input_ids))
+        if len(sizes) > 2 and len(input_ids) > 1:  # the first two runs are those of the verification
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+        return own(stack, input_ids)
+
+    monkeypatch.setattr(module.LayerStack, "clean", limited)
+    found = diagnose(model, token_probes, config=config)
+    assert max(sizes[2:]) > 1
+    assert found.memory["largest_batch_probes"] == 1
+    assert found.sensitivity.mean == pytest.approx(expected.sensitivity.mean, abs=1e-6)
+    assert found.block_influence == pytest.approx(expected.block_influence, abs=1e-6)
+    assert found.lens.mean_probability == pytest.approx(expected.lens.mean_probability, abs=1e-6)

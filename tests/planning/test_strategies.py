@@ -229,6 +229,20 @@ def test_a_budget_of_memory_counts_weights_gradients_and_moments(llama, report_o
             make_plan(report, "budget", max_memory=exact - 1)
 
 
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("part", ["embeddings", "norm", "head"])
+def test_a_budget_pays_first_for_what_the_user_wants_to_train(llama, report_of, tied, part):
+    model = llama(4, tied)
+    module = {"embeddings": model.model.embed_tokens, "norm": model.model.norm, "head": model.lm_head}[part]
+    exact = sum(parameter.numel() for parameter in module.parameters()) + 2 * layer_size(model, 0)
+    report = report_of(model, sensitivity=[0.1, 0.3, 0.2, 0.4])
+    plan = make_plan(report, "budget", max_trainable_parameters=exact, **{f"train_{part}": True})
+    assert plan.trained_layers == [1, 3]
+    assert plan.savings.trainable_parameters == exact
+    less = make_plan(report, "budget", max_trainable_parameters=exact - 1, **{f"train_{part}": True})
+    assert less.trained_layers == [3]
+
+
 def test_a_layer_that_does_not_fit_makes_room_for_a_smaller_one(llama, facts_of, report_of):
     facts = facts_of(llama(3, device="meta"))
     for layer, size in zip(facts.layers, (100, 1000, 200), strict=True):
@@ -323,6 +337,8 @@ def test_a_slice_means_what_it_means_in_python(meta, start, stop, step):
         ("9", "Layer 9 does not exist"),
         ([0, 99], "Layer 99 does not exist"),
         ("5-9", "Layer 9 does not exist"),
+        ("5-99999999999999999", "Layer 9 does not exist"),
+        ("99999999999999998-99999999999999999", "Layer 99999999999999998 does not exist"),
         ("7-3", "range '7-3' is empty"),
         ("4:4", "slice '4:4' holds none"),
         ("20:30", "slice '20:30' holds none"),
