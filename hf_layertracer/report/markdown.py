@@ -9,7 +9,9 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from .recipe import asks_builtin_probes, recipe
 from .schema import LayerPlan, ReportData, Savings, Sensitivity, Snapshot, TaskParticleSummary, TrainingOutcome
+from .templates import render
 
 
 START = "<!-- layertracer:start -->"
@@ -36,23 +38,23 @@ def report_section(report: ReportData) -> str:
     Returns:
         `str`: Markdown without the markers of [`put_section`], ending in a newline.
     """
-    blocks = [
-        "## LayerTracer report",
-        _introduction(report),
-        "![Layer Sensitivity and lens probability of each layer](layertracer_report.png)",
-        _measurement(report),
-        *_task_particle(report),
-        *_sensitivity(report.sensitivity),
-    ]
+    findings = [*_task_particle(report), *_sensitivity(report.sensitivity)]
     if report.plan is not None:
-        blocks += _plan(report.plan, report.model.tied)
+        findings += _plan(report.plan, report.model.tied)
     if report.training is not None:
-        blocks += ["### Training", _training(report.training)]
+        findings += ["### Training", _training(report.training)]
     if report.history:
-        blocks += ["### Before and after training", _before_and_after(report)]
+        findings += ["### Before and after training", _before_and_after(report)]
     if report.notes:
-        blocks += ["### Notes", _bullets(_prose(note) for note in report.notes)]
-    return "\n\n".join(blocks) + "\n"
+        findings += ["### Notes", _bullets(_prose(note) for note in report.notes)]
+    return render(
+        "section.md",
+        introduction=_introduction(report),
+        measurement=_measurement(report),
+        findings=findings,
+        recipe_needs=_recipe_needs(report),
+        recipe=recipe(report),
+    )
 
 
 def put_section(card: str, section: str) -> str:
@@ -131,6 +133,23 @@ def _introduction(report: ReportData) -> str:
         f"What each of the {report.num_layers} layers of {subject} does, measured on {report.probes.count} probes. "
         "Layers are counted from 0; ± is one standard error."
     )
+
+
+def _recipe_needs(report: ReportData) -> str:
+    model = report.model
+    subject = _name(model.id) if model.id else "the model"
+    revision = f" at revision {_name(model.revision)}" if model.revision else ""
+    needs = f"With `pip install {_package(report)}` and {subject}{revision} loaded as `model` and `tokenizer`"
+    if report.training is not None and report.plan is not None:
+        return f"{needs}, the training arguments as `args` and the data as `dataset`:"
+    if asks_builtin_probes(report):
+        return f"{needs} (the probes are those of the package):"
+    return f"{needs}, and the {report.probes.count} probes with the SHA-256 above in `probes.jsonl`:"
+
+
+def _package(report: ReportData) -> str:
+    number = report.versions.get("hf_layertracer", "")
+    return f"hf_layertracer=={number}" if re.fullmatch(r"[0-9][\w.+]{0,20}", number, re.ASCII) else "hf_layertracer"
 
 
 def _measurement(report: ReportData) -> str:

@@ -214,7 +214,12 @@ def test_nothing_to_save_is_no_division_by_zero(make_report, make_plan_for):
 def test_what_the_report_lacks_the_section_leaves_out(make_report):
     section = report_section(make_report(plan=None))
     headings = [line for line in section.splitlines() if line.startswith("### ")]
-    assert [heading.split(":")[0] for heading in headings] == ["### Task Particle", "### Layer Sensitivity"]
+    assert [heading.split(":")[0] for heading in headings] == [
+        "### Task Particle",
+        "### Layer Sensitivity",
+        "### Reproduce",
+        "### Citation",
+    ]
 
 
 def test_the_training_outcome_is_a_table_of_what_was_measured(make_report):
@@ -239,7 +244,7 @@ def test_before_is_set_against_the_latest_snapshot(make_report, make_snapshot):
 
 def test_notes_are_a_list(make_report):
     section = report_section(make_report(notes=["First.", "Second."]))
-    assert section.endswith("### Notes\n\n- First.\n- Second.\n")
+    assert "### Notes\n\n- First.\n- Second.\n\n### Reproduce\n" in section
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -247,7 +252,10 @@ def test_no_string_of_a_report_changes_the_structure_of_the_card(make_report, ma
     harmless = report_section(hostile_report(make_report, make_plan_for, make_snapshot, "plain"))
     hostile = report_section(hostile_report(make_report, make_plan_for, make_snapshot, text))
     assert skeleton(hostile) == skeleton(harmless)
-    assert not {"html_block", "html_inline", "link_open", "fence", "hr", "blockquote_open"} & set(skeleton(hostile))
+    assert not {"html_block", "html_inline", "hr", "blockquote_open"} & set(skeleton(hostile))
+    assert skeleton(hostile).count("fence") == 2, "the recipe and the citation"
+    links = {token.attrs["href"] for token in parsed(hostile) if token.type == "link_open"}
+    assert links == {"https://arxiv.org/abs/2605.11416", "https://arxiv.org/abs/2604.20556"}
     assert START not in hostile
     assert END not in hostile
 
@@ -262,7 +270,8 @@ def test_no_text_at_all_changes_it(make_report, make_plan_for, make_snapshot, te
 
 @given(text=st.text(st.characters(codec="ascii"), max_size=100).filter(lambda text: one_line(text, 100)))
 def test_escaped_text_still_reads_as_it_was(make_report, text: str):
-    note = [token for token in parsed(report_section(make_report(notes=[text]))) if token.type == "inline"][-1]
+    lines = [token for token in parsed(report_section(make_report(notes=[text]))) if token.type == "inline"]
+    note = lines[[line.content for line in lines].index("Notes") + 1]
     assert "".join(child.content for child in note.children) == one_line(text, 1000)
 
 

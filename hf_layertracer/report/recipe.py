@@ -1,0 +1,78 @@
+"""Three lines of Python that repeat a report."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from typing import Any
+
+from ..config import DiagnosisConfig, LayerTracerConfig
+from ..probes import builtin_probes
+from .schema import ReportData
+
+
+# These depend on the machine, not on what is measured.
+_OWN_TO_A_MACHINE = {"batch_size", "memory_budget"}
+# A report may be someone else's: no other string becomes code.
+_HARMLESS = re.compile(r"[\w.,:/*+^$|() -]{0,200}", re.ASCII)
+
+
+def recipe(report: ReportData) -> str:
+    """Writes code that repeats a report, given the model, its tokenizer and the data.
+
+    Args:
+        report ([`ReportData`]): The report.
+
+    Returns:
+        `str`: Three lines.
+    """
+    settings = {name: value for name, value in report.config.items() if name not in _OWN_TO_A_MACHINE}
+    if report.training is None or report.plan is None:
+        probes = "load_probes()" if asks_builtin_probes(report) else 'load_probes("probes.jsonl")'
+        return "\n".join(
+            [
+                "from hf_layertracer import DiagnosisConfig, diagnose, load_probes",
+                f"config = {_call(DiagnosisConfig, settings)}",
+                f"report = diagnose(model, {probes}, tokenizer=tokenizer, config=config)",
+            ]
+        )
+    options = dict(report.plan.options)
+    if "layers" in options:
+        layers = options.pop("layers")
+        options["train_layers"] = ",".join(map(str, layers)) if isinstance(layers, list) else layers
+    settings["diagnosis_seed"] = settings.pop("seed", options.pop("seed", 0))
+    settings = {"strategy": report.plan.strategy, **options, "num_probes": report.probes.count, **settings}
+    if report.history and report.history[-1].step == report.training.steps:
+        settings["diagnose_after"] = True
+    return "\n".join(
+        [
+            "from hf_layertracer import LayerTracerConfig, LayerTracerTrainer",
+            f"config = {_call(LayerTracerConfig, settings)}",
+            "LayerTracerTrainer(model, args, train_dataset=dataset, processing_class=tokenizer, layertracer=config).train()",
+        ]
+    )
+
+
+def asks_builtin_probes(report: ReportData) -> bool:
+    """Whether the probes of a report are those that ship with the package."""
+    ours = builtin_probes()
+    asked = [(item.prompt, item.target, item.task) for item in report.probes.items]
+    return len(asked) == len(ours) and all(
+        prompt is not None and target is not None and probe.prompt.endswith(prompt) and probe.task == task
+        for probe, (prompt, target, task) in zip(ours, asked, strict=True)
+    )
+
+
+def _call(settings_class: type, settings: dict[str, Any]) -> str:
+    """A call of a settings class with what differs from its defaults."""
+    defaults = {field.name: field.default for field in fields(settings_class)}
+    written = [
+        f"{name}={value!r}"
+        for name, value in settings.items()
+        if name in defaults and value != defaults[name] and _is_literal(value)
+    ]
+    return f"{settings_class.__name__}({', '.join(written)})"
+
+
+def _is_literal(value: Any) -> bool:
+    return isinstance(value, bool | int | float) or (isinstance(value, str) and bool(_HARMLESS.fullmatch(value)))

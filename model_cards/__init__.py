@@ -1,0 +1,1 @@
+"""Jinja templates of the cards; `hf_layertracer.report.templates` reads them."""
