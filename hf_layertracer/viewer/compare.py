@@ -1,0 +1,293 @@
+"""Two or more reports beside each other, on a relative-depth axis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import plotly.graph_objects as go
+
+from ..report.schema import ReportData, Snapshot
+from .figures import after_layer, dress, explain, line, say_instead
+from .text import amount, for_plotly, layer, number, plain
+
+
+_BINS = 10
+_SETTINGS = ("perturbation", "mask_ratio", "noise_scale", "rise", "min_probability")
+Table = tuple[list[str], list[list[str]]]
+
+
+def relative_depth(index: float, num_layers: int) -> float:
+    """Where along the depth a layer's output lies: 0 is the embedding's, 1 the last layer's."""
+    return (index + 1) / num_layers
+
+
+def sensitivity_curves(reports: Mapping[str, ReportData]) -> go.Figure:
+    """Layer Sensitivity of several reports on one axis.
+
+    Args:
+        reports (`Mapping[str, ReportData]`): The reports by the name to show.
+
+    Returns:
+        `go.Figure`: A curve with error bars for each report.
+    """
+    figure = go.Figure()
+    for number_, (name, report) in enumerate(reports.items()):
+        scores, total = report.sensitivity, report.num_layers
+        figure.add_scatter(
+            x=[relative_depth(index, total) for index in range(total)],
+            y=scores.mean,
+            error_y={"array": scores.stderr, "thickness": 1} if scores.draws > 1 else None,
+            hovertext=[
+                f"<b>{for_plotly(name)}, layer {i} of {total}</b><br>{mean:.3f} ± {stderr:.3f} bits"
+                f"<br>{explain('Layer Sensitivity')}"
+                for i, (mean, stderr) in enumerate(zip(scores.mean, scores.stderr, strict=True))
+            ],
+            **line(number_, name),
+        )
+    dress(figure, "Layer Sensitivity on relative depth", "relative depth", "divergence in bits")
+    figure.update_yaxes(rangemode="tozero")
+    figure.update_layout(showlegend=True)
+    return figure
+
+
+def lens_curves(reports: Mapping[str, ReportData]) -> go.Figure:
+    """Mean lens probability of several reports on one axis, with their Task Particles.
+
+    Args:
+        reports (`Mapping[str, ReportData]`): The reports by the name to show.
+
+    Returns:
+        `go.Figure`: A curve for each report whose lens is valid.
+    """
+    figure = go.Figure()
+    dress(figure, "Lens probability on relative depth (♦: Task Particle)", "relative depth", "probability")
+    for number_, (name, report) in enumerate(reports.items()):
+        curve, total = report.lens.mean_probability, report.num_layers
+        if not curve:
+            continue
+        looks = line(number_, name)
+        figure.add_scatter(
+            x=[relative_depth(index, total) for index in range(-1, total)],
+            y=curve,
+            hovertext=[
+                f"<b>{for_plotly(name)}, {after_layer(i - 1)}</b><br>{value:.4f}<br>{explain('lens probability')}"
+                for i, value in enumerate(curve)
+            ],
+            **looks,
+        )
+        particle = report.task_particle.layer
+        if particle is not None:
+            figure.add_scatter(
+                x=[relative_depth(particle, total)],
+                y=[curve[min(total, math.floor(particle) + 1)]],
+                mode="markers",
+                marker={"symbol": "diamond", "size": 12, "color": looks["line"]["color"]},
+                hovertext=f"<b>{for_plotly(name)}</b><br>layer {layer(particle)}<br>{explain('Task Particle')}",
+                hoverinfo="text",
+                showlegend=False,
+            )
+    if not figure.data:
+        return say_instead(figure, "None of these reports has a valid lens.")
+    figure.update_layout(showlegend=True)
+    return figure
+
+
+def after_training(report: ReportData) -> ReportData:
+    """A report as if its last later diagnosis had been its first; itself where there is none.
+
+    Args:
+        report ([`ReportData`]): The report.
+
+    Returns:
+        [`ReportData`]: A report with the last diagnosis's curves; values that later diagnoses do not hold are left out.
+    """
+    if not report.history:
+        return report
+    last, layers = report.history[-1], report.num_layers
+    scores, half = report.sensitivity, layers // 2
+    highest = max(range(layers), key=last.sensitivity.__getitem__)
+    shallow, deep = last.sensitivity[:half], last.sensitivity[layers - half :]
+    sensitivity = scores.model_copy(
+        update={
+            "mean": last.sensitivity,
+            "stderr": last.sensitivity_stderr,
+            "vulnerable_layer": highest,
+            "contenders": [highest],
+            "shallow_minus_deep": _mean(shallow) - _mean(deep) if half else 0.0,
+            "by_task": {},
+        }
+    )
+    particle = report.task_particle.model_copy(
+        update={"layer": last.task_particle, "interval": last.task_particle_interval}
+    )
+    probes = report.probes.model_copy(
+        update={"accuracy": last.accuracy, "mean_log_probability": last.mean_log_probability}
+    )
+    lens = report.lens.model_copy(update={"mean_probability": last.lens_mean_probability})
+    return report.model_copy(
+        update={"sensitivity": sensitivity, "task_particle": particle, "probes": probes, "lens": lens, "history": []}
+    )
+
+
+def cautions(reports: Mapping[str, ReportData]) -> list[str]:
+    """Why a difference between these reports may be one of measurement.
+
+    Args:
+        reports (`Mapping[str, ReportData]`): The reports by name; the first is what the others are compared with.
+
+    Returns:
+        `list[str]`: A sentence each.
+    """
+    first, *others = reports.values()
+    found = []
+    if any(other.probes.sha256 != first.probes.sha256 for other in others):
+        found.append(
+            "The probes are not the same, or were cut into other tokens: compare shapes along the depth, not values."
+        )
+    for setting in _SETTINGS:
+        values = {plain(report.config.get(setting)) for report in reports.values()}
+        if len(values) > 1:
+            found.append(f"They were measured with different settings: {setting} {', '.join(sorted(values))}.")
+    if len({report.sensitivity.estimate for report in reports.values()}) > 1:
+        found.append("Some Layer Sensitivities were measured, others are estimates from gradients.")
+    return found
+
+
+def difference_table(reports: Mapping[str, ReportData]) -> Table:
+    """Headline values of several reports, the later ones with their difference from the first.
+
+    Args:
+        reports (`Mapping[str, ReportData]`): The reports by name.
+
+    Returns:
+        `tuple[list[str], list[list[str]]]`: The header, and a row a quantity.
+    """
+    quantities = {
+        "layers": (lambda r: r.num_layers, 0),
+        "Task Particle (layer)": (lambda r: r.task_particle.layer, 1),
+        "Task Particle (relative depth)": (_relative_particle, 3),
+        "vulnerable layer": (lambda r: r.sensitivity.vulnerable_layer, 0),
+        "its Layer Sensitivity (bits)": (lambda r: max(r.sensitivity.mean), 3),
+        "shallow minus deep (bits)": (lambda r: r.sensitivity.shallow_minus_deep, 3),
+        "accuracy on the probes": (lambda r: r.probes.accuracy, 3),
+        "mean log-probability": (lambda r: r.probes.mean_log_probability, 3),
+        "held-out loss before training": (lambda r: r.training and r.training.eval_loss_before, 4),
+        "held-out loss after training": (lambda r: r.training and r.training.eval_loss_after, 4),
+        "tokens per second": (lambda r: r.training and r.training.tokens_per_second, 1),
+    }
+    names = list(reports)
+    rows = []
+    for label, (read, digits) in quantities.items():
+        values = [read(report) for report in reports.values()]
+        if any(value is not None for value in values):
+            cells = [number(values[0], digits), *(_against(value, values[0], digits) for value in values[1:])]
+            rows.append([label, *cells])
+    for label, read in (
+        ("trained layers", lambda r: r.plan and f"{len(r.plan.trained_layers)} ({r.plan.strategy})"),
+        ("trainable parameters", lambda r: r.plan and amount(r.plan.savings.trainable_parameters)),
+    ):
+        rows.append([label, *(read(report) or "–" for report in reports.values())])
+    return ["quantity", *names], rows
+
+
+def depth_table(reports: Mapping[str, ReportData]) -> Table:
+    """Mean Layer Sensitivity in tenths of the depth, the later reports with their difference from the first.
+
+    A difference beyond two standard errors is marked: the errors of a tenth's layers count in full, as the layers are
+    disturbed alike.
+
+    Args:
+        reports (`Mapping[str, ReportData]`): The reports by name.
+
+    Returns:
+        `tuple[list[str], list[list[str]]]`: The header, and a row a tenth.
+    """
+    rows = []
+    for part in range(_BINS):
+        cells = [_tenth(report, part) for report in reports.values()]
+        row = [f"{part * 100 // _BINS} to {(part + 1) * 100 // _BINS} %"]
+        for place, (mean, error) in enumerate(cells):
+            if place == 0:
+                row.append(f"{mean:.3f} ± {error:.3f}")
+                continue
+            gap, gap_error = mean - cells[0][0], math.hypot(error, cells[0][1])
+            row.append(f"{mean:.3f} ± {error:.3f} ({gap:+.3f}{', beyond error' if abs(gap) > 2 * gap_error else ''})")
+        rows.append(row)
+    return ["tenth of the depth", *reports], rows
+
+
+def before_and_after(report: ReportData) -> tuple[go.Figure, Table]:
+    """One training run: the first diagnosis against the last.
+
+    Args:
+        report ([`ReportData`]): A report with a history.
+
+    Returns:
+        `tuple[go.Figure, Table]`: Both sensitivity curves, and a table of what changed.
+    """
+    last = report.history[-1]
+    first = Snapshot(
+        step=0,
+        lens_mean_probability=report.lens.mean_probability,
+        task_particle=report.task_particle.layer,
+        task_particle_interval=report.task_particle.interval,
+        sensitivity=report.sensitivity.mean,
+        sensitivity_stderr=report.sensitivity.stderr,
+        accuracy=report.probes.accuracy,
+        mean_log_probability=report.probes.mean_log_probability,
+    )
+    figure = go.Figure()
+    for place, (name, snapshot) in enumerate((("before", first), (f"after step {last.step}", last))):
+        figure.add_scatter(
+            x=list(range(report.num_layers)),
+            y=snapshot.sensitivity,
+            error_y={"array": snapshot.sensitivity_stderr, "thickness": 1} if report.sensitivity.draws > 1 else None,
+            hovertext=[
+                f"<b>{name}, layer {i}</b><br>{value:.3f} bits<br>{explain('Layer Sensitivity')}"
+                for i, value in enumerate(snapshot.sensitivity)
+            ],
+            **line(place, name),
+        )
+    dress(figure, "Layer Sensitivity before and after training", "layer", "divergence in bits")
+    figure.update_yaxes(rangemode="tozero")
+    rows = [
+        [label, number(before, 3), _against(after, before, 3)]
+        for label, before, after in (
+            ("accuracy on the probes", first.accuracy, last.accuracy),
+            ("mean log-probability", first.mean_log_probability, last.mean_log_probability),
+            ("Task Particle (layer)", first.task_particle, last.task_particle),
+            ("highest Layer Sensitivity (bits)", max(first.sensitivity), max(last.sensitivity)),
+            ("mean Layer Sensitivity (bits)", _mean(first.sensitivity), _mean(last.sensitivity)),
+        )
+    ]
+    if report.training is not None and report.training.eval_loss_before is not None:
+        losses = report.training.eval_loss_before, report.training.eval_loss_after
+        rows.append(["held-out loss", number(losses[0], 4), _against(losses[1], losses[0], 4)])
+    return figure, (["quantity", "before", f"after step {last.step}"], rows)
+
+
+def _relative_particle(report: ReportData) -> float | None:
+    particle = report.task_particle.layer
+    return None if particle is None else relative_depth(particle, report.num_layers)
+
+
+def _against(value: float | None, first: float | None, digits: int) -> str:
+    if value is None or first is None:
+        return number(value, digits)
+    return f"{number(value, digits)} ({value - first:+,.{digits}f})"
+
+
+def _tenth(report: ReportData, part: int) -> tuple[float, float]:
+    """Mean and standard error of the layers in a tenth of the depth; of a shallow model, of the layer that spans it."""
+    total = report.num_layers
+    low, high = part * total // _BINS, -(-(part + 1) * total // _BINS)
+    layers = (
+        range(low, max(high, low + 1)) if total < _BINS else [i for i in range(total) if i * _BINS // total == part]
+    )
+    scores = report.sensitivity
+    return _mean([scores.mean[i] for i in layers]), _mean([scores.stderr[i] for i in layers])
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

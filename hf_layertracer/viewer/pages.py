@@ -1,0 +1,164 @@
+"""The pieces of HTML on a page. Every value goes through the filter `text`, and what forgets it is escaped all the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from ..report.markdown import compact_ranges
+from ..report.schema import ReportData, Savings
+from .tables import particle_sentence
+from .terms import TERMS
+from .text import amount, for_html, number, size
+
+
+_CELL_LIMIT, _PROSE_LIMIT, _NOTES_SHOWN = 120, 600, 12
+
+_TEMPLATES = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+_TEMPLATES.filters["text"] = lambda value, limit=80: Markup(for_html(value, limit))
+
+_TABLE = _TEMPLATES.from_string(
+    """<div class="lt-scroll" tabindex="0" role="region" aria-label="{{ caption | text(200) }}"><table class="lt-table">
+<caption>{{ caption | text(200) }}</caption>
+<thead><tr>{% for name in header %}<th scope="col">{{ term(name) }}</th>{% endfor %}</tr></thead>
+<tbody>{% for row in rows %}<tr>
+{% for cell in row %}{% if loop.first %}<th scope="row">{% else %}<td>{% endif %}{{ cell | text(limit) }}
+{%- if loop.first %}</th>{% else %}</td>{% endif %}{% endfor %}
+</tr>{% endfor %}</tbody></table></div>"""
+)
+_HEADER = _TEMPLATES.from_string(
+    """<div class="lt-head"><h2>{{ title | text(100) }}</h2>
+<p>{{ subtitle | text(300) }}</p>
+<dl class="lt-facts">{% for name, value in facts.items() %}
+<div><dt>{{ term(name) }}</dt><dd>{{ value | text(200) }}</dd></div>
+{% endfor %}</dl>
+{% if reason %}<p class="lt-reason">{{ reason | text(600) }}</p>{% endif %}
+{% if notes %}<ul class="lt-notes">{% for note in notes %}<li>{{ note | text(600) }}</li>{% endfor %}</ul>{% endif %}
+</div>"""
+)
+_MESSAGE = _TEMPLATES.from_string("""<p class="lt-{{ kind }}" role="{{ role }}">{{ message | text(400) }}</p>""")
+_PROGRESS = _TEMPLATES.from_string(
+    """<p class="lt-note" role="status">{{ message | text }} <progress value="{{ done }}" max="1"></progress></p>"""
+)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]], caption: str, limit: int = _CELL_LIMIT) -> str:
+    """A table that scrolls sideways where the screen is narrow.
+
+    Args:
+        header (`Sequence[str]`): Names of the columns; known terms explain themselves.
+        rows (`Sequence[Sequence[object]]`): The cells, the first of each row being its name.
+        caption (`str`): What the table shows.
+        limit (`int`, *optional*): Most characters of a cell.
+
+    Returns:
+        `str`: HTML.
+    """
+    return _TABLE.render(header=header, rows=rows, caption=caption, limit=limit, term=term)
+
+
+def error(message: object) -> str:
+    """A message of what went wrong, read out at once by a screen reader."""
+    return _MESSAGE.render(message=str(message), kind="error", role="alert")
+
+
+def note(message: object) -> str:
+    """A message of how things stand."""
+    return _MESSAGE.render(message=str(message), kind="note", role="status")
+
+
+def progress(message: str, done: float) -> str:
+    """A message with a bar.
+
+    Args:
+        message (`str`): What is being done.
+        done (`float`): The fraction done.
+
+    Returns:
+        `str`: HTML.
+    """
+    return _PROGRESS.render(message=message, done=f"{done:.2f}")
+
+
+def report_header(report: ReportData) -> str:
+    """What a report says, before any picture of it.
+
+    Args:
+        report ([`ReportData`]): The report.
+
+    Returns:
+        `str`: HTML.
+    """
+    model, probes, scores, plan = report.model, report.probes, report.sensitivity, report.plan
+    worst = scores.vulnerable_layer
+    error_of = f" ± {number(scores.stderr[worst])}" if scores.draws > 1 else ""
+    facts = {
+        "Task Particle": particle_sentence(report),
+        "vulnerable layer": f"{worst}, with {number(scores.mean[worst])}{error_of} bits",
+        "shallow minus deep": f"{scores.shallow_minus_deep:+.3f} ± {number(scores.shallow_minus_deep_stderr)} bits",
+        "accuracy": f"{probes.accuracy:.0%} of {probes.count} probes",
+    }
+    if plan is not None:
+        facts["plan"] = f"{plan.strategy}: trains layers {compact_ranges(plan.trained_layers)}"
+        facts |= savings_facts(plan.savings)
+    training = report.training
+    if training is not None:
+        before, after = training.eval_loss_before, training.eval_loss_after
+        facts["held-out loss"] = f"{number(before)} before, {number(after)} after {training.steps} steps"
+    subtitle = (
+        f"{model.architecture}, {report.num_layers} layers, {amount(_parameters(report))} parameters, {model.dtype}"
+    )
+    subtitle += f", revision {model.revision[:12]}" if model.revision else ""
+    return _HEADER.render(
+        title=model.id or model.architecture,
+        subtitle=f"{subtitle}; measured {report.created[:10]}",
+        facts=facts,
+        reason=plan.reason if plan else "",
+        notes=report.notes[:_NOTES_SHOWN],
+        term=term,
+    )
+
+
+def savings_facts(savings: Savings) -> dict[str, str]:
+    """What a plan costs, against full training, by term."""
+    pairs = {
+        "trainable parameters": (savings.trainable_parameters, savings.trainable_parameters_full, amount),
+        "optimizer memory": (savings.optimizer_bytes, savings.optimizer_bytes_full, size),
+        "gradients": (savings.gradient_bytes, savings.gradient_bytes_full, size),
+        "FLOPs per token": (savings.flops_per_token, savings.flops_per_token_full, amount),
+    }
+    return {
+        name: f"{write(ours)} of {write(full)}{f' ({ours / full:.0%})' if full else ''}"
+        for name, (ours, full, write) in pairs.items()
+    }
+
+
+def facts_list(title: str, facts: Mapping[str, str], reason: str = "") -> str:
+    """A heading with values by term.
+
+    Args:
+        title (`str`): The heading.
+        facts (`Mapping[str, str]`): The values.
+        reason (`str`, *optional*): A sentence below them.
+
+    Returns:
+        `str`: HTML.
+    """
+    return _HEADER.render(title=title, subtitle="", facts=facts, reason=reason, notes=[], term=term)
+
+
+def term(name: str) -> Markup:
+    """A name that, where it is a known term, explains itself to pointer, finger and keyboard."""
+    sentence = TERMS.get(name)
+    if sentence is None:
+        return Markup(for_html(name))
+    tip, shown = for_html(sentence, 400), for_html(name)
+    return Markup(f'<span class="lt-term" tabindex="0" data-tip="{tip}" aria-label="{shown}: {tip}">{shown}</span>')
+
+
+def _parameters(report: ReportData) -> int:
+    model = report.model
+    groups = [model.embeddings, model.norm, model.head, model.other, *(layer.parameters for layer in model.layers)]
+    return sum(sum(group.values()) for group in groups)

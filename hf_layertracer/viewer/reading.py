@@ -1,0 +1,231 @@
+"""Opens reports, which are someone else's files: from this machine, from an upload or from the Hub.
+
+Nothing is parsed before its size is known, nothing but the one report file is read, and the Hub is asked anonymously: a
+token of whoever runs the page must not open private repositories to whoever looks at it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from ..errors import LayerTracerError, ReportNotFoundError
+from ..report import REPORT_FILE, LayerTracerReport
+from .text import plain
+
+
+# A report of 100 layers and 1,000 probes takes 4 MiB.
+MAX_BYTES = 16 * 2**20
+# Brackets and braces, of which each costs the parser more memory than the file it stands in.
+_MAX_BRACKETS = 1_000_000
+_MAX_DEPTH = 40
+_MAX_TEXT = 20_000
+_MAX_LAYERS = 1_000
+_MAX_PARAMETERS = 100_000
+_MAX_FOUND = 200
+_MAX_FOLDERS = 20_000
+HUB_TAG = "layertracer"
+
+
+def read_report(path: str | Path, name: str | None = None) -> LayerTracerReport:
+    """Reads a report file that may be hostile.
+
+    Args:
+        path (`str` or `Path`): The file.
+        name (`str`, *optional*): What to call it in an error; the file's name by default.
+
+    Returns:
+        [`LayerTracerReport`]: The report.
+
+    Raises:
+        LayerTracerError: It is too large, too deeply nested or no report.
+    """
+    path = Path(path)
+    name = plain(name or path.name)
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise LayerTracerError(f"Could not read {name}: {error.strerror or error}.") from error
+    return parse_report(content, name)
+
+
+def parse_report(content: bytes, name: str = "The report") -> LayerTracerReport:
+    """Makes a report of the bytes of a file that may be hostile.
+
+    Args:
+        content (`bytes`): The file's content.
+        name (`str`, *optional*): What to call it in an error.
+
+    Returns:
+        [`LayerTracerReport`]: The report.
+
+    Raises:
+        LayerTracerError: It is too large, too deeply nested or no report.
+    """
+    if len(content) > MAX_BYTES:
+        raise LayerTracerError(f"{name} is too large: reports of up to {MAX_BYTES // 2**20} MiB are opened.")
+    if content.count(b"[") + content.count(b"{") > _MAX_BRACKETS:
+        raise LayerTracerError(f"{name} is no report that can be opened: it holds over {_MAX_BRACKETS:,} brackets.")
+    try:
+        parsed = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise LayerTracerError(f"{name} is not a LayerTracer report: it is not JSON.") from error
+    _check_shape(parsed, name)
+    report = LayerTracerReport.from_dict(parsed, name)
+    if report.num_layers > _MAX_LAYERS:
+        raise LayerTracerError(f"{name} has {report.num_layers} layers; up to {_MAX_LAYERS} can be shown.")
+    if sum(len(layer.parameters) for layer in report.model.layers) > _MAX_PARAMETERS:
+        raise LayerTracerError(f"{name} names over {_MAX_PARAMETERS:,} parameters, more than can be planned for here.")
+    return report
+
+
+def _check_shape(parsed: object, name: str) -> None:
+    """Level by level, so that no depth can exhaust the stack."""
+    level = [parsed]
+    for _ in range(_MAX_DEPTH):
+        inner: list[object] = []
+        for value in level:
+            if isinstance(value, dict):
+                inner += value
+                inner += value.values()
+            elif isinstance(value, list):
+                inner += value
+            elif isinstance(value, str) and len(value) > _MAX_TEXT:
+                raise LayerTracerError(
+                    f"{name} holds a text of {len(value):,} characters; up to {_MAX_TEXT:,} are shown."
+                )
+        level = [value for value in inner if isinstance(value, dict | list | str)]
+        if not level:
+            return
+    raise LayerTracerError(f"{name} is not a LayerTracer report: it is nested over {_MAX_DEPTH} levels deep.")
+
+
+# -- this machine ----------------------------------------------------------------------------------------------------
+
+
+def find_reports(sources: Sequence[str | Path]) -> dict[str, Path | str]:
+    """Finds the reports that whoever starts the viewer names.
+
+    Args:
+        sources (`Sequence[str]`): Report files, folders (searched through, hidden ones and links left out) or ids of
+            repositories on the Hub.
+
+    Returns:
+        `dict[str, Path | str]`: Files, and ids of what is no file or folder here, by the name to show.
+
+    Raises:
+        ReportNotFoundError: A folder holds no report, or a source is neither a path nor an id.
+    """
+    found: dict[str, Path | str] = {}
+    for source in sources:
+        path = Path(source)
+        if path.is_dir():
+            inside = list(_walk(path))
+            if not inside:
+                raise ReportNotFoundError(f"The folder {path} holds no {REPORT_FILE}.")
+            for file in inside:
+                found[_unused(file.parent.resolve().name, found)] = file
+        elif path.is_file():
+            found[_unused(path.resolve().parent.name if path.name == REPORT_FILE else path.stem, found)] = path
+        else:
+            found[_unused(repository(str(source))[1], found)] = str(source)
+    return found
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    count = 0
+    for number, (place, folders, files) in enumerate(os.walk(folder)):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if REPORT_FILE in files and not (Path(place) / REPORT_FILE).is_symlink():
+            yield Path(place) / REPORT_FILE
+            count += 1
+        if count >= _MAX_FOUND or number >= _MAX_FOLDERS:
+            return
+
+
+def _unused(label: str, taken: dict) -> str:
+    label = plain(label, 60) or "report"
+    numbered = (f"{label} ({number})" for number in range(2, len(taken) + 3))
+    return label if label not in taken else next(name for name in numbered if name not in taken)
+
+
+# -- the Hub ---------------------------------------------------------------------------------------------------------
+
+
+def hub_report(repo_id: str, revision: str | None = None) -> LayerTracerReport:
+    """Reads the report of a public repository on the Hub, whoever is logged in here.
+
+    Args:
+        repo_id (`str`): `"user/name"` of a model repository, or `"datasets/user/name"`.
+        revision (`str`, *optional*): Branch, tag or commit.
+
+    Returns:
+        [`LayerTracerReport`]: The report.
+
+    Raises:
+        ReportNotFoundError: There is no such public repository, or it holds no report.
+        LayerTracerError: The report cannot be opened, or the Hub cannot be reached.
+    """
+    kind, name = repository(repo_id)
+    where = {"repo_type": kind, "revision": revision}
+    try:
+        announced = get_hf_file_metadata(hf_hub_url(name, REPORT_FILE, **where), token=False)
+        if announced.size is None or announced.size > MAX_BYTES:
+            raise LayerTracerError(f"The report of {name} is too large: up to {MAX_BYTES // 2**20} MiB are opened.")
+        with tempfile.TemporaryDirectory() as folder:
+            return read_report(hf_hub_download(name, REPORT_FILE, **where, token=False, local_dir=folder), name)
+    except LayerTracerError:
+        raise
+    except HfHubHTTPError as error:
+        status = getattr(error.response, "status_code", None)
+        if status in (401, 403, 404):
+            raise ReportNotFoundError(
+                f"There is no public repository {name} with a {REPORT_FILE} on the Hub."
+            ) from error
+        raise LayerTracerError(f"The Hub could not answer for {name} (status {status}). Try again later.") from error
+    except (OSError, ValueError) as error:
+        raise LayerTracerError(f"The Hub could not be reached for {name} ({type(error).__name__}).") from error
+
+
+def search_hub(text: str = "", limit: int = 30) -> list[str]:
+    """Public repositories that are tagged as holding a report.
+
+    Args:
+        text (`str`, *optional*): What their name has to contain.
+        limit (`int`, *optional*, defaults to `30`): Most ids of each kind of repository to return.
+
+    Returns:
+        `list[str]`: Ids as [`hub_report`] takes them, models first.
+
+    Raises:
+        LayerTracerError: The Hub cannot be reached.
+    """
+    api = HfApi(token=False)
+    asked = {"filter": HUB_TAG, "search": plain(text) or None, "limit": limit}
+    try:
+        models = [model.id for model in api.list_models(**asked)]
+        return models + [f"datasets/{dataset.id}" for dataset in api.list_datasets(**asked)]
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise LayerTracerError(f"The Hub could not be searched ({type(error).__name__}). Try again later.") from error
+
+
+def repository(source: str) -> tuple[str, str]:
+    """Kind and id of a repository; never a path."""
+    kind, name = "model", source.strip()
+    if name.startswith("datasets/"):
+        kind, name = "dataset", name.removeprefix("datasets/")
+    try:
+        validate_repo_id(name)
+        if "/" in name:
+            return kind, name
+    except HFValidationError:
+        pass
+    raise ReportNotFoundError(f"{plain(source)!r} is neither a report here nor the id of a repository (user/name).")

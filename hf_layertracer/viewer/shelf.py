@@ -1,0 +1,74 @@
+"""The reports that a page can show: those that it starts with, and those that one visitor opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from ..errors import LayerTracerError
+from ..report import LayerTracerReport
+from .reading import hub_report, read_report
+from .text import plain
+
+
+# Reports by name, that one visitor opened; no other visitor sees them.
+Opened = dict[str, LayerTracerReport]
+_OPENED_LIMIT = 6
+_KEPT = 16
+
+
+class Shelf:
+    """The reports that a page starts with, read when they are first looked at.
+
+    Args:
+        sources (`Mapping[str, Path | str]`): Report files and ids of repositories, by the name to show.
+    """
+
+    def __init__(self, sources: Mapping[str, Path | str]):
+        self._sources = dict(sources)
+        self._read = lru_cache(maxsize=_KEPT)(lambda name: _read(name, self._sources[name]))
+
+    def names(self, opened: Opened) -> list[str]:
+        """Names to choose from: what the visitor opened, then what the page starts with."""
+        return [*opened, *self._sources]
+
+    def report(self, name: str | None, opened: Opened) -> LayerTracerReport:
+        """A report by its name.
+
+        Args:
+            name (`str`, *optional*): The name that was chosen; anything may come from a browser.
+            opened (`dict[str, LayerTracerReport]`): What the visitor opened.
+
+        Returns:
+            [`LayerTracerReport`]: The report.
+
+        Raises:
+            LayerTracerError: There is none of this name, or it cannot be read.
+        """
+        if name in opened:
+            return opened[name]
+        if name in self._sources:
+            return self._read(name)
+        raise LayerTracerError("Choose a report, upload one or open one from the Hub.")
+
+    def add(self, name: str, report: LayerTracerReport, opened: Opened) -> tuple[str, Opened]:
+        """Puts a report among those that a visitor opened; the oldest goes where there are too many.
+
+        Args:
+            name (`str`): What it is called.
+            report ([`LayerTracerReport`]): The report.
+            opened (`dict[str, LayerTracerReport]`): What the visitor opened before.
+
+        Returns:
+            `tuple[str, dict[str, LayerTracerReport]]`: The name to choose it by, and all that the visitor opened.
+        """
+        label = plain(name, 60) or "report"
+        while label in self._sources:
+            label += " (opened)"
+        kept = [(other, value) for other, value in opened.items() if other != label][-(_OPENED_LIMIT - 1) :]
+        return label, {label: report, **dict(kept)}
+
+
+def _read(name: str, source: Path | str) -> LayerTracerReport:
+    return read_report(source, name) if isinstance(source, Path) else hub_report(source)

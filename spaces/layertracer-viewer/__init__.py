@@ -1,0 +1,1 @@
+"""The Space's files; `hf_layertracer.viewer.space` pushes them."""
