@@ -12,6 +12,7 @@ _EXPORTS = {
     "config": ["DiagnosisConfig", "LayerTracerConfig"],
     "probes": ["Probe", "load_probes"],
     "diagnosis": ["diagnose"],
+    "hub": ["compare_reports", "list_reports", "push_report"],
     "report": ["LayerTracerReport"],
     "report.schema": ["LayerPlan"],
     "planning": ["apply_plan", "export_plan", "make_plan"],
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from .config import DiagnosisConfig, LayerTracerConfig
     from .diagnosis import diagnose
     from .errors import LayerTracerError
+    from .hub import compare_reports, list_reports, push_report
     from .planning import apply_plan, export_plan, make_plan
     from .probes import Probe, load_probes
     from .report import LayerTracerReport

@@ -13,3 +13,7 @@ class UntraceableModelError(LayerTracerError):
 
 class ReportNotFoundError(LayerTracerError):
     """There is no report at the place that was named."""
+
+
+class HubError(LayerTracerError):
+    """The Hub, or the way to it, did not let something be done; what was to be pushed is still where it was."""

@@ -76,6 +76,18 @@ def put_section(card: str, section: str) -> str:
     return card + ("\n" if card.endswith("\n") else "\n\n") + block + "\n"
 
 
+def without_section(card: str) -> str:
+    """A model card without the report's section.
+
+    Args:
+        card (`str`): The card.
+
+    Returns:
+        `str`: What others wrote.
+    """
+    return _SECTION.sub("", card)
+
+
 def compact_ranges(indices: list[int]) -> str:
     """Writes layer indices as ranges: `[0, 1, 2, 5]` becomes `"0-2, 5"`.
 

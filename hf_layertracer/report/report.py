@@ -8,8 +8,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from pydantic import ValidationError
 
 from ..errors import LayerTracerError, ReportNotFoundError
@@ -37,21 +35,18 @@ class LayerTracerReport(ReportData):
         Raises:
             LayerTracerError: The folder cannot be written to, or the disk is full; earlier files survive.
         """
-        # matplotlib takes a while to import: only those who save a report wait for it.
-        from .figure import draw_report
         from .markdown import put_section, report_section
 
         directory = Path(directory)
-        picture = io.BytesIO()
-        draw_report(self).savefig(picture, format="png")
+        files = self.files()
         card = directory / CARD_FILE
         try:
             text = card.read_bytes().decode() if card.is_file() else ""
         except (OSError, UnicodeDecodeError) as error:
             raise LayerTracerError(f"Could not read {card}: {error}.") from error
-        self.save_json(directory)
-        write_atomically(directory / FIGURE_FILE, picture.getvalue())
-        write_atomically(card, put_section(text, report_section(self)).encode())
+        files[CARD_FILE] = put_section(text, report_section(self)).encode()
+        for name, content in files.items():
+            write_atomically(directory / name, content)
 
     def save_json(self, directory: str | Path) -> None:
         """Writes `layertracer_report.json` alone.
@@ -62,15 +57,43 @@ class LayerTracerReport(ReportData):
         Raises:
             LayerTracerError: The folder cannot be written to, or the disk is full; an earlier file survives.
         """
-        write_atomically(Path(directory) / REPORT_FILE, (self.model_dump_json(indent=1) + "\n").encode())
+        write_atomically(Path(directory) / REPORT_FILE, self.to_json())
+
+    def files(self) -> dict[str, bytes]:
+        """The report and its picture as they stand in files.
+
+        Returns:
+            `dict[str, bytes]`: Contents by file name.
+        """
+        # matplotlib takes a while to import: only those who save a report wait for it.
+        from .figure import draw_report
+
+        picture = io.BytesIO()
+        draw_report(self).savefig(picture, format="png")
+        return {REPORT_FILE: self.to_json(), FIGURE_FILE: picture.getvalue()}
+
+    def to_json(self) -> bytes:
+        """The content of `layertracer_report.json`."""
+        return (self.model_dump_json(indent=1) + "\n").encode()
 
     @classmethod
-    def load(cls, source: str | Path, *, revision: str | None = None, token: str | None = None) -> LayerTracerReport:
+    def load(
+        cls,
+        source: str | Path,
+        *,
+        revision: str | None = None,
+        repo_type: str | None = None,
+        subfolder: str | None = None,
+        token: str | None = None,
+    ) -> LayerTracerReport:
         """Reads a report.
 
         Args:
-            source (`str` or `Path`): A report file, a folder with one, or the id of a model repository on the Hub.
+            source (`str` or `Path`): A report file, a folder with one, or the id of a repository on the Hub.
             revision (`str`, *optional*): Branch, tag or commit of the repository.
+            repo_type (`str`, *optional*): `"model"` or `"dataset"`; by default the model of this name, else the dataset.
+            subfolder (`str`, *optional*):
+                Folder of the repository. Of a dataset that collects reports, the newest is read by default.
             token (`str`, *optional*): For a private repository; the one that you are logged in with by default.
 
         Returns:
@@ -86,7 +109,11 @@ class LayerTracerReport(ReportData):
         if not os.path.isfile(path):
             if path.name == REPORT_FILE and path.parent.is_dir():
                 raise ReportNotFoundError(f"The folder {path.parent} holds no {REPORT_FILE}.")
-            path = _download(str(source), revision, token)
+            from .remote import download_report
+
+            path = download_report(
+                str(source), REPORT_FILE, repo_type=repo_type, subfolder=subfolder, revision=revision, token=token
+            )
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
@@ -126,13 +153,3 @@ class LayerTracerReport(ReportData):
             raise LayerTracerError(
                 f"{name} is not a valid LayerTracer report: {place:.200}: {first['msg']} ({error.error_count()} problems)."
             ) from error
-
-
-def _download(repo_id: str, revision: str | None, token: str | None) -> Path:
-    try:
-        return Path(hf_hub_download(repo_id, REPORT_FILE, revision=revision, token=token))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ReportNotFoundError(
-            f"No report at {repo_id!r}, neither as a local path nor on the Hub: {first_line}"
-        ) from error

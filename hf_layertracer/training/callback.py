@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import shutil
+import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..config import LayerTracerConfig
 from ..errors import LayerTracerError
 from ..logs import get_logger
 from ..probes import Probe
-from ..report import REPORT_FILE, LayerTracerReport
+from ..report import FIGURE_FILE, REPORT_FILE, LayerTracerReport
 from ..report.schema import LayerPlan
+from .publish import calling_trainer, failed_upload, is_uploading, write_card
 from .tracer import Tracer, last_checkpoint
 
 
@@ -40,6 +43,9 @@ class LayerTracerCallback(TrainerCallback):
         self.tracer = Tracer(config, probes)
         # The mixin puts Trainer.log here.
         self.log: Callable[[dict[str, float]], None] | None = None
+        self._trainer: Callable[[], Trainer | None] = lambda: None
+        self._is_training = False
+        self._told_of: Any = None
 
     @property
     def report(self) -> LayerTracerReport | None:
@@ -85,6 +91,7 @@ class LayerTracerCallback(TrainerCallback):
         if state.global_step > 0 and (checkpoint / REPORT_FILE).is_file():
             self._compare_with(checkpoint)
         self.tracer.start(state.global_step)
+        self._is_training = True
         if args.should_save:
             self.tracer.save(args.output_dir)
         self._log(self.tracer.metrics(), state, control)
@@ -108,24 +115,77 @@ class LayerTracerCallback(TrainerCallback):
         if args.should_save and not self.tracer.untraceable and checkpoint.is_dir():
             self.tracer.save(checkpoint, only_json=True)
 
+    def on_push_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+    ) -> None:
+        if self.report is None or self.tracer.untraceable or not args.should_save:
+            return
+        if self._trainer() is None and (trainer := calling_trainer(self)) is not None:
+            self.follow(trainer)
+            self._complete_cards_of(trainer)
+        self._tell_of_failed_upload(args)
+        if self._is_training:
+            self.tracer.finish(state.global_step, state.log_history, args.device, alone=True)
+        self.tracer.save(args.output_dir)
+        self.write_card(args, model)
+        checkpoint = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        if checkpoint.is_dir():
+            for name in (REPORT_FILE, FIGURE_FILE):
+                shutil.copy(Path(args.output_dir) / name, checkpoint)
+
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
         if self.tracer.untraceable:
             return
+        self._is_training = False
         self.tracer.finish(state.global_step, state.log_history, args.device)
         history = self.tracer.report.history
+        if is_uploading(self._trainer()):
+            # So would the trainer, in its next line.
+            self._trainer().push_in_progress.wait_until_done()
+        self._tell_of_failed_upload(args)
         if self.tracer.config.diagnose_after and not (history and history[-1].step == state.global_step):
             self._diagnose_again(args, state, control, model)
         elif args.should_save:
             self.tracer.save(args.output_dir)
+
+    def follow(self, trainer: Trainer) -> None:
+        """Remembers whose callback this is."""
+        self._trainer = weakref.ref(trainer)
+
+    def write_card(self, args: TrainingArguments, model: Any) -> None:
+        """Writes the report into the card in the output directory; a card that cannot be written ends no training."""
+        trainer = self._trainer()
+        name = getattr(trainer, "hub_model_id", None) or args.hub_model_id or Path(args.output_dir).name
+        try:
+            write_card(Path(args.output_dir), self.report, name, model)
+        except (LayerTracerError, OSError, UnicodeDecodeError) as error:
+            logger.error(f"The LayerTracer report is not in the card. {error}")
+
+    def _complete_cards_of(self, trainer: Trainer) -> None:
+        create = trainer.create_model_card
+
+        def create_and_complete(*args: Any, **kwargs: Any) -> None:
+            create(*args, **kwargs)
+            if trainer.args.should_save:
+                self.write_card(trainer.args, trainer.model)
+
+        trainer.create_model_card = create_and_complete
+
+    def _tell_of_failed_upload(self, args: TrainingArguments) -> None:
+        push, reason = getattr(self._trainer(), "push_in_progress", None), failed_upload(self._trainer())
+        if reason is not None and push is not self._told_of:
+            self._told_of = push
+            logger.error(f"A push during training failed: {reason} The files are in {args.output_dir}.")
 
     def _diagnose_again(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any
     ) -> None:
         snapshot = self.tracer.diagnose_again(model, state.global_step)
         self._log(self.tracer.metrics(snapshot), state, control)
-        if args.should_save:
+        # Files that are being uploaded stay as they are: the next push, or the end of training, brings these.
+        if args.should_save and not is_uploading(self._trainer()):
             self.tracer.save(args.output_dir)
 
     def _log(self, metrics: dict[str, float], state: TrainerState, control: TrainerControl) -> None:

@@ -17,12 +17,13 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from ..config import LayerTracerConfig
 from ..diagnosis import diagnose
-from ..diagnosis.preserve import preserved
-from ..distributed import from_main_process, total
+from ..distributed import from_main_process, is_distributed, total
 from ..errors import LayerTracerError, UntraceableModelError
+from ..hub.privacy import public_report
 from ..logs import get_logger
 from ..modeling import find_parts, unwrap
 from ..planning import AppliedPlan, apply_plan, checked_strategy, make_plan
+from ..preserve import preserved
 from ..probes import Probe, builtin_probes, load_probes
 from ..report import REPORT_FILE, LayerTracerReport
 from ..report.schema import Snapshot, TrainingOutcome
@@ -262,15 +263,20 @@ class Tracer:
 
     # -- after training --------------------------------------------------------------------------------------------
 
-    def finish(self, step: int, log_history: list[dict[str, float]], device: torch.device) -> None:
+    def finish(
+        self, step: int, log_history: list[dict[str, float]], device: torch.device, *, alone: bool = False
+    ) -> None:
         """Writes down what came of the run.
 
         Args:
             step (`int`): The last optimizer step.
             log_history (`list[dict]`): What the trainer logged.
             device (`torch.device`): The training device.
+            alone (`bool`, *optional*, defaults to `False`):
+                The other processes do not call this, so the tokens that they saw are not known.
         """
-        tokens = None if self.tokens is None else total(self.tokens, device)
+        unknown = self.tokens is None or (alone and is_distributed())
+        tokens = None if unknown else total(self.tokens, device)
         on_gpu = device.type == "cuda"
         evaluations = _evaluation_losses(log_history)
         losses = [entry["train_loss"] for entry in log_history if "train_loss" in entry]
@@ -289,11 +295,12 @@ class Tracer:
 
     def save(self, directory: str | Path, *, only_json: bool = False) -> None:
         """Saves the report; a disk that is full ends no training."""
+        report = public_report(self.report)
         try:
             if only_json:
-                self.report.save_json(directory)
+                report.save_json(directory)
             else:
-                self.report.save(directory)
+                report.save(directory)
         except (LayerTracerError, OSError) as error:  # the picture's library has files of its own to write
             logger.error(f"The LayerTracer report was not saved. {error}")
 

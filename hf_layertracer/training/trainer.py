@@ -11,6 +11,7 @@ from transformers import Trainer
 from ..config import LayerTracerConfig
 from ..probes import Probe
 from ..report import LayerTracerReport
+from ..report.remote import hub_errors
 from .callback import LayerTracerCallback
 from .tracer import last_checkpoint
 
@@ -39,6 +40,7 @@ class LayerTracerMixin:
         self._layertracer = LayerTracerCallback(layertracer, probes)
         super().__init__(*args, **kwargs)
         self._layertracer.log = self.log
+        self._layertracer.follow(self)
         self.add_callback(self._layertracer)
 
     @property
@@ -57,7 +59,18 @@ class LayerTracerMixin:
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         super().create_model_card(*args, **kwargs)
         if self._layertracer.report is not None and self.is_world_process_zero():
-            self._layertracer.tracer.save(Path(self.args.output_dir))
+            self._layertracer.write_card(self.args, self.model)
+
+    def init_hf_repo(self, token: str | None = None, *args: Any, **kwargs: Any) -> None:
+        with hub_errors(self._repo_name(), token or self.args.hub_token):
+            super().init_hf_repo(token, *args, **kwargs)
+
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
+        with hub_errors(self._repo_name(), kwargs.get("token") or self.args.hub_token):
+            return super().push_to_hub(*args, **kwargs)
+
+    def _repo_name(self) -> str:
+        return self.hub_model_id or self.args.hub_model_id or Path(self.args.output_dir).name
 
     def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
         # The first point at which the model is the one that will be trained and the checkpoint is known, and the last

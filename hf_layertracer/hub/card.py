@@ -1,0 +1,160 @@
+"""The model card of a repository with a report: its section, its tags and its evaluation results."""
+
+from __future__ import annotations
+
+import math
+
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
+
+from ..errors import LayerTracerError
+from ..report.markdown import put_section, report_section, without_section
+from ..report.schema import ReportData
+from ..report.templates import card_template
+
+
+TAG = "layertracer"
+_TASK = ("text-generation", "Text Generation")
+_PROBES = "layertracer-probes"
+_EVALUATION = "layertracer-evaluation"
+
+
+def model_card(text: str | None, report: ReportData, repo_id: str) -> str:
+    """Writes what a report says into a model card.
+
+    Args:
+        text (`str`, *optional*): The card as it is; a new one is made where there is none.
+        report ([`ReportData`]): The report; its picture is expected beside the card.
+        repo_id (`str`): The repository, or the name of the model alone.
+
+    Returns:
+        `str`: The card with the report's section, the tag `layertracer` and the evaluation results. All else is as it
+        was.
+
+    Raises:
+        LayerTracerError: The card's front matter cannot be read.
+    """
+    name = repo_id.rsplit("/", 1)[-1]
+    if not without_section(text or "").strip():
+        return _new_card(report, repo_id, name)
+    try:
+        data = read_front_matter(ModelCard, text).data
+        ours = {_PROBES, _EVALUATION}
+        theirs = [result for result in data.eval_results or [] if result.dataset_type not in ours]
+        results = theirs + evaluation_results(report)
+        wanted = {"tags": with_tag(data.tags)}
+        if results or data.eval_results:
+            wanted |= {"eval_results": results, "model_name": data.model_name or name}
+    except (ValueError, TypeError, KeyError) as error:
+        raise _unreadable(error) from error
+    return put_section(with_front_matter(text, ModelCard, wanted), report_section(report))
+
+
+def evaluation_results(report: ReportData) -> list[EvalResult]:
+    """What was measured of the model that a report is published with, as the Hub's `model-index` takes it.
+
+    Of a model that was trained after its diagnosis, that is the last diagnosis after training, if there is one, and the
+    last evaluation loss.
+
+    Args:
+        report ([`ReportData`]): The report.
+
+    Returns:
+        `list[EvalResult]`: One for each metric.
+    """
+    results = []
+    probes, training = report.probes, report.training
+    probe_set = {
+        "dataset_type": _PROBES,
+        "dataset_name": f"LayerTracer probes ({probes.count})",
+        "dataset_revision": probes.sha256,
+    }
+    if report.history or training is None:
+        latest = report.history[-1] if report.history else None
+        measured = latest or probes
+        sensitivity = latest.sensitivity if latest else report.sensitivity.mean
+        particle = latest.task_particle if latest else report.task_particle.layer
+        metrics = [
+            ("accuracy", "Accuracy on the probes", measured.accuracy),
+            ("mean_log_probability", "Mean log-probability of the targets", measured.mean_log_probability),
+            ("task_particle", "Task Particle (layer, from 0)", particle),
+            ("vulnerable_layer", "Vulnerable layer (from 0)", sensitivity.index(max(sensitivity))),
+            ("layer_sensitivity", "Highest Layer Sensitivity (bits)", max(sensitivity)),
+        ]
+        results += [_result(probe_set, *metric) for metric in metrics]
+    if training is not None and training.eval_loss_after is not None:
+        held_out = {"dataset_type": _EVALUATION, "dataset_name": "Evaluation set of the training run"}
+        results.append(_result(held_out, "loss", "Evaluation loss", training.eval_loss_after))
+    return [result for result in results if result is not None]
+
+
+def with_tag(tags: list[str] | str | None) -> list[str]:
+    """Tags of a card with `layertracer` among them."""
+    tags = [tags] if isinstance(tags, str) else list(tags or [])
+    return tags if TAG in tags else [*tags, TAG]
+
+
+def read_front_matter(card_class: type[ModelCard], text: str) -> ModelCard:
+    """Parses a card, with one line for what cannot be read.
+
+    Args:
+        card_class (`type`): `ModelCard` or `DatasetCard`.
+        text (`str`): The card.
+
+    Returns:
+        `ModelCard`: The card.
+
+    Raises:
+        LayerTracerError: Its front matter is no valid YAML mapping or no valid metadata.
+    """
+    try:
+        # A card without front matter is a reason for a warning there, but not here.
+        return card_class(text if REGEX_YAML_BLOCK.search(text) else f"---\n{{}}\n---\n{text}")
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        raise _unreadable(error) from error
+
+
+def with_front_matter(text: str, card_class: type[ModelCard], wanted: dict) -> str:
+    """Sets fields of a card's front matter, and leaves every other byte alone where nothing has to be set.
+
+    Args:
+        text (`str`): The card.
+        card_class (`type`): `ModelCard` or `DatasetCard`.
+        wanted (`dict`): The fields, as attributes of the card's data.
+
+    Returns:
+        `str`: The card.
+    """
+    card = read_front_matter(card_class, text)
+    before = card.data.to_dict()
+    for name, value in wanted.items():
+        setattr(card.data, name, value)
+    return text if card.data.to_dict() == before else str(card)
+
+
+def _new_card(report: ReportData, repo_id: str, name: str) -> str:
+    results = evaluation_results(report)
+    base = report.model.id if report.training is not None and "/" in (report.model.id or "") else None
+    data = ModelCardData(
+        tags=[TAG],
+        base_model=base if base != repo_id else None,
+        model_name=name if results else None,
+        eval_results=results or None,
+    )
+    card = ModelCard.from_template(data, template_str=card_template("model_card.md"), title=name, repo_id=repo_id)
+    return put_section(f"{card}\n", report_section(report))
+
+
+def _result(dataset: dict[str, str], metric: str, name: str, value: float | None) -> EvalResult | None:
+    if value is None or not math.isfinite(value):
+        return None
+    task, task_name = _TASK
+    return EvalResult(
+        task_type=task, task_name=task_name, metric_type=metric, metric_name=name, metric_value=value, **dataset
+    )
+
+
+def _unreadable(error: Exception) -> LayerTracerError:
+    reason = " ".join(str(error).split())
+    return LayerTracerError(f"The front matter of README.md cannot be read: {reason:.200}. Mend it and call again.")

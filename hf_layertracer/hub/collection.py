@@ -1,0 +1,170 @@
+"""A dataset repository that collects reports: one row per layer, each report in a file of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+from huggingface_hub import DatasetCard, DatasetCardData
+
+from ..report import LayerTracerReport
+from ..report.remote import REPORTS_FOLDER
+from ..report.templates import card_template
+from .card import TAG, read_front_matter, with_front_matter, with_tag
+
+
+_ROWS_FOLDER = "layers"
+_DATA_FILES = [{"split": "train", "path": f"{_ROWS_FOLDER}/*.jsonl"}]
+# Types and meanings of a row's values. Files with nothing but nulls in a column need the types.
+COLUMNS: dict[str, tuple[str, str]] = {
+    "report": ("string", "folder of the report in `reports/`"),
+    "model": ("string", "Hub id, or the name of a local folder"),
+    "revision": ("string", "commit of the model"),
+    "architecture": ("string", "class of the model"),
+    "created": ("string", "UTC time of the diagnosis"),
+    "layers": ("int64", "number of decoder layers"),
+    "layer": ("int64", "this layer, counted from 0"),
+    "kind": ("string", "kind of the layer"),
+    "parameters": ("int64", "parameters of the layer"),
+    "lens_probability": ("float64", "mean probability of the targets if the model stopped after this layer"),
+    "lens_probability_stderr": ("float64", "its standard error"),
+    "task_particle": ("float64", "Task Particle of the report: median layer"),
+    "layer_sensitivity": ("float64", "Jensen-Shannon divergence in bits when this layer is disturbed"),
+    "layer_sensitivity_stderr": ("float64", "its standard error"),
+    "estimate": ("bool", "whether Layer Sensitivity is estimated from gradients"),
+    "block_influence": ("float64", "1 - cosine similarity of the layer's input and output"),
+    "trained": ("bool", "whether the plan trains this layer"),
+    "strategy": ("string", "strategy of the plan"),
+    "perturbation": ("string", "disturbance: mask, skip or noise"),
+    "mask_ratio": ("float64", "fraction of the hidden dimensions that a mask zeroes"),
+    "noise_scale": ("float64", "noise in units of the hidden state's own deviation"),
+    "seed": ("int64", "seed of the disturbances"),
+    "draws": ("int64", "disturbances of each layer"),
+    "probes": ("int64", "number of probes"),
+    "probes_sha256": ("string", "hash of the probes"),
+    "accuracy": ("float64", "fraction of probes whose target is the likeliest next token"),
+    "eval_loss_before": ("float64", "evaluation loss before training"),
+    "eval_loss_after": ("float64", "evaluation loss after training"),
+}
+
+
+def collected_files(report: LayerTracerReport) -> dict[str, bytes]:
+    """The files that a report adds to a dataset repository; the same report always adds the same ones.
+
+    Args:
+        report ([`LayerTracerReport`]): The report.
+
+    Returns:
+        `dict[str, bytes]`: Contents by path.
+    """
+    name = report_name(report)
+    rows = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in layer_rows(report))
+    files = {f"{REPORTS_FOLDER}/{name}/{file}": content for file, content in report.files().items()}
+    return {f"{_ROWS_FOLDER}/{name}.jsonl": rows.encode(), **files}
+
+
+def report_name(report: LayerTracerReport) -> str:
+    """A name that no other report has: model, time and a hash of the content."""
+    model = re.sub(r"[^A-Za-z0-9_.-]+", "--", report.model.id or report.model.architecture).strip("-.") or "model"
+    try:
+        created = datetime.fromisoformat(report.created).astimezone(UTC)
+    except ValueError:
+        created = datetime.fromtimestamp(0, UTC)
+    return f"{model[:80]}-{created:%Y%m%dT%H%M%SZ}-{hashlib.sha256(report.to_json()).hexdigest()[:8]}"
+
+
+def layer_rows(report: LayerTracerReport) -> list[dict[str, Any]]:
+    """A report as a table.
+
+    Args:
+        report ([`LayerTracerReport`]): The report.
+
+    Returns:
+        `list[dict[str, Any]]`: One row per layer, with the keys of `COLUMNS`.
+    """
+    model, lens, sensitivity, plan, config = report.model, report.lens, report.sensitivity, report.plan, report.config
+    has_lens = bool(lens.mean_probability)
+    same = {
+        "report": report_name(report),
+        "model": model.id,
+        "revision": model.revision,
+        "architecture": model.architecture,
+        "created": report.created,
+        "layers": report.num_layers,
+        "task_particle": report.task_particle.layer,
+        "estimate": sensitivity.estimate,
+        "strategy": plan.strategy if plan else None,
+        "perturbation": _of_type(config.get("perturbation"), str),
+        "mask_ratio": _of_type(config.get("mask_ratio"), int | float),
+        "noise_scale": _of_type(config.get("noise_scale"), int | float),
+        "seed": _of_type(config.get("seed"), int),
+        "draws": sensitivity.draws,
+        "probes": report.probes.count,
+        "probes_sha256": report.probes.sha256,
+        "accuracy": report.probes.accuracy,
+        "eval_loss_before": report.training.eval_loss_before if report.training else None,
+        "eval_loss_after": report.training.eval_loss_after if report.training else None,
+    }
+    rows = []
+    for index, layer in enumerate(model.layers):
+        own = {
+            "layer": index,
+            "kind": layer.kind,
+            "parameters": sum(layer.parameters.values()),
+            "lens_probability": lens.mean_probability[index + 1] if has_lens else None,
+            "lens_probability_stderr": lens.stderr[index + 1] if has_lens else None,
+            "layer_sensitivity": sensitivity.mean[index],
+            "layer_sensitivity_stderr": sensitivity.stderr[index],
+            "block_influence": report.block_influence[index],
+            "trained": index in plan.trained_layers if plan else None,
+        }
+        values = {**same, **own}
+        rows.append({name: values[name] for name in COLUMNS})
+    return rows
+
+
+def dataset_card(text: str | None, repo_id: str) -> str:
+    """Sees to it that a dataset card makes the rows loadable and the repository findable.
+
+    Args:
+        text (`str`, *optional*): The card as it is; a new one is made where there is none.
+        repo_id (`str`): The dataset repository.
+
+    Returns:
+        `str`: The card. The text of an existing one stays as it is.
+
+    Raises:
+        LayerTracerError: The card's front matter cannot be read.
+    """
+    if not (text or "").strip():
+        data = DatasetCardData(tags=[TAG], configs=[_config("default")], dataset_info=_info("default"))
+        meanings = {name: meaning for name, (_, meaning) in COLUMNS.items()}
+        template = card_template("dataset_card.md")
+        return str(DatasetCard.from_template(data, template_str=template, repo_id=repo_id, columns=meanings))
+    data = read_front_matter(DatasetCard, text).data
+    wanted: dict[str, Any] = {"tags": with_tag(data.tags)}
+    configs = list(data.get("configs") or [])
+    if not any(config.get("data_files") == _DATA_FILES for config in configs if isinstance(config, dict)):
+        name = TAG if configs else "default"
+        known = data.get("dataset_info") or []
+        wanted |= {
+            "configs": [*configs, _config(name)],
+            "dataset_info": [*(known if isinstance(known, list) else [known]), _info(name)],
+        }
+    return with_front_matter(text, DatasetCard, wanted)
+
+
+def _config(name: str) -> dict[str, Any]:
+    return {"config_name": name, "data_files": _DATA_FILES}
+
+
+def _info(name: str) -> dict[str, Any]:
+    return {"config_name": name, "features": [{"name": n, "dtype": dtype} for n, (dtype, _) in COLUMNS.items()]}
+
+
+def _of_type(value: Any, kind: Any) -> Any:
+    """A value of a report's free-form settings, if it is what the column holds."""
+    return value if isinstance(value, kind) and not isinstance(value, bool) else None

@@ -1,0 +1,150 @@
+"""Pushes a report to the Hub: one commit, or none."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatch
+from itertools import count
+from pathlib import Path
+
+from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+from .. import __version__
+from ..errors import HubError, LayerTracerError
+from ..report import CARD_FILE, LayerTracerReport
+from ..report.remote import hub_errors
+from .card import model_card
+from .collection import collected_files, dataset_card
+from .privacy import public_report
+
+
+# Weights, configuration, tokenizer and code of a model: nothing else that may lie in an output directory.
+_MODEL_FILES = (
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "generation_config.json",
+    "adapter_config.json",
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.*",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "*.tiktoken",
+    "*.py",
+)
+_ATTEMPTS = 5
+
+
+def push_report(
+    report: LayerTracerReport,
+    repo_id: str,
+    *,
+    repo_type: str = "model",
+    model_dir: str | Path | None = None,
+    commit_message: str | None = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    private: bool | None = None,
+    token: str | None = None,
+) -> CommitInfo:
+    """Pushes a report with its picture and a card, in one commit.
+
+    Into a model repository it goes beside the weights, and of an existing card only the report's section, the tag
+    `layertracer` and the report's own evaluation results change. A dataset repository collects reports: each push adds
+    one, with a row for each layer. The same call again changes nothing, so it finishes a push that broke.
+
+    Args:
+        report ([`LayerTracerReport`]): The report. Of paths in its explanations, only the last part is published.
+        repo_id (`str`): The repository, made where it does not exist.
+        repo_type (`str`, *optional*, defaults to `"model"`): `"model"` or `"dataset"`.
+        model_dir (`str` or `Path`, *optional*): Folder of a model whose files, and card, go into the same commit.
+        commit_message (`str`, *optional*): The commit's first line.
+        revision (`str`, *optional*): Branch to push to, made where it does not exist; `main` by default.
+        create_pr (`bool`, *optional*, defaults to `False`): Open a pull request instead.
+        private (`bool`, *optional*): Make a new repository private; your account's default otherwise.
+        token (`str`, *optional*): The one that you are logged in with by default.
+
+    Returns:
+        `CommitInfo`: The commit, with the pull request's address if one was opened.
+
+    Raises:
+        HubError: The Hub or the way to it failed; call it again.
+        LayerTracerError: The repository is of another type, its card cannot be read or there is no model to push.
+    """
+    if repo_type not in ("model", "dataset"):
+        raise LayerTracerError(f"repo_type must be model or dataset, not {repo_type!r}.")
+    if model_dir is not None and repo_type != "model":
+        raise LayerTracerError("A model goes into a model repository: model_dir needs repo_type='model'.")
+    report = public_report(report)
+    model_files = {} if model_dir is None else _model_files(Path(model_dir))
+    api = HfApi(token=token, library_name="hf_layertracer", library_version=__version__)
+    with hub_errors(repo_id, token):
+        repo_id = _repository(api, repo_id, repo_type, private)
+        if revision is not None and not revision.startswith("refs/"):
+            api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
+        files = collected_files(report) if repo_type == "dataset" else report.files()
+        for attempt in count(1):
+            # Others may push between reading the card and writing it: then the Hub refuses, and it is read again.
+            parent = api.repo_info(repo_id, repo_type=repo_type, revision=revision).sha
+            card = _card(api, repo_id, repo_type, parent)
+            if repo_type == "dataset":
+                text = dataset_card(card, repo_id)
+            else:
+                text = model_card(_local_card(model_dir) or card, report, repo_id)
+            contents = {**model_files, **files, CARD_FILE: text.encode()}
+            try:
+                return api.create_commit(
+                    repo_id,
+                    [CommitOperationAdd(path, content) for path, content in contents.items()],
+                    commit_message=commit_message or f"Add LayerTracer report of {report.model.id or 'the model'}",
+                    repo_type=repo_type,
+                    revision=revision,
+                    create_pr=create_pr,
+                    parent_commit=parent,
+                )
+            except HfHubHTTPError as error:
+                if error.response.status_code != 412 or attempt == _ATTEMPTS:
+                    raise
+            except ValueError as error:
+                raise LayerTracerError(
+                    f"The Hub does not accept {CARD_FILE}: {' '.join(str(error).split())}"
+                ) from error
+
+
+def _repository(api: HfApi, repo_id: str, repo_type: str, private: bool | None) -> str:
+    """The full name of the repository, which exists from now on."""
+    if "/" not in repo_id:
+        repo_id = f"{api.whoami()['name']}/{repo_id}"
+    if api.repo_exists(repo_id, repo_type=repo_type):
+        return repo_id
+    for other in ("model", "dataset", "space"):
+        if other != repo_type and api.repo_exists(repo_id, repo_type=other):
+            raise HubError(f"{repo_id!r} is a {other} repository. Choose another name than for this {repo_type}.")
+    return api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True).repo_id
+
+
+def _card(api: HfApi, repo_id: str, repo_type: str, revision: str) -> str | None:
+    try:
+        path = api.hf_hub_download(repo_id, CARD_FILE, repo_type=repo_type, revision=revision)
+    except EntryNotFoundError:
+        return None
+    return Path(path).read_bytes().decode()
+
+
+def _local_card(model_dir: str | Path | None) -> str | None:
+    card = Path(model_dir) / CARD_FILE if model_dir is not None else None
+    return card.read_bytes().decode() if card is not None and card.is_file() else None
+
+
+def _model_files(folder: Path) -> dict[str, Path]:
+    files = {
+        path.name: path
+        for path in sorted(folder.glob("*"))
+        if path.is_file() and any(fnmatch(path.name, pattern) for pattern in _MODEL_FILES)
+    }
+    if not any(name.endswith(".safetensors") for name in files):
+        raise LayerTracerError(f"{folder} holds no model: there is no *.safetensors file in it.")
+    return files

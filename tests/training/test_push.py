@@ -1,0 +1,298 @@
+"""A trainer that pushes: whatever it pushes, and however, brings its report, picture and card in the same commit."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard, hf_hub_download, list_models
+from huggingface_hub.repocard_data import model_index_to_eval_results
+from transformers import AutoModelForCausalLM, Trainer
+
+from hf_layertracer import LayerTracerCallback, LayerTracerReport, LayerTracerTrainer
+from hf_layertracer.errors import HubError
+from hf_layertracer.report.markdown import END, START
+
+
+FILES = {"README.md", "layertracer_report.json", "layertracer_report.png"}
+WEIGHTS = "model.safetensors"
+
+
+@pytest.fixture(params=["trainer", "callback"])
+def make_trainer(request, make_model, make_args, quick, token_dataset, tokenizer):
+    """`make_trainer(config={}, model=None, **args)`: one that traces by its class, and one by its callback."""
+
+    def make(config: dict | None = None, model=None, **changes) -> Trainer:
+        args = make_args("tiny", hub_model_id="alice/tiny", **changes)
+        settings = {
+            "model": model or make_model(),
+            "args": args,
+            "train_dataset": token_dataset,
+            "eval_dataset": token_dataset,
+            "processing_class": tokenizer,
+        }
+        if request.param == "trainer":
+            return LayerTracerTrainer(layertracer=quick(**config or {}), **settings)
+        return Trainer(callbacks=[LayerTracerCallback(quick(**config or {}))], **settings)
+
+    return make
+
+
+def card_of(files: dict[str, bytes]) -> ModelCard:
+    return ModelCard(files["README.md"].decode())
+
+
+def assert_whole(repo) -> None:
+    """At no commit does a reader see weights without a report of the same moment, or a report without its picture."""
+    commits = [commit for commit in repo.commits() if "model.safetensors" in commit.files]
+    assert commits
+    for commit in commits:
+        assert set(commit.files) >= FILES, commit.title
+        card = commit.files["README.md"].content.decode()
+        assert card.count(START) == card.count(END) == 1, commit.title
+        assert "layertracer" in ModelCard(card).data.tags
+
+
+def test_a_push_at_the_end_is_one_commit_with_everything(hub, make_trainer):
+    trainer = make_trainer()
+    trainer.train()
+    trainer.evaluate()
+    trainer.push_to_hub()
+    repo = hub.repo("alice/tiny")
+    assert [commit.title for commit in repo.commits()] == ["End of training"]
+    assert_whole(repo)
+    text = repo.files["README.md"].decode()
+    assert "## Training procedure" in text.split(START)[0], "what Trainer's own card says"
+    section = text.split(START)[1]
+    for said in (
+        "### Layer plan",
+        "**Frozen layers:** 2-3",
+        "**Reason:**",
+        "### Training",
+        "### Reproduce",
+        "### Citation",
+    ):
+        assert said in section
+    assert set(card_of(repo.files).data.tags) >= {"layertracer", "generated_from_trainer"}
+    report = LayerTracerReport.load("alice/tiny")
+    assert report.training.steps == 3
+    assert [model.id for model in list_models(filter="layertracer")] == ["alice/tiny"]
+
+
+def test_what_was_pushed_is_loaded_with_its_report(hub, make_trainer, assert_same_weights):
+    trainer = make_trainer()
+    trainer.train()
+    trainer.push_to_hub()
+    loaded = AutoModelForCausalLM.from_pretrained("alice/tiny")
+    assert_same_weights(loaded, trainer.model)
+    report = LayerTracerReport.load("alice/tiny")
+    assert report.plan.frozen_layers == [2, 3]
+    assert report.num_layers == loaded.config.num_hidden_layers
+
+
+@pytest.mark.parametrize("strategy", ["end", "every_save", "checkpoint", "all_checkpoints"])
+def test_each_strategy_pushes_weights_with_their_report(hub, make_trainer, strategy):
+    trainer = make_trainer(
+        {"diagnose_steps": 2},
+        push_to_hub=True,
+        hub_strategy=strategy,
+        hub_always_push=True,
+        save_strategy="steps",
+        save_steps=2,
+        max_steps=5,
+        eval_strategy="steps",
+        eval_steps=2,
+    )
+    trainer.train()
+    trainer.save_model()  # with push_to_hub, this pushes
+    repo = hub.repo("alice/tiny")
+    assert_whole(repo)
+    titles = [commit.title for commit in repo.commits()]
+    steps = {"end": [], "every_save": ["", ""], "checkpoint": ["", ", checkpoint"] * 2}
+    expected = [
+        f"Training in progress, step {step}{suffix}"
+        for step in (2, 4, 5)
+        for suffix in dict.fromkeys(steps.get(strategy, steps["checkpoint"]))
+    ]
+    assert titles == [*expected, "Model save"]
+    for commit in repo.commits():
+        report = json.loads(commit.files["layertracer_report.json"].content)
+        step = int(commit.title.split()[4].rstrip(",")) if commit.title.startswith("Training") else 5
+        assert report["training"]["steps"] == step, "the report is of the weights beside it"
+        assert [snapshot["step"] for snapshot in report["history"]] == [s for s in (2, 4) if s <= step]
+    folders = {path.rsplit("/", 1)[0] for path in repo.files if "/" in path}
+    assert folders == {
+        "checkpoint": {"last-checkpoint"},
+        "all_checkpoints": {f"checkpoint-{s}" for s in (2, 4, 5)},
+    }.get(strategy, set())
+    for folder in folders:
+        assert {f"{folder}/{name}" for name in (WEIGHTS, "layertracer_report.json", "layertracer_report.png")} <= set(
+            repo.files
+        )
+
+
+def test_the_results_are_those_of_the_weights_that_were_pushed(hub, make_trainer):
+    trainer = make_trainer({"diagnose_after": True}, eval_strategy="steps", eval_steps=1)
+    trainer.train()
+    trainer.push_to_hub(tags=["mine"], language="en", dataset_tags="my/data", dataset="Mine", tasks="text-generation")
+    data = card_of(hub.repo("alice/tiny").files).data
+    results = {(r.dataset_type, r.metric_type): r.metric_value for r in data.eval_results}
+    report = LayerTracerReport.load("alice/tiny")
+    assert results["layertracer-evaluation", "loss"] == report.training.eval_loss_after
+    assert results["layertracer-probes", "accuracy"] == report.history[-1].accuracy
+    assert results["layertracer-probes", "vulnerable_layer"] == report.history[-1].sensitivity.index(
+        max(report.history[-1].sensitivity)
+    )
+    assert set(data.tags) >= {"mine", "generated_from_trainer", "layertracer"}
+    assert data.language == ["en"]
+
+
+def test_without_a_later_diagnosis_nothing_is_claimed_of_the_probes(hub, make_trainer):
+    trainer = make_trainer()
+    trainer.train()
+    trainer.push_to_hub()
+    assert not card_of(hub.repo("alice/tiny").files).data.eval_results
+
+
+def test_the_hub_lists_the_results(hub, make_trainer):
+    from huggingface_hub import model_info
+
+    trainer = make_trainer(eval_strategy="steps", eval_steps=1)
+    trainer.train()
+    trainer.push_to_hub()
+    name, results = model_index_to_eval_results(model_info("alice/tiny").card_data.to_dict()["model-index"])
+    assert name == "tiny"
+    assert [result.metric_name for result in results] == ["Evaluation loss"]
+
+
+def test_pushing_twice_changes_what_has_changed_and_keeps_one_section(hub, make_trainer):
+    trainer = make_trainer()
+    trainer.train()
+    trainer.push_to_hub()
+    first = hub.repo("alice/tiny").files
+    trainer.push_to_hub()
+    assert hub.repo("alice/tiny").files == first
+    assert len(hub.repo("alice/tiny").commits()) == 1
+
+
+def test_private_repositories_and_branches(hub, make_trainer):
+    trainer = make_trainer(hub_private_repo=True)
+    trainer.train()
+    trainer.push_to_hub()
+    assert hub.repo("alice/tiny").private
+    hub.repo("alice/tiny").refs["v2"] = hub.repo("alice/tiny").commits()[0]
+    trainer.args.hub_revision = "v2"
+    trainer.state.global_step += 1
+    trainer.push_to_hub(commit_message="again", language="de")
+    assert hub.repo("alice/tiny").commits("v2")[-1].title == "again"
+    assert len(hub.repo("alice/tiny").commits()) == 1
+
+
+def test_a_traced_run_that_does_not_push_needs_no_hub(make_trainer):
+    trainer = make_trainer()
+    trainer.train()
+    assert Path(trainer.args.output_dir, "layertracer_report.json").is_file()
+
+
+def test_an_untraced_model_is_pushed_as_ever(hub, make_args, token_dataset):
+    from transformers import BertConfig, BertForMaskedLM
+
+    model = BertForMaskedLM(
+        BertConfig(vocab_size=80, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    )
+    args = make_args("tiny", hub_model_id="alice/tiny")
+    trainer = LayerTracerTrainer(model=model, args=args, train_dataset=token_dataset)
+    trainer.train()
+    trainer.push_to_hub()
+    assert "layertracer" not in hub.repo("alice/tiny").files["README.md"].decode()
+
+
+def test_nothing_of_the_machine_leaves_it(hub, make_trainer, make_model, tmp_path, monkeypatch):
+    secret = "s3cret-value-of-a-variable"
+    monkeypatch.setenv("MY_SECRET", secret)
+    monkeypatch.setenv("USER", "private-user-name")
+    folder = tmp_path / "private-user-name" / "my-base-model"
+    make_model().save_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    trainer = make_trainer(
+        {"diagnose_after": True},
+        model=model,
+        push_to_hub=True,
+        hub_strategy="all_checkpoints",
+        save_strategy="steps",
+        save_steps=2,
+    )
+    trainer.train()
+    folder.rename(tmp_path / "elsewhere")  # Trainer's card names what it cannot find here: it could be on the Hub
+    trainer.push_to_hub()
+    repo = hub.repo("alice/tiny")
+    assert json.loads(repo.files["layertracer_report.json"])["model"]["id"] == "my-base-model"
+    ours = [b"layertracer_report", b"README"]
+    seen = 0
+    for commit in repo.commits():
+        for path, file in commit.files.items():
+            if any(name in path.encode() for name in ours):
+                seen += 1
+                for word in (str(tmp_path), "private-user-name", secret, socket.gethostname(), str(Path.cwd())):
+                    assert word.encode() not in file.content, f"{word} in {path} of {commit.title}"
+    assert seen > 6
+    assert b"my-base-model" in repo.files["README.md"]
+
+
+def test_a_broken_push_in_the_background_is_told_and_the_next_one_brings_everything(hub, make_trainer, caplog):
+    hub.fail("/commit/", method="POST", status=500)
+    trainer = make_trainer(push_to_hub=True, hub_strategy="every_save", save_strategy="steps", save_steps=2)
+    trainer.train()
+    told = [r.getMessage() for r in caplog.records if "push during training failed" in r.getMessage()]
+    assert len(told) == 1
+    assert "HTTP 500" in told[0]
+    assert "\n" not in told[0]
+    trainer.push_to_hub()
+    assert_whole(hub.repo("alice/tiny"))
+    assert LayerTracerReport.load("alice/tiny").training.steps == 3
+
+
+@pytest.mark.parametrize(
+    ("prepare", "message"),
+    [
+        (lambda hub, monkeypatch: monkeypatch.delenv("HF_TOKEN"), "Log in with"),
+        (lambda hub, monkeypatch: monkeypatch.setenv("HF_TOKEN", "hf_wrong"), "wrong or has expired"),
+        (lambda hub, monkeypatch: monkeypatch.setenv("HF_TOKEN", hub.other_token), "may not write to 'alice/tiny'"),
+        (lambda hub, monkeypatch: hub.fail("/commit/", status=500), "HTTP 500"),
+        (lambda hub, monkeypatch: hub.fail("/commit/"), "connection to the Hub broke"),
+        (lambda hub, monkeypatch: hub.fail("/lfs/upload/", status=403), "HTTP 403|may not write"),
+    ],
+)
+def test_what_goes_wrong_is_one_line_and_the_same_call_finishes(
+    hub, make_model, make_args, quick, token_dataset, monkeypatch, prepare, message
+):
+    trainer = LayerTracerTrainer(
+        model=make_model(),
+        args=make_args("tiny", hub_model_id="alice/tiny"),
+        train_dataset=token_dataset,
+        layertracer=quick(),
+    )
+    trainer.train()
+    prepare(hub, monkeypatch)
+    with pytest.raises(HubError, match=message) as caught:
+        trainer.push_to_hub()
+    assert "\n" not in str(caught.value)
+    local = {path.name for path in Path(trainer.args.output_dir).iterdir()}
+    assert local >= {WEIGHTS, *FILES} or "tiny" not in {repo.split("/")[1] for _, repo in hub.repos}
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    trainer.push_to_hub()
+    assert_whole(hub.repo("alice/tiny"))
+    assert hub.repo("alice/tiny").files[WEIGHTS] == Path(trainer.args.output_dir, WEIGHTS).read_bytes()
+
+
+def test_a_file_of_over_ten_megabytes_goes_with_its_report(hub, make_model, make_args, quick, token_dataset):
+    model = make_model(vocab_size=50_000, hidden_size=64)
+    args = make_args("tiny", hub_model_id="alice/tiny", max_steps=1)
+    trainer = LayerTracerTrainer(model=model, args=args, train_dataset=token_dataset, layertracer=quick())
+    trainer.train()
+    trainer.push_to_hub()
+    assert_whole(hub.repo("alice/tiny"))
+    assert len(hub.repo("alice/tiny").files[WEIGHTS]) > 10 * 2**20
+    assert Path(hf_hub_download("alice/tiny", WEIGHTS)).read_bytes() == hub.repo("alice/tiny").files[WEIGHTS]
