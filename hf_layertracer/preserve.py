@@ -16,31 +16,47 @@ from torch import nn
 _LARGEST_BUFFER_COPIED = 1 << 20
 
 
+# A forward pass may switch them too: BigBird turns to full attention at its first short prompt, for good.
+_PLAIN = (str, int, float, bool, type(None))
+
+
 @contextmanager
 def preserved(model: nn.Module) -> Iterator[None]:
-    """Runs the body with `model` in evaluation mode; restores modes, buffers and random states afterwards.
+    """Runs the body with `model` in evaluation mode and not compiled; restores all that it had been afterwards.
 
-    Restoring happens on every way out: normal end, exception, `KeyboardInterrupt`. Parameters are not copied: nothing
-    in the diagnosis writes to them.
+    Modes, submodules, plain attributes, the configuration, buffers and random states are restored on every way out:
+    normal end, exception, `KeyboardInterrupt`. Parameters are not copied: nothing in the diagnosis writes to them.
 
     Args:
         model (`nn.Module`): The model that the body runs.
     """
-    training = [(module, module.training) for module in model.modules()]
+    modules = list(model.modules())
     buffers = [
         (module, name, buffer, buffer.clone() if 0 < buffer.numel() <= _LARGEST_BUFFER_COPIED else None)
-        for module in model.modules()
+        for module in modules
         for name, buffer in module._buffers.items()
         if buffer is not None
     ]
+    submodules = [(module, dict(module._modules)) for module in modules]
+    holders = [*modules, *({id(m.config): m.config for m in modules if hasattr(m, "config")}.values())]
+    plain = [(holder, {k: v for k, v in vars(holder).items() if isinstance(v, _PLAIN)}) for holder in holders]
+    # Layers are answered from outside here, which a graph that was compiled with their own forward does not see.
+    compiled = [(module, module._compiled_call_impl) for module in modules if module._compiled_call_impl is not None]
     python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
     device_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     model.eval()
+    for module, _ in compiled:
+        module._compiled_call_impl = None
     try:
         yield
     finally:
-        for module, mode in training:
-            module.training = mode
+        for module, call in compiled:
+            module._compiled_call_impl = call
+        for module, before in submodules:
+            module._modules.clear()
+            module._modules.update(before)
+        for holder, before in plain:
+            vars(holder).update(before)
         for module, name, buffer, copy in buffers:
             module._buffers[name] = buffer
             if copy is not None and not torch.equal(buffer, copy):

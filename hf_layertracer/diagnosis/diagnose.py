@@ -27,6 +27,7 @@ from ..facts import model_facts
 from ..logs import get_logger
 from ..modeling import ModelParts, context_length, find_parts
 from ..planning import make_plan
+from ..preserve import preserved
 from ..probes import Probe, builtin_probes
 from ..report import LayerTracerReport
 from ..report.schema import Lens, ProbeFacts, ProbeRecord, Sensitivity
@@ -34,7 +35,6 @@ from .gradient import MASSIVE_DIMENSIONS, massive_dimensions, predict_batch, reg
 from .lens import read_lens
 from .memory import BatchPlan, plan_batches
 from .perturbation import dimension_mask
-from .preserve import preserved
 from .replay import CleanRun, LayerStack
 from .score import check_prompts, check_targets, target_scores
 from .sensitivity import TOLERANCE, Disturbance, Draw, check_replay, measure_batch
@@ -114,7 +114,7 @@ def diagnose(
             "largest_batch_rows": run.largest_rows,
         },
     )
-    report.notes = _notes(report)
+    report.notes = _notes(report, run.not_run)
     try:
         report.plan = make_plan(report)
     except LayerTracerError as error:
@@ -134,25 +134,29 @@ class _Run:
     replay_problem: str | None = None
     lens_problem: str | None = None
     lens_error: float | None = None
+    whole_prompts: bool = False
     largest_batch: int = 0
     largest_rows: int = 0
 
     def __post_init__(self) -> None:
         self.stack = LayerStack(self.parts)
-        probes, layers = len(self.encoded), self.parts.num_layers
+        probes = len(self.encoded)
         self.repeats = 1 if self.config.perturbation == "skip" else self.config.repeats
         self.repeats = self.repeats or max(1, math.ceil(_DRAWS_WANTED / probes))
-        self.curves = np.zeros((probes, layers + 1))
-        self.top_tokens = np.zeros((probes, layers + 1), dtype=np.int64)
         self.log_probability = np.zeros(probes)
         self.correct = np.zeros(probes, dtype=bool)
-        self.influence = np.zeros(layers)
         self.draws = [Draw(probe, repeat, self.repeats) for probe in range(probes) for repeat in range(self.repeats)]
+        self.massive = torch.zeros(0)
+        self.sample = self._sample()
+
+    def _make_room(self, layers: int) -> None:
+        probes = len(self.encoded)
+        self.curves = np.zeros((probes, layers + 1))
+        self.top_tokens = np.zeros((probes, layers + 1), dtype=np.int64)
+        self.influence = np.zeros(layers)
         # Values by layer and number of the draw; of an estimate, `predicted` holds all and `measured` a sample.
         self.measured = np.full((layers, len(self.draws)), np.nan)
         self.predicted = np.full((layers, len(self.draws)), np.nan)
-        self.massive = torch.zeros(0)
-        self.sample = self._sample()
 
     @property
     def estimate(self) -> bool:
@@ -175,11 +179,12 @@ class _Run:
         with self._timed("verification"):
             clean = self._first_clean_run(longest)
             self._check_output(clean)
+            self._make_room(self.stack.num_layers)
             self.batches = plan_batches(self.parts.model, clean, self.config)
             self.replay_problem = check_replay(self.stack, clean)
         if self.replay_problem is not None:
             logger.warning(f"Layer Sensitivity takes whole forward passes: {self.replay_problem}.")
-        total = len(self.sample) * self.parts.num_layers
+        total = len(self.sample) * self.stack.num_layers
         visible = logging.is_progress_bar_enabled() and is_main_process()
         bar = tqdm(total=total, desc="Diagnosing", unit="value", disable=not visible)
         with bar:
@@ -188,6 +193,24 @@ class _Run:
                 size = self.config.batch_size or self.batches.probes(length)
                 for batch in equal_length_batches([length] * len(members), size):
                     self._batch([members[index] for index in batch], self.batches.rows(length), bar)
+        self._pass_by_layers_not_run()
+
+    @property
+    def not_run(self) -> list[int]:
+        """The layers that text alone does not run."""
+        return sorted(set(range(self.parts.num_layers)) - set(self.stack.called))
+
+    def _pass_by_layers_not_run(self) -> None:
+        """Gives every layer its values: after one that does not run, the hidden state is that of the layer before it."""
+        if not self.not_run:
+            return
+        last = np.searchsorted(self.stack.called, np.arange(self.parts.num_layers), side="right") - 1
+        depths = [0, *(last + 1)]
+        self.curves, self.top_tokens = self.curves[:, depths], self.top_tokens[:, depths]
+        self.measured, self.predicted, self.influence = self.measured[last], self.predicted[last], self.influence[last]
+        self.influence[self.not_run] = 0
+        if self.config.perturbation == "skip":
+            self.measured[self.not_run] = self.predicted[self.not_run] = 0
 
     def _first_clean_run(self, input_ids: torch.Tensor) -> CleanRun:
         try:
@@ -257,21 +280,29 @@ class _Run:
     def _read_lens(self, clean: CleanRun, members: list[int], rows: int) -> None:
         if self.lens_problem is not None:
             return
+        self.lens_problem = self._lens_at(clean, members, rows)
+        if self.lens_problem is not None and not self.whole_prompts:
+            # What follows the layers may need more than one position, or the tokens themselves.
+            self.whole_prompts = True
+            self.lens_problem = self._lens_at(clean, members, rows)
+
+    def _lens_at(self, clean: CleanRun, members: list[int], rows: int) -> str | None:
+        """Reads the lens, or says why it is not valid."""
         try:
-            reading = read_lens(self.stack, clean, self._targets(members), rows)
+            reading = read_lens(self.stack, clean, self._targets(members), rows, self.whole_prompts)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # an architecture may fail in any way here, and the rest of the report does not
-            self.lens_problem = f"reading the hidden states failed ({type(error).__name__}: {error!s:.120})"
-            return
-        self.lens_error = max(self.lens_error or 0.0, reading.error)
+            return f"reading the hidden states failed ({type(error).__name__}: {error!s:.120})"
+        self.lens_error = max(self.lens_error or 0.0, reading.error) if self.curves.any() else reading.error
         tolerance = TOLERANCE.get(clean.states[-1].dtype, TOLERANCE[torch.float32])
         if not reading.error <= tolerance or not np.isfinite(reading.probability).all():
-            self.lens_problem = (
+            return (
                 f"the reading at the last layer is not the model's own output (it differs by {reading.error:.2g} "
                 "of its maximum)"
             )
         self.curves[members], self.top_tokens[members] = reading.probability, reading.top_token
+        return None
 
     def _predict(self, clean: CleanRun, members: list[int]) -> None:
         width = clean.states[-1].shape[-1]
@@ -363,10 +394,14 @@ def _decoded(tokens: np.ndarray, tokenizer) -> list[list[str]] | None:
     return [[text[int(token)] for token in row] for row in tokens]
 
 
-def _notes(report: LayerTracerReport) -> list[str]:
+def _notes(report: LayerTracerReport, not_run: list[int]) -> list[str]:
     """What a reader must know to read the numbers right."""
     sensitivity, particle = report.sensitivity, report.task_particle
     notes = []
+    if not_run:
+        notes.append(
+            f"Layers {not_run} do not run on text alone. Their values are those of the hidden state that passes them by."
+        )
     if sensitivity.estimate:
         notes.append(
             f"Layer Sensitivity is an estimate from gradients, calibrated with {sensitivity.calibration_draws} of "

@@ -20,6 +20,8 @@ from transformers import PreTrainedModel
 
 from ..errors import UntraceableModelError
 from ..modeling import ModelParts
+from ..modeling.wrappers import input_device
+from .layout import Layout, Shapes, compare, shapes_of
 
 
 LayerForward = Callable[..., Any]
@@ -32,7 +34,7 @@ class CleanRun:
     Args:
         input_ids (`Tensor`): Token ids of shape `(batch, positions)`, unpadded.
         states (`list[Tensor]`):
-            L + 1 hidden states of shape `(batch, positions, ...)`: the embedding output, then each layer's output.
+            L + 1 hidden states of shape `(batch, positions, ..., width)`: the embedding output, then each layer's output.
         logits (`Tensor`): Logits of shape `(batch, vocabulary)` at the last position, in at least float32.
     """
 
@@ -44,19 +46,24 @@ class CleanRun:
 class LayerStack:
     """The decoder layers of a model, for running the model from, through or around any of them.
 
+    Layers that do not run on text alone are left out once the first pass has shown which: `called` are the indices of
+    those that are left, and every other index here counts in them.
+
     Args:
         parts ([`ModelParts`]): The model and its layers, as `find_parts` gives them.
     """
 
     def __init__(self, parts: ModelParts):
         self.model = parts.model
-        self.layers = parts.layers
+        self.layers = list(parts.layers)
+        self.called = list(range(parts.num_layers))
         accepted = inspect.signature(parts.model.forward).parameters
         # Only the last position is ever read: where the model can skip the head elsewhere, it does.
         wanted = {"use_cache": False, "logits_to_keep": 1}
         self._arguments = {name: value for name, value in wanted.items() if name in accepted}
         # A layer that returns a tuple must go on returning one: the last clean outputs serve as the pattern.
         self._outputs: list[Any] = [None] * self.num_layers
+        self._layout: Layout | None = None
 
     @property
     def num_layers(self) -> int:
@@ -64,8 +71,7 @@ class LayerStack:
 
     @property
     def input_device(self) -> torch.device:
-        weight = getattr(self._embeddings, "weight", None)
-        return (weight if weight is not None else next(self.model.parameters())).device
+        return input_device(self.model, self._embeddings)
 
     @property
     def vocabulary(self) -> int | None:
@@ -88,14 +94,33 @@ class LayerStack:
         Raises:
             UntraceableModelError: The layers are not called once each, in order, or the model has no logits per token.
         """
-        states: list[Tensor] = []
-        order: list[int] = []
+        layout = self._axes(input_ids)
+        _, states, logits = self._record(input_ids)
+        return CleanRun(input_ids, [layout.canonical(state) for state in states], logits)
+
+    def _axes(self, input_ids: Tensor) -> Layout:
+        """The axes of the tensors around the layers, from two passes at the first call."""
+        if self._layout is None:
+            row = input_ids[:1]
+            # One row more and one position less: no axis can change in the same way for both reasons.
+            other = row[:, :-1] if row.shape[1] > 1 else row.repeat(1, 3)
+            with torch.no_grad():
+                one, two = (self._record(ids)[0] for ids in (row, other.repeat(2, 1)))
+            self._layout = compare(one, two)
+        return self._layout
+
+    def _record(self, input_ids: Tensor) -> tuple[Shapes, list[Tensor], Tensor]:
+        """Shapes, hidden states and logits of an undisturbed pass; `self._outputs` are what the layers return."""
+        shapes, states, order = Shapes(*input_ids.shape), [], []
 
         def record(index: int, forward: LayerForward) -> LayerForward:
             def recording(*args: Any, **kwargs: Any) -> Any:
+                before = _hidden_input(args, kwargs)
                 if not order:
-                    states.append(_hidden_input(args, kwargs))
+                    states.append(before)
                 order.append(index)
+                shapes.hidden.append(tuple(before.shape))
+                shapes.arguments.append(shapes_of([list(args), kwargs]))
                 output = forward(*args, **kwargs)
                 self._outputs[index] = output if isinstance(output, tuple | list) else None
                 states.append(_hidden(output))
@@ -105,24 +130,30 @@ class LayerStack:
 
         with self._patched(record):
             logits = self.logits(input_ids)
-        if order != list(range(self.num_layers)):
+        if order and order == sorted(set(order)) and len(order) < len(self.layers):
+            # The cross-attention of a vision-language model, where there is no picture.
+            self.called = [self.called[index] for index in order]
+            self.layers, self._outputs = ([items[i] for i in order] for items in (self.layers, self._outputs))
+        elif order != list(range(self.num_layers)):
             raise UntraceableModelError(
                 f"The layers of {type(self.model).__name__} are called in the order {order[:8]}..., not once each from "
                 "first to last. If another list holds the decoder layers, name it with layers_path."
             )
-        return CleanRun(input_ids, states, logits)
+        return shapes, states, logits
 
-    def read(self, states: Tensor) -> Tensor:
+    def read(self, states: Tensor, input_ids: Tensor | None = None) -> Tensor:
         """What the model would say if its last layer had answered `states`: final norm, head and all that follows.
 
         Args:
-            states (`Tensor`): Hidden states at one position, of shape `(rows, 1, ...)`.
+            states (`Tensor`): Hidden states of shape `(rows, positions, ...)`: one position, or those of whole prompts.
+            input_ids (`Tensor`, *optional*): The whole prompts.
 
         Returns:
             `Tensor`: Logits of shape `(rows, vocabulary)`.
         """
-        placeholder = torch.zeros(states.shape[0], 1, dtype=torch.long, device=self.input_device)
-        return self.resume(self.num_layers - 1, [states], placeholder)[0]
+        if input_ids is None:
+            input_ids = torch.zeros(states.shape[0], 1, dtype=torch.long, device=self.input_device)
+        return self.resume(self.num_layers - 1, [states], input_ids)[0]
 
     def resume(self, first: int, answers: Sequence[Tensor], input_ids: Tensor) -> Tensor:
         """Suffix replay: the model's output if a layer had answered otherwise. Only the layers after it run.
@@ -141,6 +172,8 @@ class LayerStack:
             `Tensor`: Logits of shape `(answers, rows, vocabulary)` at the last position.
         """
         rows, total = len(input_ids), len(input_ids) * len(answers)
+        layout = self._layout
+        answers = [layout.native(answer) for answer in answers]
 
         def answer(layer: int, forward: LayerForward) -> LayerForward:
             entered = (layer - first) * rows
@@ -151,10 +184,13 @@ class LayerStack:
                 # Layers before `first` only have to return something of the right shape.
                 hidden = _hidden_input(args, kwargs)
                 if entered <= 0:
-                    return _with_hidden(self._outputs[layer], torch.cat(list(answers)) if entered == 0 else hidden)
-                output = forward(*_first_rows(args, entered, total), **_first_rows(kwargs, entered, total))
+                    entering = torch.cat(answers, layout.rows) if entered == 0 else hidden
+                    return _with_hidden(self._outputs[layer], entering)
+                args, kwargs = layout.first_rows(layer, [list(args), kwargs], entered)
+                output = forward(*args, **kwargs)
                 after = _hidden(output)
-                return _with_hidden(output, torch.cat([after, hidden[entered:].to(after.device)]))
+                later = hidden.narrow(layout.rows, entered, total - entered)
+                return _with_hidden(output, torch.cat([after, later.to(after.device)], layout.rows))
 
             return answering
 
@@ -174,14 +210,16 @@ class LayerStack:
             `Tensor`: Logits of shape `(rows, vocabulary)` at the last position.
         """
 
+        layout = self._axes(input_ids)
+
         def edited(layer: int, forward: LayerForward) -> LayerForward:
             if layer != index:
                 return forward
 
             def run(*args: Any, **kwargs: Any) -> Any:
-                before = _hidden_input(args, kwargs)
+                before = layout.canonical(_hidden_input(args, kwargs))
                 output = forward(*args, **kwargs)
-                return _with_hidden(output, edit(before, _hidden(output)))
+                return _with_hidden(output, layout.native(edit(before, layout.canonical(_hidden(output)))))
 
             return run
 
@@ -198,16 +236,17 @@ class LayerStack:
             [`CleanRun`]: `logits` carries gradients to every entry of `states`; no parameter is touched.
         """
         states: list[Tensor] = []
+        layout = self._axes(input_ids)
 
         def cut(index: int, forward: LayerForward) -> LayerForward:
             def run(*args: Any, **kwargs: Any) -> Any:
                 if index == 0:
-                    start = _hidden_input(args, kwargs).detach().requires_grad_()
-                    states.append(start)
-                    args, kwargs = _with_hidden_input(args, kwargs, start)
+                    states.append(layout.canonical(_hidden_input(args, kwargs)).detach().requires_grad_())
+                    args, kwargs = _with_hidden_input(args, kwargs, layout.native(states[0]))
                 output = forward(*args, **kwargs)
-                states.append(_hidden(output))
-                return output
+                # The next layer goes on from this very node of the graph.
+                states.append(layout.canonical(_hidden(output)))
+                return _with_hidden(output, layout.native(states[-1]))
 
             return run
 
@@ -259,18 +298,10 @@ def _hidden(output: Any) -> Tensor:
 
 
 def _with_hidden(output: Any, hidden: Tensor) -> Any:
-    return type(output)((hidden, *output[1:])) if isinstance(output, tuple | list) else hidden
-
-
-def _first_rows(value: Any, rows: int, total: int) -> Any:
-    """The first rows of every tensor in `value` that has `total` of them."""
-    if isinstance(value, Tensor):
-        return value[:rows] if value.ndim and value.shape[0] == total else value
-    if isinstance(value, dict):
-        return {name: _first_rows(item, rows, total) for name, item in value.items()}
-    if type(value) in (tuple, list):
-        return type(value)(_first_rows(item, rows, total) for item in value)
-    return value
+    if not isinstance(output, tuple | list):
+        return hidden
+    values = (hidden, *output[1:])
+    return type(output)._make(values) if hasattr(output, "_make") else type(output)(values)
 
 
 def _hidden_input(args: tuple, kwargs: dict) -> Tensor:

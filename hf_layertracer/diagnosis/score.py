@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from ..encoding import EncodedProbe, encode_probes, equal_length_batches
 from ..errors import LayerTracerError
 from ..modeling import context_length, find_parts
+from ..preserve import preserved
 from ..probes import Probe
-from .preserve import preserved
 from .replay import LayerStack
 
 

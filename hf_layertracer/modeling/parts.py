@@ -115,7 +115,13 @@ def _owner_lookup(parts: ModelParts) -> Callable[[str], int | str]:
     paths = dict(model.named_modules(remove_duplicate=False))
     # A head that is a shared module of its own sits where it is registered; a tied weight is found by its alias.
     head_paths = [path for path, module in paths.items() if head is not None and module is head]
-    input_paths = [path for path, module in paths.items() if module is input_embeddings]
+    matrix = getattr(input_embeddings, "weight", None)
+    input_paths = [
+        path
+        for path, module in paths.items()
+        # The same matrix may stand in a second module, outside the decoder.
+        if module is input_embeddings or (matrix is not None and getattr(module, "weight", None) is matrix)
+    ]
     embedding_paths = [path for path, module in paths.items() if isinstance(module, nn.Embedding)]
 
     def within(name: str, candidates: list[str]) -> bool:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from hf_layertracer.diagnosis.preserve import preserved
+from hf_layertracer.preserve import preserved
 
 
 @pytest.fixture

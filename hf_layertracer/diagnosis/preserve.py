@@ -1,3 +1,0 @@
-"""Moved."""
-
-from ..preserve import preserved as preserved

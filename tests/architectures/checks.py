@@ -1,0 +1,290 @@
+"""What must hold for a model type, checked against plain loops that share no code with the package."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import PreTrainedModel, TrainingArguments
+
+from hf_layertracer import (
+    DiagnosisConfig,
+    LayerTracerConfig,
+    LayerTracerTrainer,
+    Probe,
+    apply_plan,
+    diagnose,
+    make_plan,
+)
+from hf_layertracer.diagnosis.perturbation import dimension_mask
+from hf_layertracer.errors import LayerTracerError
+
+from .reference import divergence, whole_pass
+from .tiny import tiny_config, tiny_model
+
+
+PROMPTS = ((5, 80, 31, 7, 40, 9), (14, 3, 77, 60, 22, 90), (33, 34, 21, 6))
+PROBES = [Probe(prompt, 10 + 7 * number) for number, prompt in enumerate(PROMPTS)]
+ROW = list(range(4, 16))
+MASK = DiagnosisConfig(repeats=2, mask_ratio=0.3, min_probability=1e-6)
+PRECISION = 1e-4  # float32 through two orders of the same sums: in probability, or as a fraction of a divergence
+
+
+@dataclass
+class Result:
+    """What was found of one model type.
+
+    A check is `"ok"`; `"reported: ..."`, where the report itself says that something does not hold; `"n/a: ..."`, where
+    transformers cannot do it either; or it says what is wrong.
+
+    Args:
+        model_type (`str`): The type.
+        architecture (`str`): The class of the model.
+        built (`str`): Whether transformers builds and runs it; nothing else is checked where it does not.
+        refused (`str`): The error with which the package refuses the model, if it does.
+        layers_path (`str`), kinds (`list[str]`): What was found.
+        path (`str`), path_reason (`str`): How Layer Sensitivity was measured.
+        lens_reason (`str`): Why the lens is not valid, where the report says so.
+        checks (`dict[str, str]`): The checks.
+    """
+
+    model_type: str
+    architecture: str
+    built: str = "ok"
+    refused: str = ""
+    layers_path: str = ""
+    kinds: list[str] = field(default_factory=list)
+    path: str = ""
+    path_reason: str = ""
+    lens_reason: str = ""
+    checks: dict[str, str] = field(default_factory=dict)
+
+
+def check_type(model_type: str) -> dict[str, Any]:
+    """Runs all checks on a tiny model of a type. Never raises: what happens is the result."""
+    result = Result(model_type, transformers.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[model_type])
+    try:
+        model = tiny_model(tiny_config(model_type))
+    except Exception as error:
+        result.built = f"{type(error).__name__}: {error}"
+        return asdict(result)
+    check_model(model, result)
+    return asdict(result)
+
+
+def check_model(model: PreTrainedModel, result: Result) -> None:
+    before = _snapshot(model)
+    try:
+        report = diagnose(model, PROBES, config=MASK)
+    except LayerTracerError as error:
+        result.refused = str(error)
+        return
+    except Exception as error:
+        result.checks["diagnosis"] = f"{type(error).__name__}: {error}"
+        return
+    result.layers_path, result.kinds = report.model.layers_path, [layer.kind for layer in report.model.layers]
+    result.path, result.path_reason = report.sensitivity.path, report.sensitivity.path_reason or ""
+    result.lens_reason = report.lens.reason or ""
+    for name, check in {
+        "as found": lambda: _same(before, _snapshot(model)),
+        "lens": lambda: check_lens(model, report),
+        "sensitivity": lambda: check_sensitivity(model, report),
+        "zero": lambda: check_zero(model),
+        "freeze": lambda: check_freeze(model, report),
+        "training": lambda: check_training(model, report),
+    }.items():
+        try:
+            result.checks[name] = check() or "ok"
+        except Exception as error:
+            result.checks[name] = f"{type(error).__name__}: {error}"
+
+
+def check_lens(model: nn.Module, report: Any) -> str:
+    """The lens at every layer is a whole pass in which the last layer answers that layer's hidden state."""
+    if not report.lens.valid:
+        return f"reported: {report.lens.reason}"
+    layers = list(model.get_submodule(report.model.layers_path))
+    for number, prompt in enumerate(PROMPTS):
+        states, own = whole_pass(model, layers, prompt, {})
+        target = PROBES[number].target
+        for depth, state in enumerate(states):
+            _, read = whole_pass(
+                model, layers, prompt, {len(layers) - 1: lambda _, after, state=state: state.view(after.shape)}
+            )
+            ours = report.lens.per_probe[number][depth]
+            if abs(ours - float(read[target])) > PRECISION:
+                return f"probe {number} at depth {depth}: {ours:.5f}, whole pass {float(read[target]):.5f}"
+        if abs(report.lens.per_probe[number][-1] - float(own[target])) > PRECISION:
+            return f"probe {number} at the last layer is not the model's own probability"
+    if max(report.lens.mean_probability) - min(report.lens.mean_probability) < 1e-6:
+        return "the curve is flat: nothing was tested"
+    return ""
+
+
+def check_sensitivity(model: nn.Module, report: Any) -> str:
+    """Layer Sensitivity is that of whole passes with a hook, for masks and for layers left out."""
+    layers = list(model.get_submodule(report.model.layers_path))
+    skipped = diagnose(model, PROBES, config=DiagnosisConfig(perturbation="skip"))
+    for name, measured, repeats in (("mask", report, MASK.repeats), ("skip", skipped, 1)):
+        values = np.zeros((len(layers), len(PROMPTS), repeats))
+        for number, prompt in enumerate(PROMPTS):
+            clean = whole_pass(model, layers, prompt, {})[1]
+            for repeat in range(repeats):
+                edit = _left_out if name == "skip" else partial(_masked, number * repeats + repeat)
+                for index in range(len(layers)):
+                    disturbed = whole_pass(model, layers, prompt, {index: edit})[1]
+                    values[index, number, repeat] = divergence(clean, disturbed)
+        expected = values.mean((1, 2))
+        # Of small divergences, float32 leaves an absolute error.
+        gap = np.abs(expected - measured.sensitivity.mean) - 10 * PRECISION * expected
+        if gap.max() > 1e-6:
+            return f"{name}: layer {gap.argmax()} differs from whole passes by {gap.max():.2g} bits"
+        if name == "mask" and expected.min() < 1e-5:
+            return f"masking layer {expected.argmin()} does nothing: nothing was tested"
+    return ""
+
+
+def _left_out(before: Tensor, after: Tensor) -> Tensor:
+    return before
+
+
+def _masked(draw: int, before: Tensor, after: Tensor) -> Tensor:
+    return torch.where(dimension_mask(after.shape[-1], MASK.mask_ratio, MASK.seed, draw), 0.0, after)
+
+
+def check_zero(model: nn.Module) -> str:
+    """A disturbance that changes nothing has no effect."""
+    report = diagnose(model, PROBES, config=DiagnosisConfig(perturbation="noise", noise_scale=1e-30, repeats=1))
+    worst = max(report.sensitivity.mean)
+    return f"{worst:.2g} bits for a disturbance of nothing" if worst > 1e-6 else ""
+
+
+def check_freeze(model: nn.Module, report: Any) -> str:
+    """A plan that trains one layer trains that layer's parameters, and no other of the text model."""
+    path = report.model.layers_path
+    aliases: dict[int, set[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        aliases.setdefault(id(parameter), set()).add(name)
+    used = _used_by_text(model)
+    was = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    for index in range(report.num_layers):
+        plan = make_plan(
+            model,
+            "explicit",
+            layers=[index],
+            layers_path=path,
+            train_embeddings=False,
+            train_norm=False,
+            train_head=False,
+        )
+        applied = apply_plan(model, plan)
+        trains = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+        applied.undo()
+        for name, parameter in model.named_parameters():
+            inside = any(alias.startswith(f"{path}.{index}.") for alias in aliases[id(parameter)])
+            if inside and not trains[name] and was[name]:
+                return f"{name} does not train with layer {index}"
+            if not inside and trains[name] and (name in used or f"{path}." in name):
+                return f"{name} trains with layer {index}"
+    if {name: parameter.requires_grad for name, parameter in model.named_parameters()} != was:
+        return "undoing a plan does not restore what trained before"
+    return ""
+
+
+def check_training(model: PreTrainedModel, report: Any) -> str:
+    """One step under the trainer changes the trained parameters and no other."""
+    model = copy.deepcopy(model)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    received: set[str] = set()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(
+                lambda p, name=name: received.add(name) if bool(p.grad.abs().sum() > 0) else None
+            )
+    ids = torch.tensor([ROW, ROW])
+    try:
+        copy.deepcopy(model).train()(input_ids=ids, labels=ids).loss.backward()
+    except Exception as error:
+        return f"n/a: transformers itself cannot train it on text ({type(error).__name__}: {error})"
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = LayerTracerTrainer(
+            model=model,
+            args=TrainingArguments(
+                folder,
+                max_steps=1,
+                per_device_train_batch_size=2,
+                learning_rate=1e-2,
+                report_to="none",
+                save_strategy="no",
+                disable_tqdm=True,
+                use_cpu=True,
+                lr_scheduler_type="constant",
+                logging_strategy="no",
+            ),
+            train_dataset=[{"input_ids": ROW, "labels": ROW} for _ in range(2)],
+            probes=PROBES,
+            layertracer=LayerTracerConfig(repeats=1),
+        )
+        trainer.train()
+    plan = trainer.layertracer_report.plan if trainer.layertracer_report else None
+    if plan is None:
+        return "the trainer went on without a plan"
+    changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    path = plan.layers_path
+    own = {index: [n for n in before if n.startswith(f"{path}.{index}.")] for index in range(plan.num_layers)}
+    for index in plan.frozen_layers:
+        moved = changed.intersection(own[index])
+        if moved:
+            return f"frozen layer {index} changed: {sorted(moved)[0]}"
+    if changed - trained:
+        return f"frozen parameters changed: {sorted(changed - trained)[:2]}"
+    if received - changed:
+        return f"parameters with a gradient did not change: {sorted(received - changed)[:2]}"
+    for index in plan.trained_layers:
+        if not changed.intersection(own[index]) and own[index]:
+            return f"trained layer {index} did not change"
+    return ""
+
+
+def _used_by_text(model: PreTrainedModel) -> set[str]:
+    """Names of the parameters that a text-only training step gives a gradient."""
+    model = copy.deepcopy(model).train()
+    ids = torch.tensor([ROW])
+    model(input_ids=ids, use_cache=False).logits.square().sum().backward()
+    return {
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None and bool(parameter.grad.any())
+    }
+
+
+def _snapshot(model: nn.Module) -> dict[str, Any]:
+    return {
+        "weights": {name: tensor.clone() for name, tensor in [*model.named_parameters(), *model.named_buffers()]},
+        "gradients": [(name, parameter.requires_grad, parameter.grad) for name, parameter in model.named_parameters()],
+        "modes": [module.training for module in model.modules()],
+        "forwards": [module.__dict__.get("forward") for module in model.modules()],
+        "hooks": [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()],
+        "config": model.config.to_dict(),
+        "random": torch.get_rng_state(),
+    }
+
+
+def _same(before: dict[str, Any], after: dict[str, Any]) -> str:
+    for name, tensor in before["weights"].items():
+        if not torch.equal(tensor.nan_to_num(), after["weights"][name].nan_to_num()):
+            return f"{name} changed"
+    if not torch.equal(before["random"], after["random"]):
+        return "the random state changed"
+    for name in ("gradients", "modes", "forwards", "hooks", "config"):
+        if before[name] != after[name]:
+            return f"{name} changed"
+    return ""
