@@ -64,8 +64,8 @@ def build_app(sources: Sequence[str | Path]) -> gr.Blocks:
                 see_tab(shelf, name, opened, app.load)
             with gr.Tab("Compare", id="compare") as tab:
                 compared = compare_tab(shelf, opened, tab)
-            with gr.Tab("Try an allocation", id="try"):
-                allocate_tab(shelf, name, opened, app.load)
+            with gr.Tab("Try an allocation", id="try") as tab:
+                allocate_tab(shelf, name, opened, tab)
             if is_offered():
                 with gr.Tab("Diagnose", id="diagnose"):
                     live_tab(shelf, name, opened, compared)

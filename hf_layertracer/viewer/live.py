@@ -18,7 +18,8 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from ..errors import LayerTracerError
 from ..report import REPORT_FILE, LayerTracerReport
-from .reading import repository
+from ..report.remote import hub_errors
+from .reading import hub_place
 from .text import plain
 
 
@@ -50,22 +51,23 @@ def check_size(model_id: str) -> str:
     Raises:
         LayerTracerError: It is not public, has no safetensors weights or is too large.
     """
-    kind, name = repository(model_id)
-    if kind != "model":
-        raise LayerTracerError(f"{plain(name)} is a dataset. Name a model: user/name.")
-    try:
-        info = HfApi(token=False).model_info(name, files_metadata=True)
-    except HfHubHTTPError as error:
-        raise LayerTracerError(f"There is no public model {plain(name)} on the Hub.") from error
-    except (OSError, ValueError) as error:
-        raise LayerTracerError(f"The Hub could not be reached ({type(error).__name__}). Try again later.") from error
+    kind, name, folder = hub_place(model_id)
+    if kind != "model" or folder is not None:
+        raise LayerTracerError(f"{plain(model_id)} is no model repository: user/name.")
+    with hub_errors(name, token=False):
+        try:
+            info = HfApi(token=False).model_info(name, files_metadata=True)
+        except HfHubHTTPError as error:
+            if getattr(error.response, "status_code", None) not in (401, 403, 404):
+                raise
+            raise LayerTracerError(f"There is no public model {name} on the Hub.") from error
     files = info.siblings or []
     weights = [file.size for file in files if file.rfilename.endswith(".safetensors")]
     if not weights:
-        raise LayerTracerError(f"{plain(name)} has no safetensors weights; others could run code and are not loaded.")
+        raise LayerTracerError(f"{name} has no safetensors weights; others could run code and are not loaded.")
     if None in weights or sum(weights) > MAX_MODEL_BYTES:
         raise LayerTracerError(
-            f"{plain(name)} is too large for this page, which loads weights of up to {MAX_MODEL_BYTES / 2**30:g} GiB. On "
+            f"{name} is too large for this page, which loads weights of up to {MAX_MODEL_BYTES / 2**30:g} GiB. On "
             f"your own machine: layertracer diagnose {name}"
         )
     return name

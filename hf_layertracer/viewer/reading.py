@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from ..errors import LayerTracerError, ReportNotFoundError
+from ..hub.card import TAG
 from ..report import REPORT_FILE, LayerTracerReport
+from ..report.remote import hub_errors, report_folders
 from .text import plain
 
 
@@ -31,7 +34,7 @@ _MAX_LAYERS = 1_000
 _MAX_PARAMETERS = 100_000
 _MAX_FOUND = 200
 _MAX_FOLDERS = 20_000
-HUB_TAG = "layertracer"
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read_report(path: str | Path, name: str | None = None) -> LayerTracerReport:
@@ -102,6 +105,8 @@ def _check_shape(parsed: object, name: str) -> None:
                 raise LayerTracerError(
                     f"{name} holds a text of {len(value):,} characters; up to {_MAX_TEXT:,} are shown."
                 )
+            elif isinstance(value, str) and _SURROGATE.search(value):
+                raise LayerTracerError(f"{name} is not a LayerTracer report: it holds half a character.")
         level = [value for value in inner if isinstance(value, dict | list | str)]
         if not level:
             return
@@ -136,7 +141,7 @@ def find_reports(sources: Sequence[str | Path]) -> dict[str, Path | str]:
         elif path.is_file():
             found[_unused(path.resolve().parent.name if path.name == REPORT_FILE else path.stem, found)] = path
         else:
-            found[_unused(repository(str(source))[1], found)] = str(source)
+            found[_unused("/".join(filter(None, hub_place(str(source))[1:])), found)] = str(source)
     return found
 
 
@@ -160,12 +165,13 @@ def _unused(label: str, taken: dict) -> str:
 # -- the Hub ---------------------------------------------------------------------------------------------------------
 
 
-def hub_report(repo_id: str, revision: str | None = None) -> LayerTracerReport:
+def hub_report(place: str) -> LayerTracerReport:
     """Reads the report of a public repository on the Hub, whoever is logged in here.
 
     Args:
-        repo_id (`str`): `"user/name"` of a model repository, or `"datasets/user/name"`.
-        revision (`str`, *optional*): Branch, tag or commit.
+        place (`str`):
+            `"user/name"` of a model repository, or `"datasets/user/name"` of one that collects reports, whose newest is
+            taken; a folder in the repository may follow.
 
     Returns:
         [`LayerTracerReport`]: The report.
@@ -174,25 +180,28 @@ def hub_report(repo_id: str, revision: str | None = None) -> LayerTracerReport:
         ReportNotFoundError: There is no such public repository, or it holds no report.
         LayerTracerError: The report cannot be opened, or the Hub cannot be reached.
     """
-    kind, name = repository(repo_id)
-    where = {"repo_type": kind, "revision": revision}
-    try:
-        announced = get_hf_file_metadata(hf_hub_url(name, REPORT_FILE, **where), token=False)
-        if announced.size is None or announced.size > MAX_BYTES:
-            raise LayerTracerError(f"The report of {name} is too large: up to {MAX_BYTES // 2**20} MiB are opened.")
-        with tempfile.TemporaryDirectory() as folder:
-            return read_report(hf_hub_download(name, REPORT_FILE, **where, token=False, local_dir=folder), name)
-    except LayerTracerError:
-        raise
-    except HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", None)
-        if status in (401, 403, 404):
+    kind, name, subfolder = hub_place(place)
+    api = HfApi(token=False)
+    with hub_errors(name, token=False):
+        try:
+            if kind == "dataset" and subfolder is None:
+                folders = report_folders(api, name, REPORT_FILE)
+                subfolder = folders[-1] if folders else None
+            address = hf_hub_url(name, REPORT_FILE, subfolder=subfolder, repo_type=kind)
+            announced = get_hf_file_metadata(address, token=False)
+            if announced.size is None or announced.size > MAX_BYTES:
+                raise LayerTracerError(
+                    f"The report of {name} is too large: up to {MAX_BYTES // 2**20} MiB are opened."
+                )
+            with tempfile.TemporaryDirectory() as folder:
+                path = api.hf_hub_download(name, REPORT_FILE, subfolder=subfolder, repo_type=kind, local_dir=folder)
+                return read_report(path, name)
+        except HfHubHTTPError as error:
+            if getattr(error.response, "status_code", None) not in (401, 403, 404):
+                raise
             raise ReportNotFoundError(
                 f"There is no public repository {name} with a {REPORT_FILE} on the Hub."
             ) from error
-        raise LayerTracerError(f"The Hub could not answer for {name} (status {status}). Try again later.") from error
-    except (OSError, ValueError) as error:
-        raise LayerTracerError(f"The Hub could not be reached for {name} ({type(error).__name__}).") from error
 
 
 def search_hub(text: str = "", limit: int = 30) -> list[str]:
@@ -203,29 +212,37 @@ def search_hub(text: str = "", limit: int = 30) -> list[str]:
         limit (`int`, *optional*, defaults to `30`): Most ids of each kind of repository to return.
 
     Returns:
-        `list[str]`: Ids as [`hub_report`] takes them, models first.
+        `list[str]`: Places as [`hub_report`] takes them, models first.
 
     Raises:
         LayerTracerError: The Hub cannot be reached.
     """
     api = HfApi(token=False)
-    asked = {"filter": HUB_TAG, "search": plain(text) or None, "limit": limit}
-    try:
+    asked = {"filter": TAG, "search": plain(text) or None, "limit": limit}
+    with hub_errors("the list of repositories", token=False):
         models = [model.id for model in api.list_models(**asked)]
         return models + [f"datasets/{dataset.id}" for dataset in api.list_datasets(**asked)]
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise LayerTracerError(f"The Hub could not be searched ({type(error).__name__}). Try again later.") from error
 
 
-def repository(source: str) -> tuple[str, str]:
-    """Kind and id of a repository; never a path."""
-    kind, name = "model", source.strip()
-    if name.startswith("datasets/"):
-        kind, name = "dataset", name.removeprefix("datasets/")
+def hub_place(text: str) -> tuple[str, str, str | None]:
+    """What a text names on the Hub; never a path of this machine.
+
+    Args:
+        text (`str`): `"user/name"` or `"datasets/user/name"`, with or without a folder behind it.
+
+    Returns:
+        `tuple[str, str, str | None]`: `"model"` or `"dataset"`, the repository's id, and the folder in it.
+
+    Raises:
+        ReportNotFoundError: It names no repository.
+    """
+    path = text.strip()
+    kind = "dataset" if path.startswith("datasets/") else "model"
+    owner, name, *folders = path.removeprefix("datasets/").split("/") + [""] * (path.count("/") == 0)
     try:
-        validate_repo_id(name)
-        if "/" in name:
-            return kind, name
+        validate_repo_id(f"{owner}/{name}")
+        if all(folder.strip(".") and folder.isprintable() for folder in folders):
+            return kind, f"{owner}/{name}", "/".join(folders) or None
     except HFValidationError:
         pass
-    raise ReportNotFoundError(f"{plain(source)!r} is neither a report here nor the id of a repository (user/name).")
+    raise ReportNotFoundError(f"{plain(text)!r} is neither a report here nor the id of a repository (user/name).")

@@ -10,11 +10,10 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from packaging.requirements import Requirement
 
-from ..errors import LayerTracerError
 from ..report import REPORT_FILE
+from ..report.remote import hub_errors
 from .reading import read_report
 from .text import for_file_name
 
@@ -57,7 +56,7 @@ def push_space(
     with tempfile.TemporaryDirectory() as folder:
         space = Path(folder, "space")
         build_space(space, reports)
-        try:
+        with hub_errors(repo_id, token):
             address = api.create_repo(repo_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
             # What an earlier version left and this one does not have goes, in the same commit.
             api.upload_folder(
@@ -67,11 +66,6 @@ def push_space(
                 commit_message="LayerTracer viewer",
                 delete_patterns=["examples/*", f"{_LIBRARY}/*"],
             )
-        except (HfHubHTTPError, HFValidationError, OSError) as error:
-            reason = str(error).strip().splitlines()
-            raise LayerTracerError(
-                f"Could not push the Space {repo_id!r}: {reason[0] if reason else type(error).__name__}"
-            ) from error
     return str(address)
 
 

@@ -16,14 +16,14 @@ from .plot import plot
 _LANGUAGES = {"Python": "python", "CLI": "shell"}
 
 
-def allocate_tab(shelf: Shelf, name: gr.Dropdown, opened: gr.State, load: Any) -> None:
+def allocate_tab(shelf: Shelf, name: gr.Dropdown, opened: gr.State, tab: gr.Tab) -> None:
     """Builds the page.
 
     Args:
         shelf ([`Shelf`]): Where reports come from.
         name (`gr.Dropdown`): The chosen report.
         opened (`gr.State`): What the visitor opened.
-        load (`Any`): The event of a page that was loaded.
+        tab (`gr.Tab`): The tab that it stands in.
     """
     with gr.Row():
         with gr.Column():
@@ -48,7 +48,7 @@ def allocate_tab(shelf: Shelf, name: gr.Dropdown, opened: gr.State, load: Any) -
     outputs = [facts, plan, layers, strategy, ratio, millions, seed, code]
     settings: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
     gr.on(
-        [load, name.change, strategy.input, ratio.input, millions.input, seed.input, form.input],
+        [tab.select, name.change, strategy.input, ratio.input, millions.input, seed.input, form.input],
         lambda *values: _allocate(shelf, *values),
         controls,
         outputs,
@@ -79,14 +79,14 @@ def _allocate(
     try:
         report = shelf.report(name, opened)
     except LayerTracerError as error:
-        return [pages.error(error), plot(None), gr.CheckboxGroup([], value=[]), *shown, ""]
+        return [pages.error(error), gr.update(**plot(None)), gr.CheckboxGroup([], value=[]), *shown, ""]
     numbers = [str(index) for index in range(report.num_layers)]
     ticked = [int(layer) for layer in layers if layer in numbers]
     try:
         plan = try_allocation(report, strategy, ratio=ratio, millions=millions, seed=int(seed or 0), layers=ticked)
     except LayerTracerError as error:
         kept = gr.CheckboxGroup(numbers, value=[str(layer) for layer in ticked])
-        return [pages.error(error), plot(None), kept, *shown, ""]
+        return [pages.error(error), gr.update(**plot(None)), kept, *shown, ""]
     sizes = [sum(layer.parameters.values()) for layer in report.model.layers]
     drawn = figures.plan_figure(plan, [layer.kind for layer in report.model.layers], sizes)
     try:
@@ -95,7 +95,7 @@ def _allocate(
         text = gr.Code(f"# {error}", language="yaml")
     return [
         pages.facts_list("Against full training", pages.savings_facts(plan.savings), plan.reason),
-        plot(drawn),
+        gr.update(**plot(drawn)),
         gr.CheckboxGroup(numbers, value=[str(layer) for layer in plan.trained_layers]),
         *shown,
         text,

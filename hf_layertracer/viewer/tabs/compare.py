@@ -75,14 +75,15 @@ def _compare(shelf: Shelf, chosen: list[str], state: str, opened: Opened) -> lis
         if len(reports) < 2:
             raise LayerTracerError("Choose two reports or more to compare.")
     except LayerTracerError as error:
-        return [pages.error(error), plot(None), plot(None), "", "", gr.Dropdown([], value=None, visible=False)]
+        nothing = [gr.update(**plot(None))] * 2
+        return [pages.error(error), *nothing, "", "", gr.Dropdown([], value=None, visible=False)]
     runs = [name for name, report in reports.items() if report.history]
     if state == _STATES[1]:
         reports = {name: compare.after_training(report) for name, report in reports.items()}
     return [
         "".join(pages.note(caution) for caution in compare.cautions(reports)),
-        plot(compare.sensitivity_curves(reports)),
-        plot(compare.lens_curves(reports)),
+        gr.update(**plot(compare.sensitivity_curves(reports))),
+        gr.update(**plot(compare.lens_curves(reports))),
         pages.table(*compare.difference_table(reports), "Values, and their difference from the first report"),
         pages.table(*compare.depth_table(reports), "Mean Layer Sensitivity by tenths of the depth, in bits"),
         gr.Dropdown(runs, value=runs[0] if runs else None, visible=bool(runs)),
@@ -91,6 +92,6 @@ def _compare(shelf: Shelf, chosen: list[str], state: str, opened: Opened) -> lis
 
 def _change(shelf: Shelf, name: str | None, opened: Opened) -> list[Any]:
     if name is None:
-        return [plot(None), ""]
+        return [gr.update(**plot(None)), ""]
     figure, table = compare.before_and_after(shelf.report(name, opened))
-    return [plot(figure), pages.table(*table, f"Before and after the training of {name}")]
+    return [gr.update(**plot(figure)), pages.table(*table, f"Before and after the training of {name}")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import gradio as gr
 import plotly.graph_objects as go
@@ -13,16 +14,21 @@ from gradio.components.plot import PlotData
 _CONFIG = {"displayModeBar": False, "displaylogo": False, "scrollZoom": False}
 
 
-def plot(figure: go.Figure | None) -> dict:
-    """An update that shows a figure, or hides the place of one.
+def plot(figure: go.Figure | None) -> dict[str, Any]:
+    """What shows a figure, or hides the place of one.
 
     Args:
         figure (`go.Figure`, *optional*): The figure.
 
     Returns:
-        `dict`: For a `gr.Plot` among an event's outputs.
+        `dict[str, Any]`: Arguments of `gr.Plot`, or of `gr.update` for one.
     """
     if figure is None:
-        return gr.update(value=None, visible=False)
+        return {"value": None, "visible": False}
     content = json.loads(figure.to_json()) | {"config": _CONFIG}
-    return gr.update(value=PlotData(type="plotly", plot=json.dumps(content)), visible=True)
+    return {"value": PlotData(type="plotly", plot=json.dumps(content)), "visible": True}
+
+
+def updates(contents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """An event's outputs from the arguments that each component would be built with."""
+    return [gr.update(**content) for content in contents]

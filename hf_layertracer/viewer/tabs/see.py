@@ -13,12 +13,13 @@ from ...report import LayerTracerReport
 from .. import figures, pages, tables
 from ..shelf import Opened, Shelf
 from ..text import for_file_name, plain
-from .plot import plot
+from .plot import plot, updates
 
 
 _TASKS_OFFERED = 100
 _TASKS_DRAWN = 12
 _ALL_TASKS = "all tasks"
+_FIRST, _ZERO = {"value": 1}, {"value": 0}
 _FORMATS = ("JSON", "CSV", "PNG")
 # A link that appears with the file is followed at once.
 _FOLLOW = "() => { const link = document.querySelector('#lt-file'); (link.querySelector('a') ?? link).click(); }"
@@ -33,12 +34,14 @@ def see_tab(shelf: Shelf, name: gr.Dropdown, opened: gr.State, load: Any) -> Non
         opened (`gr.State`): What the visitor opened.
         load (`Any`): The event of a page that was loaded.
     """
-    header = gr.HTML(elem_id="lt-report")
+    # The first report comes with the page, so that there is something to read before anything was asked for.
+    first = iter(_summary(shelf, name.value, {}))
+    header = gr.HTML(**next(first), elem_id="lt-report")
     with gr.Row(elem_classes="lt-downloads"):
         buttons = [gr.Button(f"Download {kind}", size="sm", elem_id=f"lt-get-{kind.lower()}") for kind in _FORMATS]
         file = gr.DownloadButton("file", visible="hidden", elem_id="lt-file")
     tasks = gr.Dropdown(
-        [],
+        **next(first),
         multiselect=True,
         max_choices=_TASKS_DRAWN,
         label="Tasks",
@@ -46,24 +49,29 @@ def see_tab(shelf: Shelf, name: gr.Dropdown, opened: gr.State, load: Any) -> Non
         elem_id="lt-tasks",
     )
     with gr.Row():
-        sensitivity = gr.Plot(show_label=False, elem_id="lt-sensitivity")
-        lens = gr.Plot(show_label=False, elem_id="lt-lens")
+        sensitivity = gr.Plot(**next(first), show_label=False, elem_id="lt-sensitivity")
+        lens = gr.Plot(**next(first), show_label=False, elem_id="lt-lens")
     with gr.Row():
-        plan = gr.Plot(show_label=False, elem_id="lt-plan")
-        history = gr.Plot(show_label=False, elem_id="lt-history")
+        plan = gr.Plot(**next(first), show_label=False, elem_id="lt-plan")
+        history = gr.Plot(**next(first), show_label=False, elem_id="lt-history")
     with gr.Accordion("All values by layer", open=False):
-        layers = gr.HTML(elem_id="lt-layers")
+        layers = gr.HTML(**next(first), elem_id="lt-layers")
     gr.Markdown("### Probes")
     with gr.Row():
-        task = gr.Dropdown([_ALL_TASKS], value=_ALL_TASKS, label="Task", min_width=140)
+        task = gr.Dropdown(**next(first), label="Task", min_width=140, elem_id="lt-task")
         order = gr.Dropdown(list(tables.ORDERS), value=tables.ORDERS[0], label="Order", min_width=180)
         text = gr.Textbox(label="Containing", placeholder="text in prompt or answer", max_length=200, min_width=160)
-        page = gr.Number(1, label="Page", minimum=1, precision=0, min_width=90, elem_id="lt-page")
+        page = gr.Number(**next(first), label="Page", minimum=1, precision=0, min_width=90, elem_id="lt-page")
     shown = gr.HTML(elem_id="lt-shown")
     probes = gr.Plot(show_label=False, elem_id="lt-probes")
     table = gr.HTML(elem_id="lt-probe-table")
     probe = gr.Number(
-        0, label="One probe", info="Its number, as in the table.", minimum=0, precision=0, elem_id="lt-probe"
+        **next(first),
+        label="One probe",
+        info="Its number, as in the table.",
+        minimum=0,
+        precision=0,
+        elem_id="lt-probe",
     )
     with gr.Row():
         curve = gr.Plot(show_label=False, elem_id="lt-curve")
@@ -74,20 +82,27 @@ def see_tab(shelf: Shelf, name: gr.Dropdown, opened: gr.State, load: Any) -> Non
     selection = [task, text, order, page]
     quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
-    drawn = gr.on([load, name.change], lambda *a: _summary(shelf, *a), report, summary, **quiet)
+    def draw_probes(*values: Any) -> list[Any]:
+        return updates(_probes(shelf, *values))
+
+    def draw_probe(*values: Any) -> list[Any]:
+        return updates(_probe(shelf, *values))
+
+    changed = name.change(lambda *values: updates(_summary(shelf, *values)), report, summary, **quiet)
     # What is below the fold comes after what is above it.
-    drawn.then(lambda *a: _probes(shelf, *a), [*report, *selection], [shown, probes, table], **quiet)
-    drawn.then(lambda *a: _probe(shelf, *a), [*report, probe], [curve, readings], **quiet)
-    tasks.input(lambda *a: _curves(shelf, *a), [*report, tasks], [sensitivity, lens], **quiet)
+    for then in (load, changed.then):
+        then(draw_probes, [*report, *selection], [shown, probes, table], **quiet)
+        then(draw_probe, [*report, probe], [curve, readings], **quiet)
+    tasks.input(lambda *values: updates(_curves(shelf, *values)), [*report, tasks], [sensitivity, lens], **quiet)
     gr.on(
         [task.input, text.submit, text.blur, order.input, page.input],
-        lambda *a: _probes(shelf, *a),
+        draw_probes,
         [*report, *selection],
         [shown, probes, table],
         trigger_mode="always_last",
         **quiet,
     )
-    probe.input(lambda *a: _probe(shelf, *a), [*report, probe], [curve, readings], trigger_mode="always_last", **quiet)
+    probe.input(draw_probe, [*report, probe], [curve, readings], trigger_mode="always_last", **quiet)
     for button, kind in zip(buttons, _FORMATS, strict=True):
 
         def write(name: str, opened: Opened, kind: str = kind) -> str:
@@ -96,71 +111,84 @@ def see_tab(shelf: Shelf, name: gr.Dropdown, opened: gr.State, load: Any) -> Non
         button.click(write, report, file, **quiet).success(None, None, None, js=_FOLLOW)
 
 
-def _summary(shelf: Shelf, name: str, opened: Opened) -> list[Any]:
-    reset = [gr.Dropdown([_ALL_TASKS], value=_ALL_TASKS), 1, 0]
+def _summary(shelf: Shelf, name: str | None, opened: Opened) -> list[dict[str, Any]]:
+    """Of a report: header, tasks, four pictures, the table of layers, and the controls of the probes set back."""
+    chosen = {"value": _ALL_TASKS, "choices": [(_ALL_TASKS, _ALL_TASKS)]}
     try:
         report = shelf.report(name, opened)
     except LayerTracerError as error:
-        return [pages.error(error), gr.Dropdown([], value=[]), *[plot(None)] * 4, "", *reset]
+        nothing = [plot(None)] * 4
+        return [
+            {"value": pages.error(error)},
+            {"choices": [], "value": []},
+            *nothing,
+            {"value": ""},
+            chosen,
+            _FIRST,
+            _ZERO,
+        ]
     offered = [(plain(task, 40) or "unnamed", task) for task in list(report.probes.tasks)[:_TASKS_OFFERED]]
-    reset[0] = gr.Dropdown([(_ALL_TASKS, _ALL_TASKS), *offered], value=_ALL_TASKS)
+    chosen["choices"] += offered
     sizes = [sum(layer.parameters.values()) for layer in report.model.layers]
     kinds = [layer.kind for layer in report.model.layers]
     return [
-        pages.report_header(report),
-        gr.Dropdown(offered, value=[]),
+        {"value": pages.report_header(report)},
+        {"choices": offered, "value": []},
         plot(figures.sensitivity_figure(report)),
         plot(figures.lens_figure(report)),
         plot(figures.plan_figure(report.plan, kinds, sizes) if report.plan else None),
         plot(figures.history_figure(report) if report.history else None),
-        pages.table(*tables.layer_table(report), "All values by layer"),
-        *reset,
+        {"value": pages.table(*tables.layer_table(report), "All values by layer")},
+        chosen,
+        _FIRST,
+        _ZERO,
     ]
 
 
-def _curves(shelf: Shelf, name: str, opened: Opened, tasks: list[str]) -> list[Any]:
-    report, chosen = shelf.report(name, opened), tasks[:_TASKS_DRAWN]
-    return [plot(figures.sensitivity_figure(report, chosen)), plot(figures.lens_figure(report, chosen))]
+def _curves(shelf: Shelf, name: str | None, opened: Opened, tasks: list[str]) -> list[dict[str, Any]]:
+    report, drawn = shelf.report(name, opened), tasks[:_TASKS_DRAWN]
+    return [plot(figures.sensitivity_figure(report, drawn)), plot(figures.lens_figure(report, drawn))]
 
 
 def _probes(
-    shelf: Shelf, name: str, opened: Opened, task: str | None, text: str | None, order: str, page: float | None
-) -> list[Any]:
+    shelf: Shelf,
+    name: str | None,
+    opened: Opened,
+    task: str | None,
+    text: str | None,
+    order: str,
+    page: float | None,
+) -> list[dict[str, Any]]:
+    """A page of probes: how many there are, their picture and their table."""
     try:
         report = shelf.report(name, opened)
     except LayerTracerError:
-        return ["", plot(None), ""]
+        return [{"value": ""}, plot(None), {"value": ""}]
     chosen = tables.choose_probes(report, None if task == _ALL_TASKS else task, text or "", order)
     number = min(max(1, int(page or 1)), tables.pages(chosen))
     here = tables.page_of(chosen, number)
     said = pages.note(f"{len(chosen)} of {report.probes.count} probes; page {number} of {tables.pages(chosen)}")
-    return [
-        said,
-        figures.probes_figure(report, here),
-        pages.table(*tables.probe_table(report, here), "Probes on this page"),
-    ]
+    table = pages.table(*tables.probe_table(report, here), "Probes on this page")
+    return [{"value": said}, plot(figures.probes_figure(report, here)), {"value": table}]
 
 
-def _probe(shelf: Shelf, name: str, opened: Opened, probe: float | None) -> list[Any]:
+def _probe(shelf: Shelf, name: str | None, opened: Opened, probe: float | None) -> list[dict[str, Any]]:
+    """One probe: its curve, and what the lens reads at each layer."""
     try:
         report = shelf.report(name, opened)
     except LayerTracerError:
-        return [plot(None), ""]
+        return [plot(None), {"value": ""}]
     index = int(probe or 0)
     if not 0 <= index < report.probes.count:
-        return [
-            plot(None),
-            pages.note(f"There is no probe {index}: they are numbered 0 to {report.probes.count - 1}."),
-        ]
+        said = f"There is no probe {index}: they are numbered 0 to {report.probes.count - 1}."
+        return [plot(None), {"value": pages.note(said)}]
     if not report.lens.per_probe:
-        return [
-            plot(None),
-            pages.note("The lens is not valid for this model, so there is nothing to read of a probe."),
-        ]
+        said = "The lens is not valid for this model, so there is nothing to read of a probe."
+        return [plot(None), {"value": pages.note(said)}]
     asked = report.probes.items[index]
     prompt = "" if asked.prompt is None else f": {asked.prompt[-80:]} → {asked.target}"
     readings = pages.table(*tables.reading_table(report, index), f"What the lens reads of probe {index}{prompt}")
-    return [plot(figures.lens_figure(report, probes=[index])), readings]
+    return [plot(figures.lens_figure(report, probes=[index])), {"value": readings}]
 
 
 def _file(report: LayerTracerReport, kind: str) -> tuple[bytes, str]:

@@ -1,0 +1,144 @@
+"""Reports, kind and hostile, without a model behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import made_reports
+import pytest
+
+from hf_layertracer.report import REPORT_FILE, LayerTracerReport
+
+
+# What runs, where a page takes text for more than text: as HTML, as Markdown, in a template or in a formula.
+MARKUP = (
+    "<script>window.hacked=1</script>",
+    "<img src=x onerror=window.hacked=1>",
+    '"><svg/onload=window.hacked=1>',
+    "[x](javascript:window.hacked=1)",
+    "![x](http://127.0.0.1:9/leak.png)",
+    "${window.hacked=1}",
+    "{{#each value}}",
+    "`${alert(1)}`",
+    "<a href='javascript:window.hacked=1'>x</a>",
+    "$$\\href{javascript:window.hacked=1}{x}$$",
+    "=cmd|' /C calc'!A0",
+)
+
+
+@pytest.fixture(scope="session")
+def make_report() -> Callable[..., LayerTracerReport]:
+    """`make_report(num_layers=6, probes=4, history=False, **changes)`."""
+    return _make_report
+
+
+@pytest.fixture
+def write_report(tmp_path: Path) -> Callable[..., Path]:
+    """`write_report(report, "name")`: the report's file, in a folder of that name."""
+
+    def write(report: LayerTracerReport, name: str = "one") -> Path:
+        report.save_json(tmp_path / name)
+        return tmp_path / name / REPORT_FILE
+
+    return write
+
+
+@pytest.fixture(params=MARKUP, ids=range(len(MARKUP)))
+def markup(request: pytest.FixtureRequest) -> str:
+    """Text that runs where it is not shown as text."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def full_of() -> Callable[[str], LayerTracerReport]:
+    """`full_of(text)`: a valid report that has the text in every field that may hold text, and as every key."""
+    return _full_of
+
+
+def _make_report(num_layers: int = 6, probes: int = 4, history: bool = False, **changes) -> LayerTracerReport:
+    content = made_reports.make_report(num_layers, probes, **changes).model_dump()
+    if content["lens"]["per_probe"] and content["lens"]["top_tokens"] is None:
+        content["lens"]["top_tokens"] = [[f" t{layer}" for layer in range(num_layers + 1)] for _ in range(probes)]
+    if history:
+        content["history"] = [made_reports.make_snapshot(num_layers, step=step) for step in (10, 20)]
+        content["training"] = {
+            "steps": 20,
+            "seconds": 1.5,
+            "tokens_per_second": 123.4,
+            "peak_memory_bytes": 2**30,
+            "peak_memory_of": "process",
+            "trainable_parameters": 10,
+            "eval_loss_before": 3.25,
+            "eval_loss_after": 3.0,
+        }
+    return LayerTracerReport.model_validate(content)
+
+
+def _full_of(text: str) -> LayerTracerReport:
+    def replaced(value: object, key: str = "") -> object:
+        if isinstance(value, str):
+            return value if key == "created" else text
+        if isinstance(value, list):
+            return [replaced(entry) for entry in value]
+        if isinstance(value, dict) and key in (
+            "tasks",
+            "by_task",
+            "accuracy_by_task",
+            "config",
+            "options",
+            "versions",
+        ):
+            first = next(iter(value.values()), 1)
+            return {text: replaced(first), "other": replaced(first)}
+        if isinstance(value, dict):
+            return {name: replaced(entry, name) for name, entry in value.items()}
+        return value
+
+    report = _make_report(history=True)
+    report.notes, report.lens.reason = ["note"], "reason"
+    report.plan.patterns = ["mlp"]
+    return LayerTracerReport.model_validate(replaced(report.model_dump()))
+
+
+@pytest.fixture(scope="session")
+def draw_everything() -> Callable[[LayerTracerReport], list[str]]:
+    """`draw_everything(report)`: the text of every view of a report that the viewer can show, as it goes to the page."""
+    return _draw_everything
+
+
+def _draw_everything(report: LayerTracerReport) -> list[str]:
+    from hf_layertracer.errors import LayerTracerError
+    from hf_layertracer.viewer import allocation, compare, figures, pages, tables
+
+    probes = list(range(report.probes.count))[:25]
+    tasks = list(report.probes.tasks)[:5]
+    kinds = [layer.kind for layer in report.model.layers]
+    sizes = [sum(layer.parameters.values()) for layer in report.model.layers]
+    drawn = [figures.sensitivity_figure(report, tasks), figures.lens_figure(report, tasks, probes[:2])]
+    drawn += [figures.probes_figure(report, probes)]
+    texts = [pages.report_header(report), tables.layer_csv(report), report.model_dump_json()]
+    texts += [
+        pages.table(*tables.layer_table(report), "layers"),
+        pages.table(*tables.probe_table(report, probes), "x"),
+    ]
+    if report.lens.per_probe:
+        texts += [pages.table(*tables.reading_table(report, probe), "probe") for probe in probes[:1]]
+    if report.plan is not None:
+        drawn.append(figures.plan_figure(report.plan, kinds, sizes))
+    if report.history:
+        figure, table = compare.before_and_after(report)
+        drawn += [figures.history_figure(report), figure]
+        texts.append(pages.table(*table, "before and after"))
+    both = {report.model.id or "one": report, "other": compare.after_training(report)}
+    drawn += [compare.sensitivity_curves(both), compare.lens_curves(both)]
+    texts += [pages.note(caution) for caution in compare.cautions(both)]
+    texts += [pages.table(*make(both), "x") for make in (compare.difference_table, compare.depth_table)]
+    for strategy in ("freeze-deep", "sensitivity", "task-particle", "budget"):
+        try:
+            plan = allocation.try_allocation(report, strategy, millions=1)
+        except LayerTracerError as error:
+            texts.append(pages.error(error))
+            continue
+        texts.append(pages.facts_list("savings", pages.savings_facts(plan.savings), plan.reason))
+    return texts + [figure.to_json() for figure in drawn]

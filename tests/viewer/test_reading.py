@@ -1,0 +1,340 @@
+"""Hostile reports: a clear message each, and nothing else is run, read or written."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hf_layertracer.errors import LayerTracerError, ReportNotFoundError
+from hf_layertracer.report import REPORT_FILE
+from hf_layertracer.viewer import reading
+from hf_layertracer.viewer.reading import find_reports, hub_report, parse_report, read_report, search_hub
+
+
+def bytes_of(content: object) -> bytes:
+    return json.dumps(content).encode()
+
+
+def changed(report, place: str, value: object) -> bytes:
+    """A report's file with another value at a dotted place."""
+    content = report.model_dump(mode="json")
+    *parents, last = [int(part) if part.isdigit() else part for part in place.split(".")]
+    holder = content
+    for parent in parents:
+        holder = holder[parent]
+    holder[last] = value
+    return bytes_of(content)
+
+
+def refused(content: bytes) -> str:
+    with pytest.raises(LayerTracerError) as caught:
+        parse_report(content, "upload.json")
+    message = str(caught.value)
+    assert message.startswith("upload.json")
+    assert "\n" not in message
+    assert len(message) < 500
+    return message
+
+
+# -- what is no report ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"hello",
+        b"\x89PNG\r\n\x1a\n\x00",
+        b"\xff\xfe",
+        b"<html><script>alert(1)</script>",
+        b"1e",
+        b"{'a': 1}",
+    ],
+)
+def test_what_is_not_json_is_refused(content):
+    assert "not JSON" in refused(content)
+
+
+@pytest.mark.parametrize("content", [b"null", b"[]", b"{}", b'"text"', b"1", b'{"model_type": "llama"}'])
+def test_json_of_something_else_is_refused(content):
+    assert "is not a LayerTracer report" in refused(content)
+
+
+def test_a_newer_report_is_refused_with_the_remedy(make_report):
+    assert "pip install -U" in refused(changed(make_report(), "schema_version", 99))
+
+
+# -- too much ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_is_not_read_beyond_the_limit(tmp_path):
+    path = tmp_path / "huge.json"
+    with path.open("wb") as file:
+        file.truncate(100 * 2**30)  # a hole: no disk holds it, and no memory could
+    with pytest.raises(LayerTracerError, match=r"huge\.json is too large: reports of up to 16 MiB"):
+        read_report(path)
+
+
+@pytest.mark.parametrize("unit", [b"[],", b"{},", b"[[", b'{"a":'])
+def test_a_file_of_brackets_is_refused_before_it_is_parsed(monkeypatch, unit):
+    monkeypatch.setattr(json, "loads", lambda *_: pytest.fail("parsed"))
+    assert "brackets" in refused(b"[" + unit * 1_000_001 + b"0]")
+
+
+@pytest.mark.parametrize("depth", [41, 500, 5_000, 400_000])
+@pytest.mark.parametrize("place", ["config", "unknown", "plan.options"])
+def test_deep_nesting_is_refused_wherever_it_stands(make_report, depth, place):
+    content = changed(make_report(), place, "HERE").replace(b'"HERE"', b'{"a":' + b"[" * depth + b"]" * depth + b"}")
+    assert "nested" in refused(content) or "not JSON" in refused(content)
+    assert sys.getrecursionlimit() <= 10_000, "the limit of the interpreter was raised"
+
+
+@pytest.mark.parametrize(
+    "place", ["model.id", "plan.reason", "probes.items.0.prompt", "lens.top_tokens.0.0", "config.x", "unknown"]
+)
+def test_megabytes_in_a_field_are_refused(make_report, place):
+    assert "text of 2,000,000 characters" in refused(changed(make_report(), place, "x" * 2_000_000))
+
+
+def test_megabytes_in_a_key_are_refused(make_report):
+    assert "characters" in refused(changed(make_report(), "config", {"k" * 1_000_000: 1}))
+
+
+def test_more_layers_than_a_page_can_show_are_refused(make_report):
+    assert "1200 layers; up to 1000" in refused(bytes_of(make_report(1200, 1).model_dump(mode="json")))
+
+
+def test_more_parameters_than_a_page_can_plan_for_are_refused(make_report):
+    names = {f"w{number}": 1 for number in range(100_001)}
+    assert "100,000 parameters" in refused(changed(make_report(), "model.layers.0.parameters", names))
+
+
+# -- wrong values --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "value", [b"NaN", b"Infinity", b"-Infinity", b"1e999", b"-1", b'"0.5"x', b"null", b"[]", b"1e31"]
+)
+@pytest.mark.parametrize(
+    "place", ["sensitivity.mean.0", "sensitivity.stderr.0", "lens.per_probe.0.0", "lens.mean_probability.0"]
+)
+def test_numbers_that_are_none_are_refused(make_report, place, value):
+    refused(changed(make_report(), place, "HERE").replace(b'"HERE"', value))
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("model.layers.0.parameters.w", 10**400),
+        ("plan.savings.flops_per_token", 2**63),
+        ("task_particle.layer", 1e9),
+        ("task_particle.per_probe.0", 10**12),
+        ("sensitivity.vulnerable_layer", -1),
+        ("plan.trained_layers", list(range(10**5))),
+        ("sensitivity.by_task.facts", [0.1]),
+        ("history.0.sensitivity", []),
+        ("lens.top_tokens", [[" a"] * 7]),
+        ("probes.count", 10**9),
+        ("model.shared", {"w": [-1]}),
+    ],
+)
+def test_values_that_do_not_fit_the_model_are_refused(make_report, place, value):
+    refused(changed(make_report(history=True), place, value))
+
+
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), value=junk)
+def test_whatever_stands_in_a_field_every_view_is_drawn_or_the_report_is_refused(
+    make_report, draw_everything, data, value
+):
+    content = copy.deepcopy(make_report(history=True).model_dump(mode="json"))
+    holder, key = content, None
+    while key is None or (isinstance(holder[key], dict | list) and holder[key] and data.draw(st.booleans())):
+        holder = holder if key is None else holder[key]
+        key = data.draw(st.sampled_from(sorted(holder) if isinstance(holder, dict) else range(len(holder))))
+    holder[key] = value
+    try:
+        report = parse_report(bytes_of(content))
+    except LayerTracerError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+        return
+    draw_everything(report)
+
+
+def test_half_a_surrogate_ends_in_no_page(make_report, draw_everything):
+    for place in ("config.x", "model.id", "plan.reason"):
+        refused(changed(make_report(), place, "HERE").replace(b"HERE", b"\\ud800"))
+    whole = changed(make_report(), "model.id", "HERE").replace(b"HERE", b"\\ud83d\\ude00")
+    for text in draw_everything(parse_report(whole)):
+        text.encode()
+
+
+# -- places on this machine ----------------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_searched_but_no_link_and_nothing_hidden(tmp_path, make_report, write_report):
+    secret = write_report(make_report(), "outside/secret")
+    write_report(make_report(), "tree/a/deep")
+    write_report(make_report(), "tree/.hidden")
+    (tmp_path / "tree" / "b").mkdir()
+    (tmp_path / "tree" / "b" / REPORT_FILE).symlink_to(secret)
+    (tmp_path / "tree" / "c").symlink_to(secret.parent)
+    found = find_reports([tmp_path / "tree"])
+    assert list(found.values()) == [tmp_path / "tree" / "a" / "deep" / REPORT_FILE]
+    assert list(found) == ["deep"]
+
+
+def test_equal_names_are_told_apart(make_report, write_report):
+    first, second = write_report(make_report(), "x/run"), write_report(make_report(), "y/run")
+    assert list(find_reports([first, second.parent])) == ["run", "run (2)"]
+
+
+def test_the_number_of_reports_and_folders_is_limited(tmp_path, monkeypatch, make_report, write_report):
+    monkeypatch.setattr(reading, "_MAX_FOUND", 3)
+    for number in range(5):
+        write_report(make_report(), f"tree/{number}")
+    assert len(find_reports([tmp_path / "tree"])) == 3
+
+
+def test_what_is_neither_here_nor_an_id_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for source in ("nothing.json", "../../etc", "/etc/no-such", "a b/c", "~", "x" * 90 + "--/y", "a/../b", "a/b/../c"):
+        with pytest.raises(ReportNotFoundError, match="neither a report here nor the id") as caught:
+            find_reports([source])
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ReportNotFoundError, match="holds no"):
+        find_reports([tmp_path])
+    assert find_reports(["someone/some-report"]) == {"someone/some-report": "someone/some-report"}
+
+
+def test_a_file_that_is_a_folder_or_may_not_be_read_is_one_line(tmp_path):
+    with pytest.raises(LayerTracerError, match=r"Could not read .*: Is a directory"):
+        read_report(tmp_path)
+    with pytest.raises(LayerTracerError, match="No such file"):
+        read_report(tmp_path / "a\nb")
+
+
+# -- the Hub -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def uploaded(hub, make_report):
+    """`uploaded(repo_id, content=..., repo_type=..., private=...)` puts a report, or something else, on the Hub."""
+    from huggingface_hub import HfApi
+
+    def upload(repo_id, content=None, repo_type="model", private=False, name=REPORT_FILE, tag="layertracer"):
+        api = HfApi()
+        api.create_repo(repo_id, repo_type=repo_type, private=private)
+        card = f"---\nlicense: mit\ntags:\n- {tag}\n---\n# A card\n".encode()
+        api.upload_file(path_or_fileobj=card, path_in_repo="README.md", repo_id=repo_id, repo_type=repo_type)
+        content = make_report().model_dump_json().encode() if content is None else content
+        api.upload_file(path_or_fileobj=content, path_in_repo=name, repo_id=repo_id, repo_type=repo_type)
+
+    return upload
+
+
+def test_reports_of_models_and_datasets_are_opened(uploaded, make_report):
+    uploaded("alice/model")
+    uploaded("alice/reports", repo_type="dataset")
+    assert hub_report("alice/model") == make_report()
+    assert hub_report("datasets/alice/reports") == make_report()
+
+
+def test_of_a_dataset_the_newest_report_is_opened_unless_a_folder_is_named(hub, make_report):
+    from hf_layertracer.hub import push_report
+
+    first, second = make_report(), make_report(8)
+    second.created = "2027-01-02T03:04:05+00:00"
+    for report in (second, first):
+        push_report(report, "alice/reports", repo_type="dataset")
+    assert hub_report("datasets/alice/reports") == second
+    folders = [
+        path.rsplit("/", 1)[0] for path in hub.repo("alice/reports", "dataset").files if path.endswith(REPORT_FILE)
+    ]
+    assert sorted(hub_report(f"datasets/alice/reports/{folder}").num_layers for folder in folders) == [6, 8]
+
+
+def test_a_token_of_this_machine_opens_nothing(hub, uploaded):
+    uploaded("alice/secret", private=True)
+    from huggingface_hub import hf_hub_download
+
+    assert Path(hf_hub_download("alice/secret", REPORT_FILE)).is_file(), "the token would have opened it"
+    with pytest.raises(ReportNotFoundError, match="no public repository alice/secret"):
+        hub_report("alice/secret")
+    assert search_hub() == []
+
+
+def test_only_tagged_public_repositories_are_found(uploaded):
+    uploaded("alice/first")
+    uploaded("alice/second", repo_type="dataset")
+    uploaded("alice/other", tag="something")
+    uploaded("alice/hidden", private=True)
+    assert search_hub() == ["alice/first", "datasets/alice/second"]
+    assert search_hub("first") == ["alice/first"]
+    assert search_hub("nothing like it") == []
+
+
+def test_a_repository_without_a_report_is_refused(uploaded):
+    uploaded("alice/model", name="config.json")
+    for repo in ("alice/model", "alice/no-such", "datasets/alice/model"):
+        with pytest.raises(ReportNotFoundError, match="There is no public repository"):
+            hub_report(repo)
+
+
+@pytest.mark.parametrize(
+    "repo", ["../../etc/passwd", "/etc/passwd", "a/b/../c", "a/b//c", "a", "", " ", "a/..", "\0/x", "alice/m?x=1"]
+)
+def test_what_is_no_id_is_never_asked_for(hub, monkeypatch, tmp_path, repo):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(reading, "HfApi", lambda *_, **__: pytest.fail("asked"))
+    with pytest.raises(ReportNotFoundError):
+        hub_report(repo)
+
+
+def test_an_id_is_never_taken_for_a_folder_here(hub, tmp_path, monkeypatch, make_report, write_report):
+    write_report(make_report(), "alice/model")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ReportNotFoundError):
+        hub_report("alice/model")
+
+
+def test_a_large_file_is_refused_before_it_is_fetched(uploaded, monkeypatch):
+    uploaded("alice/huge", content=b" " * (reading.MAX_BYTES + 1))
+    monkeypatch.setattr(reading.HfApi, "hf_hub_download", lambda *_, **__: pytest.fail("fetched"))
+    with pytest.raises(LayerTracerError, match="too large"):
+        hub_report("alice/huge")
+
+
+def test_a_hostile_file_on_the_hub_is_refused_and_nothing_stays(uploaded, tmp_path, monkeypatch):
+    uploaded("alice/bad", content=b"[" * 100_000)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    with pytest.raises(LayerTracerError, match="alice/bad is not a LayerTracer report"):
+        hub_report("alice/bad")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("status", [500, 503, 429, None])
+def test_a_hub_that_does_not_answer_is_one_line(hub, uploaded, monkeypatch, status):
+    monkeypatch.setattr("time.sleep", lambda _: None)  # between tries
+    uploaded("alice/model")
+    for call in (lambda: hub_report("alice/model"), search_hub):
+        hub.fail("/", status=status, times=1000)
+        with pytest.raises(LayerTracerError, match=r"Hub (had|refused|broke|could)|to the Hub broke") as caught:
+            call()
+        assert "\n" not in str(caught.value)
