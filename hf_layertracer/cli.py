@@ -1,4 +1,4 @@
-"""The command line: `layertracer diagnose`, `plan`, `view` and `demo`."""
+"""The command line: `layertracer diagnose`, `plan`, `push`, `list`, `view` and `demo`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers.utils import logging
 
+from . import cli_hub
 from .config import DiagnosisConfig
 from .errors import LayerTracerError, ReportNotFoundError
 
@@ -170,6 +171,10 @@ def plan(
         typer.echo(text, nl=False)
     else:
         _print_plan(made)
+
+
+app.command("push")(cli_hub.push)
+app.command("list")(cli_hub.list_reports)
 
 
 @app.command()

@@ -339,8 +339,7 @@ def _apply(repo: Repo, base: Commit, operations: list[dict[str, Any]]) -> dict[s
 
 def _info(repo: Repo, commit: Commit, blobs: bool = False) -> dict[str, Any]:
     text = commit.files["README.md"].content.decode() if "README.md" in commit.files else ""
-    card = front_matter(text)
-    data = card if isinstance(card, dict) else {}
+    data = {} if card_errors(text, repo.kind) else front_matter(text) or {}
     one_or_more = {
         "license": "license:",
         "library_name": "",

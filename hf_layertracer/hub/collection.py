@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 from huggingface_hub import DatasetCard, DatasetCardData
 
+from ..errors import LayerTracerError
 from ..report import LayerTracerReport
 from ..report.remote import REPORTS_FOLDER
 from ..report.templates import card_template
@@ -17,6 +19,8 @@ from .card import TAG, read_front_matter, with_front_matter, with_tag
 
 
 _ROWS_FOLDER = "layers"
+_OUR_FOLDERS = (f"{_ROWS_FOLDER}/", f"{REPORTS_FOLDER}/")
+_DATA = (".csv", ".json", ".jsonl", ".parquet", ".arrow", ".txt", ".zip", ".tar", ".gz")
 _DATA_FILES = [{"split": "train", "path": f"{_ROWS_FOLDER}/*.jsonl"}]
 # Types and meanings of a row's values. Files with nothing but nulls in a column need the types.
 COLUMNS: dict[str, tuple[str, str]] = {
@@ -126,43 +130,43 @@ def layer_rows(report: LayerTracerReport) -> list[dict[str, Any]]:
     return rows
 
 
-def dataset_card(text: str | None, repo_id: str) -> str:
+def dataset_card(text: str | None, repo_id: str, files: Iterable[str]) -> str:
     """Sees to it that a dataset card makes the rows loadable and the repository findable.
 
     Args:
         text (`str`, *optional*): The card as it is; a new one is made where there is none.
         repo_id (`str`): The dataset repository.
+        files (`Iterable[str]`): What lies in it.
 
     Returns:
         `str`: The card. The text of an existing one stays as it is.
 
     Raises:
-        LayerTracerError: The card's front matter cannot be read.
+        LayerTracerError: The card's front matter cannot be read, or the repository holds other data.
     """
+    other = [file for file in files if file.endswith(_DATA) and not file.startswith(_OUR_FOLDERS)]
+    if other:
+        # One set of files is all that a reader gets by default: rows beside it would hide it, or be hidden.
+        raise LayerTracerError(
+            f"{repo_id!r} holds other data ({other[0]}). Collect reports in a repository of their own."
+        )
+    features = [{"name": name, "dtype": dtype} for name, (dtype, _) in COLUMNS.items()]
+    ours = {
+        "configs": [{"config_name": "default", "data_files": _DATA_FILES}],
+        "dataset_info": {"config_name": "default", "features": features},
+    }
     if not (text or "").strip():
-        data = DatasetCardData(tags=[TAG], configs=[_config("default")], dataset_info=_info("default"))
         meanings = {name: meaning for name, (_, meaning) in COLUMNS.items()}
-        template = card_template("dataset_card.md")
-        return str(DatasetCard.from_template(data, template_str=template, repo_id=repo_id, columns=meanings))
-    data = read_front_matter(DatasetCard, text).data
-    wanted: dict[str, Any] = {"tags": with_tag(data.tags)}
-    configs = list(data.get("configs") or [])
-    if not any(config.get("data_files") == _DATA_FILES for config in configs if isinstance(config, dict)):
-        name = TAG if configs else "default"
-        known = data.get("dataset_info") or []
-        wanted |= {
-            "configs": [*configs, _config(name)],
-            "dataset_info": [*(known if isinstance(known, list) else [known]), _info(name)],
-        }
-    return with_front_matter(text, DatasetCard, wanted)
-
-
-def _config(name: str) -> dict[str, Any]:
-    return {"config_name": name, "data_files": _DATA_FILES}
-
-
-def _info(name: str) -> dict[str, Any]:
-    return {"config_name": name, "features": [{"name": n, "dtype": dtype} for n, (dtype, _) in COLUMNS.items()]}
+        return str(
+            DatasetCard.from_template(
+                DatasetCardData(tags=[TAG], **ours),
+                template_str=card_template("dataset_card.md"),
+                repo_id=repo_id,
+                columns=meanings,
+            )
+        )
+    tags = read_front_matter(DatasetCard, text).data.get("tags")
+    return with_front_matter(text, DatasetCard, {"tags": with_tag(tags), **ours})
 
 
 def _of_type(value: Any, kind: Any) -> Any:

@@ -88,10 +88,10 @@ def push_report(
         files = collected_files(report) if repo_type == "dataset" else report.files()
         for attempt in count(1):
             # Others may push between reading the card and writing it: then the Hub refuses, and it is read again.
-            parent = api.repo_info(repo_id, repo_type=repo_type, revision=revision).sha
-            card = _card(api, repo_id, repo_type, parent)
+            there = api.repo_info(repo_id, repo_type=repo_type, revision=revision)
+            card = _card(api, repo_id, repo_type, there.sha)
             if repo_type == "dataset":
-                text = dataset_card(card, repo_id)
+                text = dataset_card(card, repo_id, [file.rfilename for file in there.siblings])
             else:
                 text = model_card(_local_card(model_dir) or card, report, repo_id)
             contents = {**model_files, **files, CARD_FILE: text.encode()}
@@ -103,7 +103,7 @@ def push_report(
                     repo_type=repo_type,
                     revision=revision,
                     create_pr=create_pr,
-                    parent_commit=parent,
+                    parent_commit=there.sha,
                 )
             except HfHubHTTPError as error:
                 if error.response.status_code != 412 or attempt == _ATTEMPTS:

@@ -10,6 +10,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import (
     EntryNotFoundError,
+    GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
@@ -78,6 +79,8 @@ def explain(error: Exception, repo_id: str, token: str | bool | None = None) -> 
         return f"Without a token the Hub shows no {repo_id!r}: it does not exist or needs a login. {_LOG_IN}"
     if status == 401:
         return f"The Hub does not accept the token: it is wrong or has expired. {_LOG_IN}"
+    if isinstance(error, GatedRepoError):
+        return f"{repo_id!r} is gated: ask for access on its page."
     if isinstance(error, RevisionNotFoundError):
         return f"{repo_id!r} has no such revision."
     if isinstance(error, EntryNotFoundError):
@@ -85,7 +88,10 @@ def explain(error: Exception, repo_id: str, token: str | bool | None = None) -> 
     if isinstance(error, RepositoryNotFoundError):
         return f"{repo_id!r} does not exist on the Hub, or it is private and the token may not read it."
     if status == 403:
-        return f"The token may not write to {repo_id!r} ({said}) Use one with write permission, or create_pr=True."
+        return (
+            f"The token may not do this to {repo_id!r} ({said.rstrip('.')}). To push, use one with write permission, or "
+            "create_pr=True."
+        )
     if status == 412:
         return f"Others push to {repo_id!r} at the same time. Call it again."
     if status is not None and status >= 500:

@@ -123,7 +123,7 @@ class LayerTracerCallback(TrainerCallback):
         if self._trainer() is None and (trainer := calling_trainer(self)) is not None:
             self.follow(trainer)
             self._complete_cards_of(trainer)
-        self._tell_of_failed_upload(args)
+        self._finish_upload(args)
         if self._is_training:
             self.tracer.finish(state.global_step, state.log_history, args.device, alone=True)
         self.tracer.save(args.output_dir)
@@ -141,10 +141,7 @@ class LayerTracerCallback(TrainerCallback):
         self._is_training = False
         self.tracer.finish(state.global_step, state.log_history, args.device)
         history = self.tracer.report.history
-        if is_uploading(self._trainer()):
-            # So would the trainer, in its next line.
-            self._trainer().push_in_progress.wait_until_done()
-        self._tell_of_failed_upload(args)
+        self._finish_upload(args)
         if self.tracer.config.diagnose_after and not (history and history[-1].step == state.global_step):
             self._diagnose_again(args, state, control, model)
         elif args.should_save:
@@ -173,8 +170,12 @@ class LayerTracerCallback(TrainerCallback):
 
         trainer.create_model_card = create_and_complete
 
-    def _tell_of_failed_upload(self, args: TrainingArguments) -> None:
-        push, reason = getattr(self._trainer(), "push_in_progress", None), failed_upload(self._trainer())
+    def _finish_upload(self, args: TrainingArguments) -> None:
+        """Waits for the upload under way, whose files may not change, and tells if it failed."""
+        trainer = self._trainer()
+        if is_uploading(trainer):
+            trainer.push_in_progress.wait_until_done()
+        push, reason = getattr(trainer, "push_in_progress", None), failed_upload(trainer)
         if reason is not None and push is not self._told_of:
             self._told_of = push
             logger.error(f"A push during training failed: {reason} The files are in {args.output_dir}.")
