@@ -64,6 +64,8 @@ def try_allocation(
         raise LayerTracerError(f"The strategy {strategy!r} is not offered here.")
     options: dict[str, Any] = {"freeze_ratio": round(float(ratio), 4)} if strategy in WITH_RATIO else {}
     if strategy == "random":
+        if seed < 0:
+            raise LayerTracerError("The seed is a whole number of at least 0.")
         options["seed"] = int(seed)
     if strategy == "budget":
         if not millions or millions <= 0:

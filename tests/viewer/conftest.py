@@ -142,3 +142,9 @@ def _draw_everything(report: LayerTracerReport) -> list[str]:
             continue
         texts.append(pages.facts_list("savings", pages.savings_facts(plan.savings), plan.reason))
     return texts + [figure.to_json() for figure in drawn]
+
+
+@pytest.fixture(scope="session")
+def make_plan_for() -> Callable:
+    """`make_plan_for(num_layers, **changes)`: a plan that freezes the deep half."""
+    return made_reports.make_plan

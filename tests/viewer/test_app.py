@@ -1,0 +1,151 @@
+"""The page without a browser: what it is built of, what an event sends, and what it lets nobody do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import gradio as gr
+import pytest
+
+from hf_layertracer.viewer.app import build_app
+from hf_layertracer.viewer.live import SWITCH
+from hf_layertracer.viewer.shelf import Shelf
+from hf_layertracer.viewer.tabs import see
+
+
+@pytest.fixture
+def app(make_report, write_report) -> gr.Blocks:
+    return build_app([write_report(make_report(history=True), "one"), write_report(make_report(8), "two")])
+
+
+def test_nothing_of_the_viewer_is_imported_with_the_library():
+    code = (
+        "import sys, hf_layertracer, hf_layertracer.cli; from hf_layertracer import diagnose, make_plan, LayerTracerReport;"
+        "print([n for n in ('gradio', 'plotly', 'hf_layertracer.viewer') if n in sys.modules])"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert loaded.strip() == "[]"
+
+
+def test_what_is_drawn_needs_no_gradio():
+    modules = "allocation, compare, figures, live, pages, reading, shelf, space, tables"
+    code = f"import sys; from hf_layertracer.viewer import {modules}; print('gradio' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_the_first_report_comes_with_the_page(app):
+    config = json.dumps(app.get_config_file(), default=str)
+    assert "someone/tiny-llama" in config
+    assert "Layer Sensitivity (bars" in config
+
+
+def test_a_page_without_reports_can_be_built():
+    assert "Choose a report" in json.dumps(build_app([]).get_config_file(), default=str)
+
+
+def test_a_broken_report_leaves_a_page_with_its_error(tmp_path, make_report, write_report):
+    (tmp_path / "bad.json").write_text('{"schema_version": 1, "model": "<script>"}')
+    config = json.dumps(build_app([tmp_path / "bad.json"]).get_config_file(), default=str)
+    assert "is not a valid LayerTracer report" in config
+    assert "<script>" not in config
+
+
+def test_diagnosing_is_there_only_where_the_owner_turned_it_on(app, monkeypatch, make_report, write_report):
+    def tabs(page: gr.Blocks) -> list[str]:
+        return [block.label for block in page.blocks.values() if isinstance(block, gr.Tab)]
+
+    assert tabs(app) == ["See", "Compare", "Try an allocation"]
+    monkeypatch.setenv(SWITCH, "1")
+    page = build_app([write_report(make_report(), "x")])
+    assert tabs(page)[-1] == "Diagnose"
+    (run,) = [fn for fn in page.fns.values() if fn.concurrency_id == "diagnose"]
+    assert run.concurrency_limit == 1
+    assert any(run._id in fn.cancels for fn in page.fns.values())
+    assert page._queue.max_size == 64
+
+
+def test_no_event_is_offered_to_programs(app):
+    assert {fn.api_visibility for fn in app.fns.values()} == {"private"}
+    assert app.get_api_info()["named_endpoints"] == {}
+
+
+def test_a_page_of_a_thousand_probes_sends_a_fraction_of_them(make_report, write_report):
+    report = make_report(100, probes=1000)
+    shelf = Shelf({"big": write_report(report, "big")})
+    whole = len(report.model_dump_json())
+
+    def sent(contents: list) -> int:
+        return len(json.dumps(contents, default=lambda value: value.model_dump()))
+
+    summary = sent(see._summary(shelf, "big", {}))
+    page = sent(see._probes(shelf, "big", {}, None, "", "as asked", 1))
+    one = sent(see._probe(shelf, "big", {}, 999))
+    assert whole > 1_500_000
+    assert summary < 200_000
+    assert page < 600_000
+    assert one < 100_000
+
+
+@pytest.mark.parametrize("kind", ["JSON", "CSV", "PNG"])
+def test_the_name_of_a_download_cannot_leave_its_folder(make_report, kind):
+    content, name = see._file(make_report(model__id="../../../etc/cron.d/x;rm -rf ~\n.sh"), kind)
+    assert content
+    assert "/" not in name
+    assert name.startswith("layertracer-")
+    assert name.endswith(f".{kind.lower()}")
+    assert ".." not in name
+
+
+def test_a_download_of_json_opens_again(make_report):
+    from hf_layertracer.viewer.reading import parse_report
+
+    assert parse_report(see._file(make_report(history=True), "JSON")[0]) == make_report(history=True)
+    assert see._file(make_report(), "PNG")[0].startswith(b"\x89PNG")
+
+
+def test_without_gradio_the_command_says_what_to_install(monkeypatch, capsys):
+    from hf_layertracer import cli
+
+    monkeypatch.setitem(sys.modules, "hf_layertracer.viewer.app", None)
+    monkeypatch.setattr("sys.argv", ["layertracer", "view"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    assert 'pip install "hf_layertracer[viewer]"' in capsys.readouterr().err
+
+
+def test_view_of_nothing_is_one_line(tmp_path, monkeypatch, capsys):
+    from hf_layertracer import cli
+
+    monkeypatch.setattr("sys.argv", ["layertracer", "view", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_view_push_creates_a_space_with_the_reports_that_are_named(
+    hub, monkeypatch, capsys, make_report, write_report
+):
+    from hf_layertracer import cli
+
+    path = write_report(make_report(), "mine")
+    monkeypatch.setattr("sys.argv", ["layertracer", "view", str(path.parent), "--push", "alice/viewer"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    assert "/spaces/alice/viewer" in capsys.readouterr().out
+    assert "examples/mine/layertracer_report.json" in hub.repo("alice/viewer", "space").files
+
+
+def test_only_files_are_pushed(hub, monkeypatch, capsys):
+    from hf_layertracer import cli
+
+    monkeypatch.setattr("sys.argv", ["layertracer", "view", "someone/elsewhere", "--push", "alice/viewer"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    assert "someone/elsewhere is none" in capsys.readouterr().err
+    assert not hub.repos
