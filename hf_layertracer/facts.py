@@ -68,7 +68,7 @@ def model_facts(parts: ModelParts) -> ModelFacts:
         prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), None)
         if prefix is not None:
             layer = layers[in_layers[0]]
-            layer.parameters[name.removeprefix(prefix)] = parameter.numel()
+            layer.parameters[name.removeprefix(prefix)] = elements(parameter)
             if not trainable[parameter]:
                 layer.frozen.append(name.removeprefix(prefix))
             if len(in_layers) > 1:
@@ -76,7 +76,7 @@ def model_facts(parts: ModelParts) -> ModelFacts:
         else:
             # A parameter that a module outside shares with a layer is named, and counted, where it stands first.
             group = next((group for group in outside if group in owners), NORM)
-            outside[group][name] = parameter.numel()
+            outside[group][name] = elements(parameter)
             if not trainable[parameter]:
                 frozen.append(name)
     name_or_path = getattr(config, "_name_or_path", "") or getattr(parts.model, "name_or_path", "")
@@ -97,6 +97,15 @@ def model_facts(parts: ModelParts) -> ModelFacts:
         shared=shared,
         frozen=frozen,
     )
+
+
+def elements(parameter: nn.Parameter) -> int:
+    """How many numbers a parameter stands for, also where it holds them packed or holds only a part of them."""
+    packed = getattr(parameter, "quant_state", None)  # bitsandbytes keeps two 4-bit numbers in a byte
+    if packed is not None:
+        return packed.shape.numel()
+    # DeepSpeed ZeRO-3 leaves an empty shell behind and keeps the size beside it.
+    return getattr(parameter, "ds_numel", parameter.numel())
 
 
 def public_model_id(name_or_path: str) -> str | None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -88,3 +89,38 @@ def test_a_large_buffer_is_put_back_without_being_copied(module, monkeypatch):
         module.large = torch.ones(3)
     assert module.large is large
     assert max(cloned) <= 1 << 20
+
+
+class Switching(nn.Module):
+    """Turns itself into something else at the first call, as BigBird does at its first short prompt."""
+
+    def __init__(self):
+        super().__init__()
+        self.config = SimpleNamespace(kind="sparse", buckets=None)
+        self.kind, self.buckets, self.inner = "sparse", None, nn.Linear(2, 2)
+
+    def forward(self, x):
+        self.kind = self.config.kind = "full"
+        self.buckets = self.config.buckets = [4, 4]
+        self.inner, self.extra = nn.Linear(2, 2), nn.Linear(2, 2)
+        return self.inner(x)
+
+
+def test_a_model_that_changes_itself_is_changed_back():
+    module = Switching()
+    inner = module.inner
+    with preserved(module):
+        module(torch.ones(1, 2))
+        assert module.kind == "full"
+    assert module.inner is inner
+    assert [name for name, _ in module.named_children()] == ["inner"]
+    assert (module.kind, module.buckets, module.config.kind, module.config.buckets) == ("sparse", None, "sparse", None)
+
+
+def test_the_body_sees_the_model_uncompiled_and_finds_it_compiled_again(module):
+    module.compile(backend="eager")
+    module[0].compile(backend="eager")
+    compiled = [part._compiled_call_impl for part in module.modules()]
+    with preserved(module):
+        assert all(part._compiled_call_impl is None for part in module.modules())
+    assert [part._compiled_call_impl for part in module.modules()] == compiled

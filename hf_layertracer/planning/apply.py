@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from ..errors import LayerTracerError
-from ..facts import GradientChange, plans_in_force, trainable_before_plan
+from ..facts import GradientChange, elements, plans_in_force, trainable_before_plan
 from ..logs import get_logger
 from ..modeling import EMBEDDINGS, HEAD, NORM, ModelParts, find_parts
 from ..report.schema import LayerPlan
@@ -69,8 +69,8 @@ def apply_plan(model: nn.Module, plan: LayerPlan) -> AppliedPlan:
         if parameters[name].requires_grad and not any(_trains(plan, name, owner) for owner in owners):
             parameters[name].requires_grad_(False)
     after = {parameter: parameter.requires_grad for parameter in before}
-    frozen = sum(_size(p) for p, required in before.items() if required and not after[p])
-    applied = AppliedPlan(before, after, plan, sum(_size(p) for p in after if after[p]), frozen)
+    frozen = sum(elements(p) for p, required in before.items() if required and not after[p])
+    applied = AppliedPlan(before, after, plan, sum(elements(p) for p in after if after[p]), frozen)
     try:
         _check(applied, parts)
     except LayerTracerError:
@@ -121,8 +121,3 @@ def _check(applied: AppliedPlan, parts: ModelParts) -> None:
     still = [index for index in plan.frozen_layers if trainable[index]]
     if still:
         logger.warning(f"Layers {still} are frozen by the plan but share parameters with layers that train.")
-
-
-def _size(parameter: nn.Parameter) -> int:
-    # DeepSpeed ZeRO-3 leaves an empty shell behind and keeps the size beside it.
-    return getattr(parameter, "ds_numel", parameter.numel())

@@ -12,7 +12,12 @@ from torch import Tensor, nn
 def whole_pass(
     model: nn.Module, layers: Sequence[nn.Module], prompt: Sequence[int], edits: dict[int, Callable]
 ) -> tuple[list[Tensor], Tensor]:
-    """One forward pass over one prompt with forward hooks: every layer's output, and the last position's probabilities."""
+    """One forward pass over one prompt with forward hooks: every layer's output, and the last position's probabilities.
+
+    A layer that does not run passes on the hidden state of the one before it, and that is what an edit of it edits.
+    """
+    runs = layers_run(model, layers, prompt)
+    edits = {max(run for run in runs if run <= index): (edit, index in runs) for index, edit in edits.items()}
     states: dict[int, Tensor] = {}
 
     def hook(index: int) -> Callable:
@@ -22,7 +27,8 @@ def whole_pass(
             if index == 0:
                 states[-1] = before.clone()
             if index in edits:
-                hidden = edits[index](before, hidden)
+                edit, own = edits[index]
+                hidden = edit(before if own else hidden, hidden)
             states[index] = hidden.clone()
             if not isinstance(output, tuple | list):
                 return hidden
@@ -31,13 +37,26 @@ def whole_pass(
         return seen
 
     handles = [layer.register_forward_hook(hook(index), with_kwargs=True) for index, layer in enumerate(layers)]
+    logits = _logits(model, prompt, handles)
+    passed = [states[max(run for run in (-1, *runs) if run <= index)] for index in range(-1, len(layers))]
+    return passed, logits.double().softmax(-1)
+
+
+def layers_run(model: nn.Module, layers: Sequence[nn.Module], prompt: Sequence[int]) -> list[int]:
+    """Indices of the layers that run."""
+    runs: list[int] = []
+    handles = [layer.register_forward_hook(lambda *_, i=i: runs.append(i)) for i, layer in enumerate(layers)]
+    _logits(model, prompt, handles)
+    return runs
+
+
+def _logits(model: nn.Module, prompt: Sequence[int], handles: Sequence[Any]) -> Tensor:
     try:
         with torch.no_grad():
-            logits = model(input_ids=torch.tensor([list(prompt)]), use_cache=False).logits[0, -1]
+            return model(input_ids=torch.tensor([list(prompt)]), use_cache=False).logits[0, -1]
     finally:
         for handle in handles:
             handle.remove()
-    return [states[index] for index in range(-1, len(layers))], logits.double().softmax(-1)
 
 
 def divergence(p: Tensor, q: Tensor) -> float:

@@ -52,7 +52,7 @@ def tiny_config(model_type: str) -> PreTrainedConfig:
     return _shrunk(CONFIG_MAPPING[model_type])
 
 
-def tiny_model(config: PreTrainedConfig, seed: int = 0) -> PreTrainedModel:
+def tiny_model(config: PreTrainedConfig, seed: int = 0, fill: bool = True) -> PreTrainedModel:
     """A seeded model whose layers differ from each other and matter: the usual initialisation would hide errors."""
     torch.manual_seed(seed)
     if hasattr(config, "decoder"):  # a composite, of which the class takes only the decoder's configuration
@@ -61,7 +61,7 @@ def tiny_model(config: PreTrainedConfig, seed: int = 0) -> PreTrainedModel:
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     model.config.use_cache = False  # as one trains
     generator = torch.Generator().manual_seed(seed + 1)
-    for parameter in model.parameters():
+    for parameter in model.parameters() if fill else ():
         noise = torch.randn(parameter.shape, generator=generator)
         spread = float(parameter.detach().std(correction=0)) if parameter.numel() > 1 else 0.0
         with torch.no_grad():

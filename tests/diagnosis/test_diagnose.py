@@ -18,6 +18,7 @@ from hf_layertracer.diagnosis import diagnose
 from hf_layertracer.errors import LayerTracerError, UntraceableModelError
 from hf_layertracer.modeling import find_parts
 from hf_layertracer.probes import Probe
+from tests.architectures.tiny import tiny_config, tiny_model
 
 
 # The package exports the function under the module's name.
@@ -569,3 +570,22 @@ def test_running_out_of_memory_in_a_clean_run_halves_the_batch_and_changes_no_va
     assert found.sensitivity.mean == pytest.approx(expected.sensitivity.mean, abs=1e-6)
     assert found.block_influence == pytest.approx(expected.block_influence, abs=1e-6)
     assert found.lens.mean_probability == pytest.approx(expected.lens.mean_probability, abs=1e-6)
+
+
+# -- layers that text does not run -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("perturbation", ["mask", "skip"])
+def test_layers_that_text_does_not_run_have_the_values_of_what_passes_them_by(perturbation):
+    model = tiny_model(tiny_config("mllama"))  # its last layer attends to pictures
+    probes = [Probe((5, 80, 31, 7), 9), Probe((33, 34, 50), 4)]
+    config = DiagnosisConfig(perturbation=perturbation, repeats=3, min_probability=1e-6)
+    report = diagnose(model, probes, config=config)
+    assert [layer.kind for layer in report.model.layers] == ["full_attention"] * 3 + ["cross_attention"]
+    assert any("Layers [3] do not run on text alone" in note for note in report.notes)
+    assert report.lens.valid
+    assert report.lens.mean_probability[4] == report.lens.mean_probability[3]
+    assert report.block_influence[3] == 0 < report.block_influence[2]
+    mean = report.sensitivity.mean
+    assert mean[2] > 0
+    assert mean[3] == (mean[2] if perturbation == "mask" else 0)

@@ -1,0 +1,78 @@
+"""A dozen of the types that `make test-architectures` checks, one of each kind of difficulty."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from .checks import check_type
+from .sweep import ROOT, check_group
+from .table import CHECKS, FULL, PARTIAL, REFUSED, status
+from .tiny import MODEL_TYPES
+
+
+FAMILIES = [
+    "qwen3",  # dense, with normed queries and keys
+    "gpt2",  # learned positions, tied head
+    "bart",  # the decoder of an encoder-decoder
+    "gemma3",  # a vision-language model with two kinds of attention
+    "gemma3n_text",  # four residual streams, inputs of its own for each layer, shared keys and values
+    "deepseek_v4",  # hyper-connections, compressed attention, experts chosen by token
+    "qwen3_next",  # gated delta nets, experts
+    "jamba",  # state-space layers, attention, experts
+    "zamba2",  # one block in several layers
+    "rwkv",
+    "xlnet",  # positions first
+    "blt",  # bytes and patches: four lists of layers
+]
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_a_family_works_in_full(model_type):
+    result = check_type(model_type)
+    assert status(result) == FULL, result
+
+
+def test_a_model_with_two_streams_says_what_does_not_hold_and_the_rest_works():
+    result = check_type("inkling2_text")
+    assert status(result) == PARTIAL
+    assert "not the model's own output" in result["lens_reason"]
+    assert result["path"] == "full-forward"
+
+
+def test_a_type_whose_layers_are_in_pieces_is_refused():
+    result = check_type("xlm")
+    assert status(result) == REFUSED
+    assert "parts of each layer in several lists" in result["refused"]
+
+
+def test_a_process_that_dies_costs_one_type():
+    # An unknown type ends the process with an error.
+    results = check_group(["gpt2", "no such type", "opt"])
+    assert [result["model_type"] for result in results] == ["gpt2", "no such type", "opt"]
+    assert [status(result) for result in results] == [FULL, "broken", FULL]
+    assert "the process ended with 1" in results[1]["checks"]["diagnosis"]
+
+
+def test_a_failed_check_is_broken_whatever_else_works():
+    result = {"model_type": "x", "checks": dict.fromkeys(CHECKS, "ok")}
+    assert status(result) == FULL
+    for name in CHECKS:
+        assert status({**result, "checks": {**result["checks"], name: "differs"}}) == "broken"
+        missing = {other: "ok" for other in CHECKS if other != name}
+        assert status({**result, "checks": missing}) == "broken"
+
+
+def test_the_page_lists_every_type_of_the_installed_transformers_once():
+    page = (ROOT / "docs" / "architectures.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([^`]+)` \|(.*)\|$", page, re.MULTILINE)
+    assert sorted(name for name, _ in rows) == sorted(MODEL_TYPES)
+    works = [cells.split("|")[-1].strip().split(":")[0] for _, cells in rows]
+    counted = {state: works.count(state) for state in (FULL, PARTIAL, REFUSED, "broken", "not built")}
+    built = len(rows) - counted["not built"]
+    assert f"**{counted[FULL]} of these\n{built} work in full ({counted[FULL] / built:.1%})**" in page
+    assert f"{counted[PARTIAL]} in part" in page
+    assert counted["broken"] == 0
+    assert counted[FULL] >= 0.95 * built
+    assert page.startswith("# Which models")
