@@ -310,7 +310,15 @@ class _Run:
             Disturbance(self.config, width, [Draw(probe, repeat, self.repeats) for probe in members])
             for repeat in range(self.repeats)
         ]
-        predicted = predict_batch(self.stack, clean.input_ids, disturbances)
+        try:
+            predicted = predict_batch(self.stack, clean.input_ids, disturbances)
+        except RuntimeError as error:  # a kernel without a derivative, or a layer that hides its own from autograd
+            if should_reduce_batch_size(error):
+                raise
+            raise LayerTracerError(
+                f"{type(self.parts.model).__name__} gives no gradients of its layers ({error!s:.120}): use "
+                "estimator='exact'."
+            ) from error
         for repeat in range(self.repeats):
             self.predicted[:, [probe * self.repeats + repeat for probe in members]] = predicted[:, repeat]
         shares = massive_dimensions(clean)
@@ -409,6 +417,13 @@ def _notes(report: LayerTracerReport, not_run: list[int]) -> list[str]:
         )
     if sensitivity.draws == 1:
         notes.append("Layer Sensitivity comes from a single disturbance: its standard error is not known, not zero.")
+    kinds = _sensitivity_by_kind(report)
+    if len(kinds) > 1:
+        notes.append(
+            "Layers by kind, with their mean sensitivity: "
+            + ", ".join(f"{len(values)} {kind} {np.mean(values):.3f}" for kind, values in kinds.items())
+            + "."
+        )
     rivals = [layer for layer in sensitivity.contenders if layer != sensitivity.vulnerable_layer]
     if rivals:
         notes.append(
@@ -428,3 +443,10 @@ def _notes(report: LayerTracerReport, not_run: list[int]) -> list[str]:
             f"{report.config['min_probability']}, or never rises by enough at once. The task particle leaves them out."
         )
     return notes
+
+
+def _sensitivity_by_kind(report: LayerTracerReport) -> dict[str, list[float]]:
+    kinds: dict[str, list[float]] = {}
+    for layer, value in zip(report.model.layers, report.sensitivity.mean, strict=True):
+        kinds.setdefault(layer.kind, []).append(value)
+    return kinds

@@ -33,7 +33,9 @@ class LayerFacts(Record):
     """What one decoder layer is made of.
 
     Args:
-        kind (`str`): `"full_attention"`, `"linear_attention"`, ...: from the config, else the layer's class.
+        kind (`str`):
+            `"full_attention"`, `"linear_attention"`, `"mamba"`, ...: from the config, else from the classes inside the
+            layer; with `"+moe"` behind it where the layer routes to experts.
         parameters (`dict[str, int]`): Number of elements of each parameter, by its name inside the layer.
         frozen (`list[str]`): Those that did not require a gradient before any plan.
     """

@@ -589,3 +589,28 @@ def test_layers_that_text_does_not_run_have_the_values_of_what_passes_them_by(pe
     mean = report.sensitivity.mean
     assert mean[2] > 0
     assert mean[3] == (mean[2] if perturbation == "mask" else 0)
+
+
+# -- kinds, and layers without derivatives ---------------------------------------------------------------------------
+
+
+def test_a_model_of_several_kinds_is_summed_up_by_kind(make_model, token_probes):
+    hybrid, plain = (
+        diagnose(make_model("Gemma2"), token_probes, config=QUICK),
+        diagnose(make_model("Llama"), token_probes, config=QUICK),
+    )
+    mean = hybrid.sensitivity.mean
+    expected = (
+        f"Layers by kind, with their mean sensitivity: 2 sliding_attention {(mean[0] + mean[2]) / 2:.3f}, "
+        f"2 full_attention {(mean[1] + mean[3]) / 2:.3f}."
+    )
+    assert expected in hybrid.notes
+    assert not any("by kind" in note for note in plain.notes)
+
+
+def test_an_estimate_without_derivatives_is_refused_with_what_to_do(tiny_llama, token_probes):
+    model = tiny_llama()
+    model.model.layers[2].mlp.register_forward_hook(lambda *args: args[-1].detach())
+    model.model.layers[2].register_forward_hook(lambda *args: args[-1].detach())
+    with pytest.raises(LayerTracerError, match=r"LlamaForCausalLM gives no gradients .* use estimator='exact'"):
+        diagnose(model, token_probes, config=DiagnosisConfig(estimator="gradient", repeats=2))
