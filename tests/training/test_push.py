@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -297,3 +300,31 @@ def test_a_file_of_over_ten_megabytes_goes_with_its_report(hub, make_model, make
     assert_whole(hub.repo("alice/tiny"))
     assert len(hub.repo("alice/tiny").files[WEIGHTS]) > 10 * 2**20
     assert Path(hf_hub_download("alice/tiny", WEIGHTS)).read_bytes() == hub.repo("alice/tiny").files[WEIGHTS]
+
+
+def test_two_processes_push_once(hub, make_model, tmp_path):
+    make_model().save_pretrained(tmp_path / "model")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    script = Path(__file__).parent / "scripts" / "push_distributed.py"
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launch, script, tmp_path], env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    for name in ("trainer", "callback"):
+        repo = hub.repo(f"alice/{name}")
+        assert [commit.title.rsplit(", ", 1)[-1] for commit in repo.commits()] == [
+            "step 2",
+            "step 3",
+            "End of training",
+        ]
+        assert_whole(repo)
+        reports = [json.loads(commit.files["layertracer_report.json"].content) for commit in repo.commits()]
+        assert [report["training"]["steps"] for report in reports] == [2, 3, 3]
+    # What the other process saw is known only where both take part.
+    assert [report["training"]["tokens"] for report in reports] == [None] * 3
+    seen = [
+        json.loads(commit.files["layertracer_report.json"].content)["training"]["tokens"]
+        for commit in hub.repo("alice/trainer").commits()
+    ]
+    assert seen == [None, None, 2 * 3 * 2 * 12]

@@ -1,0 +1,156 @@
+"""What a card claims of a model, and that nothing else in it changes."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from hub_cards import card_errors
+from huggingface_hub import ModelCard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hf_layertracer.errors import LayerTracerError
+from hf_layertracer.hub.card import evaluation_results, model_card
+from hf_layertracer.hub.privacy import without_paths
+from hf_layertracer.report.markdown import START
+
+
+SNAPSHOT = {
+    "step": 9,
+    "lens_mean_probability": [0.1] * 5,
+    "task_particle": None,
+    "task_particle_interval": None,
+    "sensitivity": [0.1, 0.2, 0.4, 0.1],
+    "sensitivity_stderr": [0.0] * 4,
+    "accuracy": 0.5,
+    "mean_log_probability": -1.0,
+}
+
+
+def results(report) -> dict[str, float]:
+    return {result.metric_type: result.metric_value for result in evaluation_results(report)}
+
+
+def test_a_diagnosed_model_is_told_by_its_diagnosis(make_report):
+    report = make_report(task_particle__layer=2.0)
+    assert results(report) == {
+        "accuracy": report.probes.accuracy,
+        "mean_log_probability": report.probes.mean_log_probability,
+        "task_particle": 2.0,
+        "vulnerable_layer": report.sensitivity.vulnerable_layer,
+        "layer_sensitivity": max(report.sensitivity.mean),
+    }
+
+
+def test_a_trained_model_is_not_told_by_what_it_was_before(make_report):
+    assert results(make_report(training=True)) == {"loss": 2.5}
+    later = results(make_report(training=True, history=[SNAPSHOT]))
+    assert later == {
+        "loss": 2.5,
+        "accuracy": 0.5,
+        "mean_log_probability": -1.0,
+        "vulnerable_layer": 2,
+        "layer_sensitivity": 0.4,
+    }
+
+
+def test_a_card_without_front_matter_gets_one(make_report):
+    text = model_card("# Mine\n\nText.\n", make_report(), "alice/tiny")
+    card = ModelCard(text)
+    assert card.data.tags == ["layertracer"]
+    assert card.data.model_name == "tiny"
+    assert card.text.split(START)[0].strip() == "# Mine\n\nText."
+
+
+def test_a_section_alone_becomes_a_card_with_a_title(make_report, tmp_path):
+    make_report().save(tmp_path)
+    text = model_card((tmp_path / "README.md").read_text(encoding="utf-8"), make_report(), "alice/tiny")
+    assert "\n# tiny\n" in text
+    assert text.count(START) == 1
+
+
+def test_the_model_that_was_trained_is_the_base_of_a_new_card(make_report):
+    assert (
+        ModelCard(model_card(None, make_report("big/base", training=True), "alice/tiny")).data.base_model == "big/base"
+    )
+    for report in (make_report("big/base"), make_report("folder", training=True), make_report(None, training=True)):
+        assert ModelCard(model_card(None, report, "alice/tiny")).data.base_model is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "---\nlicense: [mit\n---\n",
+        "---\n- a\n---\n",
+        "---\nmodel-index:\n- name: x\n  results:\n  - task: {}\n---\n",
+        "---\nmodel-index: 3\n---\n",
+        "---\ntags: {a: b}\nmodel-index:\n- x\n---\n",
+    ],
+)
+def test_front_matter_that_cannot_be_read_is_one_line(make_report, text):
+    with pytest.raises(LayerTracerError, match=r"front matter of README\.md") as caught:
+        model_card(text, make_report(), "alice/tiny")
+    assert "\n" not in str(caught.value)
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text("abc :-#'", max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", min_size=1, max_size=4), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+front_matters = st.dictionaries(
+    st.sampled_from(["license", "language", "datasets", "widget", "extra_gated_prompt", "x"]), values, max_size=4
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    data=front_matters,
+    tags=st.lists(st.sampled_from(["a", "b", "layertracer"]), unique=True, max_size=3),
+    body=st.text(),
+)
+def test_whatever_stands_in_a_card_stays(make_report, data, tags, body):
+    body = body.replace("layertracer:", "").replace("\r", "")
+    before = {**{name: value for name, value in data.items() if value is not None}, **({"tags": tags} if tags else {})}
+    text = f"---\n{yaml.safe_dump(before, sort_keys=False)}---\n{body}"
+    once = model_card(text, make_report(), "alice/tiny")
+    after = ModelCard(once).data.to_dict()
+    index = after.pop("model-index")
+    assert index[0]["name"] == "tiny"
+    assert after.pop("tags") == (tags if "layertracer" in tags else [*tags, "layertracer"])
+    before.pop("tags", None)
+    assert after == before
+    # `split` and not the parser: a body may begin with dashes of its own.
+    assert once.split(START)[0].rstrip().endswith(body.rstrip())
+    assert model_card(once, make_report(), "alice/tiny") == once
+
+
+def test_the_hub_accepts_the_results(make_report):
+    for report in (make_report(), make_report(training=True), make_report(training=True, history=[SNAPSHOT])):
+        assert card_errors(model_card(None, report, "alice/tiny"), "model") == []
+
+
+names = st.text("abcXYZ019_-. é", min_size=1, max_size=8).map(str.strip).filter(lambda name: name and name.strip("."))
+
+
+@given(
+    parts=st.lists(names.filter(lambda n: " " not in n), min_size=2, max_size=5),
+    before=st.sampled_from(["", "in ", "'", "(", "x="]),
+)
+def test_of_a_path_only_the_last_part_is_left(parts, before):
+    for path in ("/" + "/".join(parts), "~/" + "/".join(parts), "C:\\" + "\\".join(parts), "\\\\" + "\\".join(parts)):
+        assert without_paths(f"{before}{path}") == f"{before}{parts[-1]}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "and/or", "1/2", "see https://a.org/b/c", "user/model", "model.layers.0", "a / b / c", "layers 0-7", "/ x"],
+)
+def test_what_is_no_path_stays(text):
+    assert without_paths(text) == text
+
+
+def test_nothing_stays_nothing():
+    assert without_paths(None) is None
