@@ -15,7 +15,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from fnmatch import fnmatch
@@ -176,6 +176,7 @@ class Hub:
         self.requests: list[tuple[str, str]] = []
         self.uploads: dict[str, tuple[Repo, str, int]] = {}
         self._faults: list[_Fault] = []
+        self._meanwhile: list[tuple[re.Pattern[str], Callable[[], Any]]] = []
 
     def start(self) -> None:
         """Answers from now on."""
@@ -211,6 +212,15 @@ class Hub:
             after: Do what was asked for first, so that only the answer is lost.
         """
         self._faults.append(_Fault(method, re.compile(path), times, status, after))
+
+    def meanwhile(self, path: str, action: Callable[[], Any]) -> None:
+        """Lets somebody else do something just before the next request to a path is answered.
+
+        Args:
+            path: Regular expression, searched in the path.
+            action: What they do.
+        """
+        self._meanwhile.append((re.compile(path), action))
 
     def fault(self, method: str, path: str) -> _Fault | None:
         for fault in self._faults:
@@ -430,6 +440,9 @@ class _Gate:
     async def __call__(self, scope: dict, receive: Any, send: Any) -> None:
         scope["path"] = path = scope["raw_path"].decode()
         self.hub.requests.append((scope["method"], path))
+        for entry in [entry for entry in self.hub._meanwhile if entry[0].search(path)]:
+            self.hub._meanwhile.remove(entry)
+            entry[1]()
         fault = self.hub.fault(scope["method"], path)
         if fault is None:
             return await self.app(scope, receive, send)

@@ -28,7 +28,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "model": ("string", "Hub id, or the name of a local folder"),
     "revision": ("string", "commit of the model"),
     "architecture": ("string", "class of the model"),
-    "created": ("string", "UTC time of the diagnosis"),
+    "created": ("timestamp[s]", "UTC time of the diagnosis"),
     "layers": ("int64", "number of decoder layers"),
     "layer": ("int64", "this layer, counted from 0"),
     "kind": ("string", "kind of the layer"),
@@ -73,10 +73,7 @@ def collected_files(report: LayerTracerReport) -> dict[str, bytes]:
 def report_name(report: LayerTracerReport) -> str:
     """A name that no other report has: model, time and a hash of the content."""
     model = re.sub(r"[^A-Za-z0-9_.-]+", "--", report.model.id or report.model.architecture).strip("-.") or "model"
-    try:
-        created = datetime.fromisoformat(report.created).astimezone(UTC)
-    except ValueError:
-        created = datetime.fromtimestamp(0, UTC)
+    created = _created(report) or datetime.fromtimestamp(0, UTC)
     return f"{model[:80]}-{created:%Y%m%dT%H%M%SZ}-{hashlib.sha256(report.to_json()).hexdigest()[:8]}"
 
 
@@ -90,13 +87,13 @@ def layer_rows(report: LayerTracerReport) -> list[dict[str, Any]]:
         `list[dict[str, Any]]`: One row per layer, with the keys of `COLUMNS`.
     """
     model, lens, sensitivity, plan, config = report.model, report.lens, report.sensitivity, report.plan, report.config
-    has_lens = bool(lens.mean_probability)
+    has_lens, created = bool(lens.mean_probability), _created(report)
     same = {
         "report": report_name(report),
         "model": model.id,
         "revision": model.revision,
         "architecture": model.architecture,
-        "created": report.created,
+        "created": f"{created:%Y-%m-%dT%H:%M:%S}" if created else None,
         "layers": report.num_layers,
         "task_particle": report.task_particle.layer,
         "estimate": sensitivity.estimate,
@@ -167,6 +164,13 @@ def dataset_card(text: str | None, repo_id: str, files: Iterable[str]) -> str:
         )
     tags = read_front_matter(DatasetCard, text).data.get("tags")
     return with_front_matter(text, DatasetCard, {"tags": with_tag(tags), **ours})
+
+
+def _created(report: LayerTracerReport) -> datetime | None:
+    try:
+        return datetime.fromisoformat(report.created).astimezone(UTC)
+    except ValueError:
+        return None
 
 
 def _of_type(value: Any, kind: Any) -> Any:

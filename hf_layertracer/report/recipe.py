@@ -41,14 +41,20 @@ def recipe(report: ReportData) -> str:
         layers = options.pop("layers")
         options["train_layers"] = ",".join(map(str, layers)) if isinstance(layers, list) else layers
     settings["diagnosis_seed"] = settings.pop("seed", options.pop("seed", 0))
-    settings = {"strategy": report.plan.strategy, **options, "num_probes": report.probes.count, **settings}
+    builtin = asks_builtin_probes(report)
+    if not builtin:
+        options["num_probes"] = report.probes.count
+    settings = {"strategy": report.plan.strategy, **options, **settings}
     if report.history and report.history[-1].step == report.training.steps:
         settings["diagnose_after"] = True
+    names = ["LayerTracerConfig", "LayerTracerTrainer", *(["load_probes"] if builtin else [])]
+    arguments = ["model", "args", "train_dataset=dataset", "processing_class=tokenizer", "layertracer=config"]
+    arguments += ["probes=load_probes()"] if builtin else []
     return "\n".join(
         [
-            "from hf_layertracer import LayerTracerConfig, LayerTracerTrainer",
+            f"from hf_layertracer import {', '.join(names)}",
             f"config = {_call(LayerTracerConfig, settings)}",
-            "LayerTracerTrainer(model, args, train_dataset=dataset, processing_class=tokenizer, layertracer=config).train()",
+            f"LayerTracerTrainer({', '.join(arguments)}).train()",
         ]
     )
 

@@ -91,8 +91,8 @@ def failed_upload(trainer: Trainer | None) -> str | None:
 
 
 def _without_local_model(text: str, name_or_path: str) -> str:
-    """A card that does not tell where on this machine the model that was trained lay."""
-    if not os.path.isabs(name_or_path):
-        return text
-    text = re.sub(rf"^base_model: {re.escape(name_or_path)}\n", "", text, flags=re.MULTILINE)
-    return text.replace(name_or_path, public_model_id(name_or_path) or "")
+    """A card that does not tell where on this machine the model that was trained lay; the Hub would not take that."""
+    is_local = os.path.isabs(name_or_path) or ("/" in name_or_path and os.path.isdir(name_or_path))
+    local = name_or_path if is_local else ""
+    text = re.sub(rf"^base_model: ('{{2}}|{re.escape(local)})\n", "", text, count=1, flags=re.MULTILINE)
+    return text.replace(local, public_model_id(local)) if local else text

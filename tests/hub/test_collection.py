@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from datasets import load_dataset
 from huggingface_hub import DatasetCard, HfApi, list_datasets
+from markdown_it import MarkdownIt
 
 from hf_layertracer import LayerTracerReport, push_report
 from hf_layertracer.errors import LayerTracerError, ReportNotFoundError
@@ -38,6 +39,7 @@ def test_a_row_per_layer_is_loaded(hub, make_report):
     assert loaded["block_influence"][:] == report.block_influence
     assert loaded["trained"][:] == [layer in report.plan.trained_layers for layer in range(report.num_layers)]
     assert set(loaded["model"]) == {"alice/tiny"}
+    assert {f"{created:%Y-%m-%dT%H:%M:%S}+00:00" for created in loaded["created"]} == {report.created}
     assert set(loaded["eval_loss_after"]) == {2.5}
     assert set(loaded["seed"]) == {1}
     assert sum(loaded["parameters"]) == sum(sum(layer.parameters.values()) for layer in report.model.layers)
@@ -70,6 +72,8 @@ def test_the_dataset_is_found_and_told_what_it_is(hub, report):
     card = DatasetCard(hub.repo(REPO, "dataset").files["README.md"].decode())
     assert card.data.configs[0]["config_name"] == "default"
     assert f'load_dataset("{REPO}", split="train")' in card.text
+    table = MarkdownIt("commonmark").enable("table").parse(card.text)
+    assert [token.type for token in table].count("tr_open") == 1 + len(COLUMNS)
     for name in COLUMNS:
         assert f"| `{name}` |" in card.text
 

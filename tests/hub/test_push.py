@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from hub_server import File
 from huggingface_hub import HfApi, ModelCard, list_models, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -161,6 +162,23 @@ def test_a_token_that_is_passed_is_used_and_read(hub, report, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["model", "dataset"])
+def test_what_others_write_into_the_card_meanwhile_is_not_overwritten(hub, report, kind):
+    repo = hub.create(kind, "alice/x")
+
+    def write() -> None:
+        files = {**repo.head.files, "README.md": File(b"---\nlicense: mit\n---\n# Meanwhile\n")}
+        repo.add("main", repo.head, "bob", "mine", "", files)
+
+    hub.meanwhile("/commit/", write)
+    push_report(report, "alice/x", repo_type=kind)
+    assert [commit.author for commit in repo.commits()] == ["bob", "alice"]
+    card = ModelCard(repo.files["README.md"].decode())
+    assert card.text.lstrip().startswith("# Meanwhile")
+    assert card.data.to_dict()["license"] == "mit"
+    assert "layertracer" in card.data.tags
+
+
+@pytest.mark.parametrize("kind", ["model", "dataset"])
 def test_others_who_push_at_the_same_time_lose_nothing(hub, make_report, kind):
     """Every thread reads the card, and all but one find at their commit that it has changed since."""
     names = [f"alice/model-{number}" for number in range(4)]
@@ -253,8 +271,6 @@ def test_a_type_that_holds_no_reports_is_refused(hub, report, tmp_path):
 
 def test_a_card_that_cannot_be_read_is_left_alone(hub, report):
     hub.create("model", "alice/tiny")
-    from hub_server import File
-
     repo = hub.repo("alice/tiny")
     files = {**repo.head.files, "README.md": File(b"---\nlicense: [mit\n---\n# Card\n")}
     repo.add("main", repo.head, "alice", "by git", "", files)

@@ -10,6 +10,7 @@ from hf_layertracer import DiagnosisConfig, Probe, diagnose
 from hf_layertracer.probes import builtin_probes
 from hf_layertracer.report.markdown import report_section
 from hf_layertracer.report.recipe import asks_builtin_probes, recipe
+from hf_layertracer.report.schema import TrainingOutcome
 
 
 TRAINING = {"steps": 3, "seconds": 1.0, "peak_memory_bytes": 1, "peak_memory_of": "cuda", "trainable_parameters": 1}
@@ -38,6 +39,11 @@ def test_a_diagnosis_is_repeated_exactly(tiny_llama, tiny_tokenizer):
     assert again.probes.sha256 == report.probes.sha256
     assert again.sensitivity == report.sensitivity
     assert again.task_particle == report.task_particle
+    report.training = TrainingOutcome(**TRAINING)
+    trained = recipe(report)
+    assert "from hf_layertracer import LayerTracerConfig, LayerTracerTrainer, load_probes" in trained
+    assert "probes=load_probes()" in trained.splitlines()[2]
+    assert "num_probes" not in trained
 
 
 def test_other_probes_are_asked_for(tiny_llama, tiny_tokenizer):

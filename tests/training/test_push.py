@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard, hf_hub_download, list_models
 from huggingface_hub.repocard_data import model_index_to_eval_results
+from markdown_it import MarkdownIt
 from transformers import AutoModelForCausalLM, Trainer
 
-from hf_layertracer import LayerTracerCallback, LayerTracerReport, LayerTracerTrainer
+from hf_layertracer import LayerTracerCallback, LayerTracerMixin, LayerTracerReport, LayerTracerTrainer
 from hf_layertracer.errors import HubError
 from hf_layertracer.report.markdown import END, START
 
@@ -328,3 +329,76 @@ def test_two_processes_push_once(hub, make_model, tmp_path):
         for commit in hub.repo("alice/trainer").commits()
     ]
     assert seen == [None, None, 2 * 3 * 2 * 12]
+
+
+def test_the_three_lines_in_the_card_train_the_same_model_again(
+    hub, make_model, make_args, token_dataset, tokenizer, assert_same_weights, quick
+):
+    """With a strategy, options and probes of its own, whose values all have to stand in the card."""
+    config = quick(
+        strategy="explicit", train_layers="1,3", train_embeddings=False, perturbation="noise", noise_scale=0.4
+    )
+    settings = {"train_dataset": token_dataset, "processing_class": tokenizer}
+    first = LayerTracerTrainer(
+        make_model(), make_args("tiny", hub_model_id="alice/tiny"), layertracer=config, **settings
+    )
+    first.train()
+    first.push_to_hub()
+    card = hub.repo("alice/tiny").files["README.md"].decode()
+    (code,) = [token.content for token in MarkdownIt().parse(card) if token.type == "fence" and token.info == "python"]
+    assert len(code.splitlines()) == 3
+    model = make_model()
+    exec(code, {"model": model, "args": make_args("again"), "dataset": token_dataset, "tokenizer": tokenizer})
+    assert_same_weights(model, first.model)
+    again = LayerTracerReport.load(make_args("again").output_dir)
+    assert again.sensitivity == first.layertracer_report.sensitivity
+    assert again.plan == first.layertracer_report.plan
+
+
+@pytest.mark.parametrize("base", ["unnamed", "local"])
+def test_adapters_are_pushed_with_a_report_beside_their_own_card(
+    hub, make_model, make_args, quick, token_dataset, tmp_path, base
+):
+    from peft import LoraConfig, get_peft_model
+
+    model = make_model()
+    if base == "local":
+        model.save_pretrained(tmp_path / "my-base-model")
+        model = AutoModelForCausalLM.from_pretrained(tmp_path / "my-base-model")
+    model = get_peft_model(model, LoraConfig(target_modules=["q_proj"], r=2, task_type="CAUSAL_LM"))
+    args = make_args("tiny", hub_model_id="alice/tiny")
+    trainer = LayerTracerTrainer(model=model, args=args, train_dataset=token_dataset, layertracer=quick())
+    trainer.train()
+    trainer.push_to_hub()
+    files = hub.repo("alice/tiny").files
+    assert set(files) >= {*FILES, "adapter_model.safetensors"}
+    card = card_of(files)
+    assert card.data.library_name == "peft"
+    assert "layertracer" in card.data.tags
+    assert card.text.count(START) == 1
+    assert "## Training procedure" in card.text
+    assert str(tmp_path).encode() not in files["README.md"] + files["layertracer_report.json"]
+
+
+@pytest.mark.parametrize("way", ["mixin", "callback"])
+def test_a_trainer_with_a_card_of_its_own_keeps_it(hub, make_model, make_args, quick, text_dataset, tokenizer, way):
+    from trl import SFTConfig, SFTTrainer
+
+    class TracedSFT(LayerTracerMixin, SFTTrainer):
+        pass
+
+    args = make_args(
+        "tiny", kind=SFTConfig, hub_model_id="alice/tiny", push_to_hub=True, save_strategy="steps", save_steps=2
+    )
+    settings = {"model": make_model(), "args": args, "train_dataset": text_dataset, "processing_class": tokenizer}
+    if way == "mixin":
+        trainer = TracedSFT(layertracer=quick(), **settings)
+    else:
+        trainer = SFTTrainer(callbacks=[LayerTracerCallback(quick())], **settings)
+    trainer.train()
+    trainer.push_to_hub()
+    repo = hub.repo("alice/tiny")
+    assert_whole(repo)
+    card = card_of(repo.files)
+    assert set(card.data.tags) >= {"layertracer", "sft", "trl"}
+    assert "trained with SFT" in card.text
