@@ -5,7 +5,24 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from hf_layertracer.report import LayerTracerReport
 from hf_layertracer.report.schema import LayerPlan, ReportData
+
+
+# What runs, where a page takes text for more than text: as HTML, as Markdown, in a template or in a formula.
+MARKUP = (
+    "<script>window.hacked=1</script>",
+    "<img src=x onerror=window.hacked=1>",
+    '"><svg/onload=window.hacked=1>',
+    "[x](javascript:window.hacked=1)",
+    "![x](http://127.0.0.1:9/leak.png)",
+    "${window.hacked=1}",
+    "{{#each value}}",
+    "`${alert(1)}`",
+    "<a href='javascript:window.hacked=1'>x</a>",
+    "$$\\href{javascript:window.hacked=1}{x}$$",
+    "=cmd|' /C calc'!A0",
+)
 
 
 def make_report(num_layers: int = 6, probes: int = 4, **changes: Any) -> ReportData:
@@ -124,3 +141,51 @@ def make_snapshot(num_layers: int, **changes: Any) -> dict[str, Any]:
         "mean_log_probability": -0.5,
     }
     return fields | changes
+
+
+def whole_report(num_layers: int = 6, probes: int = 4, history: bool = False, **changes: Any) -> LayerTracerReport:
+    """A report with likeliest tokens and, if wanted, with a training run and later diagnoses."""
+    content = make_report(num_layers, probes, **changes).model_dump()
+    if content["lens"]["per_probe"] and content["lens"]["top_tokens"] is None:
+        content["lens"]["top_tokens"] = [[f" t{layer}" for layer in range(num_layers + 1)] for _ in range(probes)]
+    if history:
+        content["history"] = [make_snapshot(num_layers, step=step) for step in (10, 20)]
+        content["training"] = {
+            "steps": 20,
+            "seconds": 1.5,
+            "tokens_per_second": 123.4,
+            "peak_memory_bytes": 2**30,
+            "peak_memory_of": "process",
+            "trainable_parameters": 10,
+            "eval_loss_before": 3.25,
+            "eval_loss_after": 3.0,
+        }
+    return LayerTracerReport.model_validate(content)
+
+
+def full_of(text: str) -> LayerTracerReport:
+    """A valid report that has the text in every field that may hold text, and as a key where keys are free."""
+
+    def replaced(value: object, key: str = "") -> object:
+        if isinstance(value, str):
+            return value if key == "created" else text
+        if isinstance(value, list):
+            return [replaced(entry) for entry in value]
+        if isinstance(value, dict) and key in (
+            "tasks",
+            "by_task",
+            "accuracy_by_task",
+            "config",
+            "options",
+            "versions",
+        ):
+            first = next(iter(value.values()), 1)
+            return {text: replaced(first), "other": replaced(first)}
+        if isinstance(value, dict):
+            return {name: replaced(entry, name) for name, entry in value.items()}
+        return value
+
+    report = whole_report(history=True)
+    report.notes, report.lens.reason = ["note"], "reason"
+    report.plan.patterns = ["mlp"]
+    return LayerTracerReport.model_validate(replaced(report.model_dump()))

@@ -45,7 +45,7 @@ def build_app(sources: Sequence[str | Path]) -> gr.Blocks:
         with gr.Row():
             name = gr.Dropdown(names, value=names[0] if names else None, label="Report", scale=3, elem_id="lt-name")
             upload = gr.UploadButton("Upload a report", file_types=[".json"], type="binary", elem_id="lt-upload")
-        with gr.Accordion("Open from the Hub", open=not names), gr.Row():
+        with gr.Accordion("Open from the Hub", open=not names, elem_id="lt-open-hub"), gr.Row():
             asked = gr.Textbox(
                 label="Repository, or words to search for",
                 placeholder="user/name",

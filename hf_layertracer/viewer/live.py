@@ -142,6 +142,7 @@ def anonymous_environment(home: str) -> dict[str, str]:
         "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "PYTHONUNBUFFERED": "1",
+        "CUDA_VISIBLE_DEVICES": "",
     }
 
 

@@ -154,7 +154,7 @@ def test_a_model_that_claims_to_be_huge_does_not_take_the_page_with_it(model, mo
     from huggingface_hub import HfApi, hf_hub_download
 
     config = (
-        Path(hf_hub_download(name, "config.json")).read_text().replace('"vocab_size": 320', '"vocab_size": 3000000000')
+        Path(hf_hub_download(name, "config.json")).read_text().replace('"vocab_size": 320', '"vocab_size": 300000000')
     )
     HfApi().upload_file(path_or_fileobj=config.encode(), path_in_repo="config.json", repo_id=name)
     monkeypatch.setattr(live, "_MAX_MEMORY", 8 * 2**30)

@@ -1,0 +1,238 @@
+"""A real browser, and the Space running as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import made_reports
+import pytest
+from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import WebDriverWait
+
+from hf_layertracer import LayerTracerReport
+
+
+SPACE = Path(__file__).parents[2] / "spaces" / "layertracer-viewer"
+PATIENCE = 60  # seconds; a shared machine may be slow, and no test asks how fast it is
+
+
+class Page:
+    """The page in a browser, as a visitor sees and uses it.
+
+    Args:
+        driver (`webdriver.Chrome`): The browser.
+        url (`str`): Where the page is.
+        downloads (`Path`): Where files go that the visitor downloads.
+    """
+
+    def __init__(self, driver: webdriver.Chrome, url: str, downloads: Path):
+        self.driver, self.url, self.downloads = driver, url, downloads
+
+    def open(self, query: str = "") -> None:
+        self.driver.get("about:blank")
+        self.driver.get(self.url + query)
+        self.wait(lambda: self.bars() > 0 or "alert" in self.find("#lt-report").get_attribute("innerHTML"))
+        self.wait(lambda: "page 1 of" in self.text("#lt-shown"))
+
+    def wait(self, condition: Callable[[], object], what: str = "") -> object:
+        def holds(_: object) -> object:
+            try:
+                return condition()
+            except (StaleElementReferenceException, IndexError):
+                return False
+
+        return WebDriverWait(self.driver, PATIENCE, 0.1).until(holds, what)
+
+    def all(self, selector: str) -> list[WebElement]:
+        return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def find(self, selector: str) -> WebElement:
+        return self.wait(lambda: self.all(selector)[0], f"no {selector}")
+
+    def text(self, selector: str) -> str:
+        return self.wait(lambda: (" ".join(self.all(selector)[0].text.split()),), f"no {selector}")[0]
+
+    def script(self, code: str, *arguments: object) -> object:
+        return self.driver.execute_script(code, *arguments)
+
+    def bars(self, selector: str = "#lt-sensitivity") -> int:
+        return len(self.all(f"{selector} .barlayer .point"))
+
+    def tab(self, name: str) -> None:
+        """Opens a tab; where the screen is narrow, from the menu of those that it has no room for."""
+
+        def button() -> WebElement:
+            return next(
+                b for b in self.all(".tab-nav button, button[role=tab], .overflow-dropdown button") if b.text == name
+            )
+
+        if not [b for b in self.all("button[role=tab]") if b.text == name and b.is_displayed()]:
+            self.click(".overflow-menu > button")
+        self.wait(lambda: button().is_displayed())
+        button().click()
+
+    def choose(self, selector: str, option: str) -> None:
+        box = self.find(f"{selector} input")
+        self.script("arguments[0].scrollIntoView({block: 'center'})", box)
+        box.click()
+        self.wait(lambda: [o for o in self.all("[role=option]") if o.get_attribute("aria-label") == option], option)
+        (wanted,) = [o for o in self.all("[role=option]") if o.get_attribute("aria-label") == option]
+        self.script("arguments[0].dispatchEvent(new MouseEvent('mousedown', {bubbles: true}))", wanted)
+        self.script("document.activeElement.blur()")
+
+    def click(self, selector: str) -> None:
+        element = self.find(selector)
+        self.script("arguments[0].scrollIntoView({block: 'center'})", element)
+        element.click()
+
+    def fill(self, selector: str, text: str, then: str = Keys.ENTER + Keys.TAB) -> None:
+        box = self.find(f"{selector} input, {selector} textarea")
+        box.send_keys(Keys.CONTROL, "a")
+        box.send_keys(text, then)
+
+    def upload(self, path: Path) -> None:
+        self.find("input[type=file]").send_keys(str(path))
+
+    def tree(self) -> str:
+        """All of the page as it is now, to look for what must not be in it."""
+        return self.script("return document.documentElement.outerHTML")
+
+    def requests_elsewhere(self) -> list[str]:
+        names = self.script("return performance.getEntriesByType('resource').map(entry => entry.name)")
+        return [name for name in names if not name.startswith((self.url, "data:", "blob:"))]
+
+    def errors(self) -> list[str]:
+        """What the browser complained of since it was last asked."""
+        return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
+
+    def downloaded(self) -> tuple[str, bytes]:
+        def whole() -> list[Path]:
+            unfinished = (".crdownload", ".tmp")
+            return [p for p in self.downloads.iterdir() if p.suffix not in unfinished and not p.name.startswith(".")]
+
+        (path,) = self.wait(whole, "no download")
+        content = path.read_bytes()
+        path.unlink()
+        return path.name, content
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    """Headless Chromium."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    chromedriver = shutil.which("chromedriver")
+    if chromium is None or chromedriver is None:
+        pytest.skip("no browser: install Debian's chromium and chromium-driver (as root, make test does)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    profile = tmp_path_factory.mktemp("chromium")
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--disable-gpu",
+        f"--user-data-dir={profile}",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    browser = webdriver.Chrome(options=options, service=Service(chromedriver))
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
+    """`start([command, ...], **environment)` runs a page and returns its address once it answers."""
+    running: list[subprocess.Popen] = []
+
+    def run(command: list[str], **environment: str) -> str:
+        log = tmp_path_factory.mktemp("page") / "log"
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                command,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **environment},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        running.append(process)
+        for _ in range(10 * 2 * PATIENCE):
+            if "http://127.0.0.1:" in log.read_text():
+                return "http://127.0.0.1:" + log.read_text().split("http://127.0.0.1:")[1].split()[0]
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.1)
+        raise AssertionError(log.read_text())
+
+    yield run
+    for process in running:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def space(start: Callable[..., str], _running_hub) -> str:
+    """The address of the Space, as it stands in the repository, with the token of an owner who lets visitors diagnose."""
+    secrets = {"HF_TOKEN": _running_hub.token, "LAYERTRACER_VIEWER_DIAGNOSE": "1", "GRADIO_SERVER_NAME": "127.0.0.1"}
+    return start([sys.executable, str(SPACE / "app.py")], **secrets)
+
+
+@pytest.fixture
+def page(driver: webdriver.Chrome, space: str, tmp_path: Path) -> Page:
+    """The Space in the browser, freshly loaded."""
+    return _page(driver, space, tmp_path)
+
+
+@pytest.fixture
+def page_at(driver: webdriver.Chrome, tmp_path: Path) -> Callable[[str], Page]:
+    """`page_at(url)`: another page in the browser."""
+    return lambda url: _page(driver, url, tmp_path)
+
+
+def _page(driver: webdriver.Chrome, url: str, tmp_path: Path) -> Page:
+    downloads = tmp_path / "downloads"
+    downloads.mkdir(exist_ok=True)
+    driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(downloads)})
+    driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    driver.set_window_size(1280, 1000)
+    driver.get_log("browser")
+    page = Page(driver, url, downloads)
+    page.open()
+    return page
+
+
+@pytest.fixture(scope="session")
+def examples() -> dict[str, dict]:
+    """The reports that the Space ships with, by name."""
+    return {
+        path.parent.name: json.loads(path.read_text())
+        for path in sorted((SPACE / "examples").glob("*/layertracer_report.json"))
+    }
+
+
+@pytest.fixture(scope="session")
+def make_report() -> Callable[..., LayerTracerReport]:
+    """`make_report(num_layers=6, probes=4, history=False, **changes)`."""
+    return made_reports.whole_report
+
+
+@pytest.fixture(scope="session")
+def full_of() -> Callable[[str], LayerTracerReport]:
+    """`full_of(text)`: a valid report that has the text in every field that may hold text."""
+    return made_reports.full_of
+
+
+@pytest.fixture(scope="session")
+def markups() -> tuple[str, ...]:
+    """Texts that run where they are not shown as text."""
+    return made_reports.MARKUP

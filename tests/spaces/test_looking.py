@@ -1,0 +1,236 @@
+"""What a visitor sees and tries, in a real browser, on any screen and by keyboard."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+
+from hf_layertracer import LayerTracerReport, make_plan
+from hf_layertracer.viewer.pages import savings_facts
+
+
+TABS = ("See", "Compare", "Try an allocation", "Diagnose")
+
+
+# -- see -----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_is_alive_without_a_network(page, examples):
+    first = next(iter(examples.values()))
+    assert first["model"]["id"] in page.text("#lt-report")
+    assert page.bars() == len(first["sensitivity"]["mean"])
+    assert page.errors() == []
+    assert page.requests_elsewhere() == []
+
+
+def test_each_example_opens(page, examples):
+    for name, report in reversed(examples.items()):
+        page.choose("#lt-name", name)
+        layers = len(report["sensitivity"]["mean"])
+        page.wait(
+            lambda report=report, layers=layers: (
+                report["model"]["id"] in page.text("#lt-report") and page.bars() == layers
+            )
+        )
+        assert f"{layers} layers" in page.text("#lt-report")
+        page.wait(lambda layers=layers: page.bars("#lt-plan") == layers + 3)
+        assert bool(page.all("#lt-history .hm")) == bool(report["history"])
+    assert page.errors() == []
+
+
+def test_tasks_are_drawn_over_the_mean(page, examples):
+    task = next(iter(next(iter(examples.values()))["probes"]["tasks"]))
+    before = len(page.all("#lt-lens .scatterlayer .trace"))
+    page.choose("#lt-tasks", task)
+    page.wait(lambda: len(page.all("#lt-lens .scatterlayer .trace")) == before + 1)
+    assert task in page.text("#lt-lens .legend")
+
+
+def test_probes_are_found_and_one_is_read_at_every_layer(page, examples):
+    report = next(iter(examples.values()))
+    assert len(page.all("#lt-probe-table tbody tr")) == 25
+    page.fill("#lt-page", "2")
+    page.wait(lambda: "page 2 of" in page.text("#lt-shown"))
+    page.wait(lambda: page.all("#lt-probe-table tbody th")[0].text == "25")
+    page.fill("#lt-probe", "3")
+    page.wait(lambda: "probe 3" in page.text("#lt-readings"))
+    rows = page.all("#lt-readings tbody tr")
+    assert len(rows) == len(report["sensitivity"]["mean"]) + 1
+    page.wait(lambda: "probe 3" in page.text("#lt-curve .legend"))
+    page.fill("#lt-probe", "99999")
+    page.wait(lambda: "There is no probe 99999" in page.text("#lt-readings"))
+
+
+def test_hover_and_focus_explain_the_terms(page):
+    from selenium.webdriver import ActionChains
+
+    page.script("document.querySelector('#lt-sensitivity').scrollIntoView({block: 'center'})")
+    ActionChains(page.driver).move_to_element(page.all("#lt-sensitivity .barlayer .point")[3]).perform()
+    page.wait(lambda: "Jensen-Shannon divergence" in page.text("#lt-sensitivity .hoverlayer"))
+    term = page.find("#lt-report .lt-term")
+    page.script("arguments[0].focus()", term)
+    shown = page.script("return getComputedStyle(arguments[0], '::after').content", term)
+    assert term.get_attribute("data-tip") in shown
+
+
+@pytest.mark.parametrize("kind", ["json", "csv", "png"])
+def test_a_report_is_downloaded(page, examples, kind):
+    report = next(iter(examples.values()))
+    page.click(f"#lt-get-{kind}")
+    name, content = page.downloaded()
+    assert name == f"layertracer-{report['model']['id'].split('/')[1]}.{kind}"
+    if kind == "json":
+        assert json.loads(content)["sensitivity"] == report["sensitivity"]
+    elif kind == "csv":
+        rows = list(csv.DictReader(io.StringIO(content.decode(), newline="")))
+        assert [float(row["sensitivity"]) for row in rows] == report["sensitivity"]["mean"]
+    else:
+        assert content.startswith(b"\x89PNG")
+
+
+# -- compare and try -----------------------------------------------------------------------------------------------------
+
+
+def test_two_models_are_compared(page, examples):
+    first, second = list(examples.values())[:2]
+    page.tab("Compare")
+    page.wait(lambda: len(page.all("#lt-compare-sensitivity .scatterlayer .trace")) == 2)
+    page.wait(lambda: "Task Particle (relative depth)" in page.text("#lt-differences"))
+    layers = [len(report["sensitivity"]["mean"]) for report in (first, second)]
+    assert f"layers {layers[0]} {layers[1]} ({layers[1] - layers[0]:+d})" in page.text("#lt-differences")
+    assert "probes are not the same" in page.text("#lt-cautions")
+    assert len(page.all("#lt-depths tbody tr")) == 10
+    page.wait(lambda: "after step 40" in page.text("#lt-changes"))
+    assert "held-out loss" in page.text("#lt-changes")
+
+
+def test_two_trainings_are_compared_as_they_ended(page):
+    page.tab("Compare")
+    page.choose("#lt-compared", "smollm2-135m-full")
+    page.wait(lambda: len(page.all("#lt-differences thead th")) == 4)
+    before = page.text("#lt-differences")
+    page.all("#lt-state input")[1].click()
+    page.wait(lambda: page.text("#lt-differences") != before)
+    assert page.errors() == []
+
+
+def test_an_allocation_is_tried(page, examples):
+    report = LayerTracerReport.model_validate(next(iter(examples.values())))
+    page.tab("Try an allocation")
+
+    def shows(plan) -> bool:
+        return all(value in page.text("#lt-savings") for value in savings_facts(plan.savings).values())
+
+    page.wait(lambda: shows(make_plan(report, "freeze-deep", freeze_ratio=0.5)))
+    page.choose("#lt-strategy", "freeze-shallow")
+    page.wait(lambda: shows(make_plan(report, "freeze-shallow", freeze_ratio=0.5)))
+    page.find("#lt-ratio input[type=range]").send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    page.wait(lambda: shows(make_plan(report, "freeze-shallow", freeze_ratio=0.6)))
+    page.wait(lambda: "freeze_ratio=0.6" in page.text("#lt-snippet .cm-content"))
+    boxes = page.all("#lt-layer-boxes input")
+    ticked = [int(box.get_attribute("name")) for box in boxes if box.is_selected()]
+    assert ticked == make_plan(report, "freeze-shallow", freeze_ratio=0.6).trained_layers
+    boxes[0].click()
+    page.wait(lambda: shows(make_plan(report, "explicit", layers=[0, *ticked])))
+    page.wait(lambda: "train_layers='0," in page.text("#lt-snippet .cm-content"))
+    for number, form in ((2, "layertracer plan google/gemma-3-270m --strategy explicit"), (3, "unfrozen_parameters")):
+        page.all("#lt-form input")[number].click()
+        page.wait(lambda form=form: form in page.text("#lt-snippet .cm-content"))
+
+    def chosen() -> list:
+        return [box for box in page.all("#lt-layer-boxes input") if box.is_selected()]
+
+    for left in reversed(range(len(chosen()))):
+        chosen()[0].click()
+        page.wait(lambda left=left: len(chosen()) == left)
+    page.wait(lambda: "Choose at least one layer" in page.text("#lt-savings"))
+
+
+def test_a_snippet_is_copied(page):
+    page.driver.execute_cdp_cmd(
+        "Browser.grantPermissions",
+        {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"], "origin": page.url.rstrip("/")},
+    )
+    page.tab("Try an allocation")
+    page.wait(lambda: "freeze_ratio=0.5" in page.text("#lt-snippet .cm-content"))
+    page.click("#lt-snippet button[title*=opy], #lt-snippet button[aria-label*=opy]")
+    text = page.driver.execute_async_script("navigator.clipboard.readText().then(arguments[0], arguments[0])")
+    assert "LayerTracerConfig(strategy='freeze-deep', freeze_ratio=0.5)" in str(text)
+
+
+# -- any screen, any input ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_it_fits_a_phone_in_light_and_dark(page, theme):
+    size = {"width": 360, "height": 780, "deviceScaleFactor": 2, "mobile": True}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    page.open(f"/?__theme={theme}")
+    for tab in TABS[:3]:
+        page.tab(tab)
+        page.wait(lambda: any(plot.is_displayed() for plot in page.all(".js-plotly-plot .main-svg")))
+        page.wait(lambda: page.script("return document.documentElement.scrollWidth <= window.innerWidth"), tab)
+        for plot in page.all(".js-plotly-plot"):
+            page.wait(lambda plot=plot: plot.size["width"] <= 360)
+    assert (brightness(page, "gradio-app", "backgroundColor") < 200) == (theme == "dark")
+    for text in (".js-plotly-plot .xtick text", ".js-plotly-plot .gtitle"):
+        assert (brightness(page, text, "fill") > 400) == (theme == "dark"), "the charts' text has the page's colour"
+
+
+def brightness(page, selector: str, of: str) -> int:
+    """Red, green and blue of a colour added up: 0 is black, 765 white."""
+    colour = page.script(f"return getComputedStyle(document.querySelector('{selector}')).{of}")
+    return sum(int(part) for part in re.findall(r"\d+", colour)[:3])
+
+
+def test_everything_is_reached_by_keyboard(page):
+    where = (
+        "const e = document.activeElement; const near = e.closest('[id^=lt-]');"
+        "return e.getAttribute('role') == 'tab' ? e.textContent.trim() : near && near.id"
+    )
+    reached = set()
+    for _ in range(60):
+        page.driver.switch_to.active_element.send_keys(Keys.TAB)
+        reached.add(page.script(where))
+    wanted = {
+        "name",
+        "upload",
+        "report",
+        "get-json",
+        "get-csv",
+        "get-png",
+        "tasks",
+        "task",
+        "page",
+        "probe-table",
+        "probe",
+    }
+    assert {"See", *(f"lt-{name}" for name in wanted)} <= reached
+    tab = page.find("button[data-tab-id=try]")
+    page.script("arguments[0].focus()", tab)
+    tab.send_keys(Keys.ENTER)
+    page.wait(lambda: "freeze_ratio=0.5" in page.text("#lt-snippet .cm-content"))
+    box = page.find("#lt-layer-boxes input")
+    page.script("arguments[0].focus()", box)
+    box.send_keys(Keys.SPACE)
+    page.wait(lambda: "explicit" in page.text("#lt-snippet .cm-content"))
+
+
+def test_a_hundred_layers_and_a_thousand_probes(start, page_at, make_report, tmp_path):
+    make_report(100, probes=1000, history=True).save_json(tmp_path / "big")
+    command = [str(Path(sys.executable).with_name("layertracer")), "view", str(tmp_path / "big"), "--no-browser"]
+    page = page_at(start(command))
+    assert page.bars() == 100
+    assert "1000 of 1000 probes; page 1 of 40" in page.text("#lt-shown")
+    assert len(page.all("#lt-probe-table tbody tr")) == 25
+    page.fill("#lt-page", "40")
+    page.wait(lambda: page.all("#lt-probe-table tbody th")[0].text == "975")
+    assert TABS[3] not in [button.text for button in page.all("button[role=tab]")]
+    assert page.errors() == []
