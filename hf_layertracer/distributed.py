@@ -35,6 +35,11 @@ def smallest(value: int, device: torch.device) -> int:
     return _reduce(value, device, distributed.ReduceOp.MIN) if is_distributed() else value
 
 
+def largest(value: int, device: torch.device) -> int:
+    """The largest of the processes' values."""
+    return _reduce(value, device, distributed.ReduceOp.MAX) if is_distributed() else value
+
+
 def total(value: int, device: torch.device) -> int:
     """The sum of the processes' values."""
     return _reduce(value, device, distributed.ReduceOp.SUM) if is_distributed() else value

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 # Buffers that a forward pass may rewrite (rotary frequencies, running statistics) are small; a quantized model keeps
@@ -16,15 +16,16 @@ from torch import nn
 _LARGEST_BUFFER_COPIED = 1 << 20
 
 
-# A forward pass may switch them too: BigBird turns to full attention at its first short prompt, for good.
-_PLAIN = (str, int, float, bool, type(None))
+# A forward pass may change attributes too: BigBird turns to full attention at its first short prompt, for good, and
+# recurrent models keep their last state.
+_ATTRIBUTES = (str, int, float, bool, type(None), Tensor)
 
 
 @contextmanager
 def preserved(model: nn.Module) -> Iterator[None]:
     """Runs the body with `model` in evaluation mode and not compiled; restores all that it had been afterwards.
 
-    Modes, submodules, plain attributes, the configuration, buffers and random states are restored on every way out:
+    Modes, submodules, attributes, the configuration, buffers and random states are restored on every way out:
     normal end, exception, `KeyboardInterrupt`. Parameters are not copied: nothing in the diagnosis writes to them.
 
     Args:
@@ -39,7 +40,9 @@ def preserved(model: nn.Module) -> Iterator[None]:
     ]
     submodules = [(module, dict(module._modules)) for module in modules]
     holders = [*modules, *({id(m.config): m.config for m in modules if hasattr(m, "config")}.values())]
-    plain = [(holder, {k: v for k, v in vars(holder).items() if isinstance(v, _PLAIN)}) for holder in holders]
+    attributes = [
+        (holder, {k: v for k, v in vars(holder).items() if isinstance(v, _ATTRIBUTES)}) for holder in holders
+    ]
     # Layers are answered from outside here, which a graph that was compiled with their own forward does not see.
     compiled = [(module, module._compiled_call_impl) for module in modules if module._compiled_call_impl is not None]
     python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
@@ -55,7 +58,7 @@ def preserved(model: nn.Module) -> Iterator[None]:
         for module, before in submodules:
             module._modules.clear()
             module._modules.update(before)
-        for holder, before in plain:
+        for holder, before in attributes:
             vars(holder).update(before)
         for module, name, buffer, copy in buffers:
             module._buffers[name] = buffer

@@ -97,22 +97,24 @@ class Switching(nn.Module):
     def __init__(self):
         super().__init__()
         self.config = SimpleNamespace(kind="sparse", buckets=None)
-        self.kind, self.buckets, self.inner = "sparse", None, nn.Linear(2, 2)
+        self.kind, self.buckets, self.inner, self.state = "sparse", None, nn.Linear(2, 2), torch.zeros(2)
 
     def forward(self, x):
         self.kind = self.config.kind = "full"
         self.buckets = self.config.buckets = [4, 4]
         self.inner, self.extra = nn.Linear(2, 2), nn.Linear(2, 2)
+        self.state = self.state + 1
         return self.inner(x)
 
 
 def test_a_model_that_changes_itself_is_changed_back():
     module = Switching()
-    inner = module.inner
+    inner, state = module.inner, module.state
     with preserved(module):
         module(torch.ones(1, 2))
         assert module.kind == "full"
     assert module.inner is inner
+    assert module.state is state
     assert [name for name, _ in module.named_children()] == ["inner"]
     assert (module.kind, module.buckets, module.config.kind, module.config.buckets) == ("sparse", None, "sparse", None)
 

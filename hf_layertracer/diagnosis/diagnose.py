@@ -31,7 +31,7 @@ from ..preserve import preserved
 from ..probes import Probe, builtin_probes
 from ..report import LayerTracerReport
 from ..report.schema import Lens, ProbeFacts, ProbeRecord, Sensitivity
-from .gradient import MASSIVE_DIMENSIONS, massive_dimensions, predict_batch, regression_estimate
+from .gradient import MASSIVE_DIMENSIONS, differentiating, massive_dimensions, predict_batch, regression_estimate
 from .lens import read_lens
 from .memory import BatchPlan, plan_batches
 from .perturbation import dimension_mask
@@ -180,8 +180,8 @@ class _Run:
             clean = self._first_clean_run(longest)
             self._check_output(clean)
             self._make_room(self.stack.num_layers)
-            self.batches = plan_batches(self.parts.model, clean, self.config)
-            self.replay_problem = check_replay(self.stack, clean)
+            self.batches = plan_batches(self.stack, clean, self.config)
+            self.replay_problem = check_replay(self.stack, clean, self.batches.rows)
         if self.replay_problem is not None:
             logger.warning(f"Layer Sensitivity takes whole forward passes: {self.replay_problem}.")
         total = len(self.sample) * self.stack.num_layers
@@ -310,15 +310,8 @@ class _Run:
             Disturbance(self.config, width, [Draw(probe, repeat, self.repeats) for probe in members])
             for repeat in range(self.repeats)
         ]
-        try:
+        with differentiating(self.stack):
             predicted = predict_batch(self.stack, clean.input_ids, disturbances)
-        except RuntimeError as error:  # a kernel without a derivative, or a layer that hides its own from autograd
-            if should_reduce_batch_size(error):
-                raise
-            raise LayerTracerError(
-                f"{type(self.parts.model).__name__} gives no gradients of its layers ({error!s:.120}): use "
-                "estimator='exact'."
-            ) from error
         for repeat in range(self.repeats):
             self.predicted[:, [probe * self.repeats + repeat for probe in members]] = predicted[:, repeat]
         shares = massive_dimensions(clean)

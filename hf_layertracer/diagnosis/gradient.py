@@ -16,12 +16,15 @@ so the divergence it causes. Three things make the crude prediction far from the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor
 
+from ..errors import LayerTracerError
 from .divergence import jensen_shannon
 from .replay import CleanRun, LayerStack
 from .sensitivity import Disturbance
@@ -30,6 +33,19 @@ from .sensitivity import Disturbance
 # Measured on the demo model: more tokens cost a backward pass each and predict no better.
 TOP_TOKENS = 2
 MASSIVE_DIMENSIONS = 4
+
+
+@contextmanager
+def differentiating(stack: LayerStack) -> Iterator[None]:
+    """Says what to do where a kernel has no derivative, or a layer hides its own from autograd."""
+    try:
+        yield
+    except RuntimeError as error:
+        if should_reduce_batch_size(error):
+            raise
+        raise LayerTracerError(
+            f"{type(stack.model).__name__} gives no gradients of its layers ({error!s:.120}): use estimator='exact'."
+        ) from error
 
 
 def predict_batch(stack: LayerStack, input_ids: Tensor, disturbances: Sequence[Disturbance]) -> np.ndarray:

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 import psutil
 import torch
-from torch import nn
+from torch import Tensor
 
 from ..config import DiagnosisConfig
-from ..distributed import smallest
+from ..distributed import largest, smallest
 from ..errors import LayerTracerError
-from .replay import CleanRun
+from .accounting import peak_bytes
+from .gradient import differentiating
+from .replay import CleanRun, LayerStack
 
 
 GIB = 1 << 30
@@ -27,10 +29,11 @@ class BatchPlan:
 
     Args:
         budget (`int`): Bytes that may be used beyond the model.
-        bytes_per_token (`int`): Bytes of activations that one token of a running batch needs at most.
+        bytes_per_token (`int`): Bytes that one token of a running batch needs at most.
         bytes_per_row (`int`): Bytes of logits that one row needs.
         state_bytes_per_token (`int`): Bytes of hidden states that one token of a clean run leaves behind.
         tokens_per_pass (`int`): Tokens beyond which a larger batch gains no speed.
+        graph_bytes_per_token (`int`, *optional*, defaults to 0): Bytes that one token needs where gradients are taken.
     """
 
     budget: int
@@ -38,10 +41,12 @@ class BatchPlan:
     bytes_per_row: int
     state_bytes_per_token: int
     tokens_per_pass: int
+    graph_bytes_per_token: int = 0
 
     def probes(self, length: int) -> int:
         """The most probes of `length` tokens in one clean run, at least 1."""
-        cost = length * (self.state_bytes_per_token + self.bytes_per_token) + self.bytes_per_row
+        running = max(self.bytes_per_token, self.graph_bytes_per_token)
+        cost = length * (self.state_bytes_per_token + running) + self.bytes_per_row
         return max(1, min(self.budget // 2 // cost, self.tokens_per_pass // length))
 
     def rows(self, length: int) -> int:
@@ -50,43 +55,47 @@ class BatchPlan:
         return max(1, min(self.budget // 2 // cost, self.tokens_per_pass // length))
 
 
-def plan_batches(model: nn.Module, sample: CleanRun, config: DiagnosisConfig) -> BatchPlan:
-    """Derives batch sizes from the memory budget and from the shapes of one clean run.
+def plan_batches(stack: LayerStack, sample: CleanRun, config: DiagnosisConfig) -> BatchPlan:
+    """Derives batch sizes from the memory budget and from what passes over one probe are seen to need.
 
     Args:
-        model (`nn.Module`): The model that is diagnosed.
-        sample ([`CleanRun`]): A clean run over one probe.
+        stack ([`LayerStack`]): The layers of the model that is diagnosed.
+        sample ([`CleanRun`]): A clean run over the longest probe alone.
         config ([`DiagnosisConfig`]): Holds the budget, if the user sets one.
 
     Returns:
-        [`BatchPlan`]: Batch sizes for prompts of any length.
+        [`BatchPlan`]: Batch sizes for prompts of any length up to that of the sample.
 
     Raises:
         LayerTracerError: Not even one probe at a time fits the budget that the user set.
     """
     device = sample.logits.device
     tokens = sample.input_ids.numel()
-    state_bytes = sum(state.nbytes for state in sample.states) // tokens
-    element = sample.states[0].element_size()
-    widest = max(
-        (m.weight.shape[0] for m in model.modules() if isinstance(m, nn.Linear) and m.weight.ndim == 2), default=1
-    )
-    vocabulary = sample.logits.shape[-1]
-    hidden = state_bytes // (len(sample.states) * element)
-    # Of a layer's temporaries, some four of the width of the widest projection inside a layer and eight of the hidden
-    # width live at once; the head is counted per row, as it runs at one position.
-    inner = min(widest, 8 * hidden)
-    bytes_per_token = (4 * inner + 8 * hidden) * element
+    states = sum(state.nbytes for state in sample.states)
+    running = largest(peak_bytes(lambda: stack.clean(sample.input_ids)) - states, device)
+    graph = 0
+    if config.estimator == "gradient":
+        with differentiating(stack):
+            graph = largest(peak_bytes(lambda: _backward(stack, sample.input_ids)), device)
+    # Beside what runs: the states that answer for layers, the same disturbed, and in one batch.
+    answers = 3 * max(state.nbytes for state in sample.states)
     # log p, log q, log m, their exponentials and products, in float32.
-    bytes_per_row = 8 * vocabulary * 4
+    row = 8 * sample.logits.shape[-1] * 4
     budget = config.memory_budget or default_budget(device)
-    smallest = tokens * (state_bytes + bytes_per_token) + bytes_per_row
-    if config.memory_budget is not None and smallest > config.memory_budget:
+    needed = states + max(running + answers, graph) + row
+    if config.memory_budget is not None and needed > config.memory_budget:
         raise LayerTracerError(
-            f"memory_budget={config.memory_budget} is too small: one probe of {tokens} tokens needs about {smallest} bytes."
+            f"memory_budget={config.memory_budget} is too small: one probe of {tokens} tokens needs about {needed} bytes."
         )
     per_pass = _TOKENS_PER_PASS.get(device.type, _TOKENS_PER_PASS_ACCELERATOR)
-    return BatchPlan(budget, bytes_per_token, bytes_per_row, state_bytes, per_pass)
+    per_token = [-(-total // tokens) for total in (running + answers, states, graph)]
+    return BatchPlan(budget, per_token[0], row, per_token[1], per_pass, per_token[2])
+
+
+def _backward(stack: LayerStack, input_ids: Tensor) -> None:
+    run = stack.differentiable(input_ids)
+    with torch.enable_grad():
+        torch.autograd.grad(run.logits.sum(), run.states[1:])
 
 
 def default_budget(device: torch.device) -> int:

@@ -26,6 +26,8 @@ from .layout import Layout, Shapes, compare, shapes_of
 
 LayerForward = Callable[..., Any]
 
+_LAYOUT_TOKENS = 16  # enough to tell axes apart
+
 
 @dataclass
 class CleanRun:
@@ -101,7 +103,7 @@ class LayerStack:
     def _axes(self, input_ids: Tensor) -> Layout:
         """The axes of the tensors around the layers, from two passes at the first call."""
         if self._layout is None:
-            row = input_ids[:1]
+            row = input_ids[:1, :_LAYOUT_TOKENS]
             # One row more and one position less: no axis can change in the same way for both reasons.
             other = row[:, :-1] if row.shape[1] > 1 else row.repeat(1, 3)
             with torch.no_grad():

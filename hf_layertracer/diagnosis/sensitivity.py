@@ -24,6 +24,9 @@ logger = get_logger(__name__)
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 
 
+_ROWS_CHECKED = 8  # two that come first, and two layers with three rows each
+
+
 @dataclass(frozen=True)
 class Draw:
     """One random disturbance of one probe, the same in every layer.
@@ -82,7 +85,7 @@ class Disturbance:
         return after + noise_like(after, self.config.noise_scale, seeds)
 
 
-def check_replay(stack: LayerStack, clean: CleanRun) -> str | None:
+def check_replay(stack: LayerStack, clean: CleanRun, fits: Callable[[int], int] | None = None) -> str | None:
     """Checks suffix replay against the model's own output, from every layer, before it is believed.
 
     Two prompts are run and come back as three rows in another order, as draws do: a layer that hands more than the
@@ -91,13 +94,16 @@ def check_replay(stack: LayerStack, clean: CleanRun) -> str | None:
     Args:
         stack ([`LayerStack`]): The model's layers.
         clean ([`CleanRun`]): The latest clean run; its first probe is used.
+        fits (`Callable`, *optional*):
+            How many rows of a length fit into memory; the probe is cut until as many do as are run here.
 
     Returns:
         `str` or `None`: Why replay is not to be used, or `None` where it reproduces the clean output.
     """
-    prompt = clean.input_ids[:1]
+    prompt, rows = clean.input_ids[:1], [1, 0, 1]
+    while fits is not None and prompt.shape[1] > 2 and fits(prompt.shape[1]) < _ROWS_CHECKED:
+        prompt = prompt[:, : prompt.shape[1] // 2]
     clean = stack.clean(torch.cat([prompt, prompt.roll(1, 1)]))
-    rows = [1, 0, 1]
     tolerance = TOLERANCE.get(clean.states[-1].dtype, 1e-3)
     # Logits are compared up to a constant: the softmax does not see one.
     reference = clean.logits[rows].log_softmax(-1).exp()

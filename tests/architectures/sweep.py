@@ -16,7 +16,7 @@ from typing import Any
 
 
 GROUP = 16
-SECONDS = 120  # of one type; the slowest takes a tenth of it
+SECONDS = 300  # of one type; the slowest takes a tenth of it
 BYTES = 16 << 30  # of address space; torch alone reserves several
 ROOT = Path(__file__).parents[2]
 

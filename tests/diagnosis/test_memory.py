@@ -33,34 +33,40 @@ def test_a_plan_stays_within_its_budget_and_its_tokens_and_never_stops(budget, t
         assert plan.rows(length - 1) >= rows
 
 
-def clean_run(model, length=6):
+def plan_for(model, length=6, **settings):
+    stack = LayerStack(find_parts(model))
     with torch.no_grad():
-        return LayerStack(find_parts(model)).clean(torch.arange(3, 3 + length)[None])
+        clean = stack.clean(torch.arange(3, 3 + length)[None])
+        return plan_batches(stack, clean, DiagnosisConfig(**{"memory_budget": 1 << 30, **settings}))
 
 
 def test_the_hidden_states_of_a_clean_run_are_counted_exactly(any_model):
-    clean = clean_run(any_model)
-    plan = plan_batches(any_model, clean, DiagnosisConfig(memory_budget=1 << 30))
+    plan = plan_for(any_model)
     assert plan.budget == 1 << 30
-    assert plan.state_bytes_per_token == sum(s.numel() * s.element_size() for s in clean.states) // 6 == 5 * 32 * 4
+    assert plan.state_bytes_per_token == 5 * 32 * 4
     # Logits in float32, and something for the divergence beside them.
     assert plan.bytes_per_row >= 320 * 4 * 3
-    assert plan.bytes_per_token >= 32 * 4
+    # One answer, disturbed and batched, and what a layer computes inside.
+    assert plan.bytes_per_token > 4 * 32 * 4
+    assert plan.graph_bytes_per_token == 0
 
 
 def test_wider_data_types_need_more(tiny_llama):
-    narrow, wide = (
-        plan_batches(model, clean_run(model), DiagnosisConfig(memory_budget=1 << 30))
-        for model in (tiny_llama(), tiny_llama().double())
-    )
+    narrow, wide = plan_for(tiny_llama()), plan_for(tiny_llama().double())
     assert wide.state_bytes_per_token == 2 * narrow.state_bytes_per_token
-    assert wide.bytes_per_token == 2 * narrow.bytes_per_token
+    assert 1.5 * narrow.bytes_per_token < wide.bytes_per_token <= 2 * narrow.bytes_per_token
+
+
+def test_gradients_need_what_every_layer_keeps(tiny_llama):
+    shallow, deep = (plan_for(tiny_llama(num_hidden_layers=n), estimator="gradient") for n in (2, 8))
+    assert deep.graph_bytes_per_token > 2 * shallow.graph_bytes_per_token > 4 * shallow.bytes_per_token
+    assert deep.bytes_per_token < 1.5 * shallow.bytes_per_token
+    assert deep.probes(6) <= plan_for(tiny_llama(num_hidden_layers=8)).probes(6)
 
 
 def test_a_budget_too_small_for_one_probe_says_how_much_is_needed(tiny_llama):
-    model = tiny_llama()
     with pytest.raises(LayerTracerError, match=r"memory_budget=1000 is too small: one probe of 6 tokens.* \d+ bytes"):
-        plan_batches(model, clean_run(model), DiagnosisConfig(memory_budget=1000))
+        plan_for(tiny_llama(), memory_budget=1000)
 
 
 def test_the_budget_is_half_of_what_is_free_and_at_most_4_gib(monkeypatch):

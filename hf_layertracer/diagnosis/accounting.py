@@ -1,0 +1,52 @@
+"""Counts the bytes of tensors that a piece of work holds at once, on any device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class PeakBytes(TorchDispatchMode):
+    """Watches what is created inside a `with` block: `peak` is the most that was alive at once.
+
+    What existed before is not counted, nor what a kernel allocates for itself while it runs.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.peak = 0
+        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        given = {_address(value) for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)}
+        for value in tree_leaves(output):
+            if isinstance(value, Tensor) and _address(value) not in given | self._alive.keys():
+                storage = value.untyped_storage()
+                self._alive[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
+        self._alive = {key: entry for key, entry in self._alive.items() if not entry[0].expired()}
+        self.peak = max(self.peak, sum(size for _, size in self._alive.values()))
+        return output
+
+
+def peak_bytes(work: Callable[[], Any]) -> int:
+    """The most bytes of tensors that `work` holds at once beyond what there was before.
+
+    Args:
+        work (`Callable`): What is run.
+
+    Returns:
+        `int`: The bytes.
+    """
+    with PeakBytes() as watched:
+        work()
+    return watched.peak
+
+
+def _address(tensor: Tensor) -> int:
+    return tensor.untyped_storage()._cdata
