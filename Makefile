@@ -6,16 +6,19 @@ BIN = $(VENV)/bin
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow test-architectures lint bench screenshots browser clean
 
 demo: $(VENV)/.demo ## diagnose and train a real model, compare with full training
 	$(BIN)/layertracer demo --out layertracer-demo
 
-test: lint $(VENV)/.test $(VENV)/.demo ## all tests, on a fresh machine too
+test: lint $(VENV)/.test $(VENV)/.demo browser ## all tests, on a fresh machine too
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.test ## what takes minutes
 	$(PYTEST) -m slow $(PYTEST_ARGS)
+
+test-architectures: $(VENV)/.test ## every causal model type of transformers; writes docs/architectures.md
+	$(BIN)/python -m tests.architectures
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -23,6 +26,15 @@ lint: $(VENV)/.test
 
 bench: $(VENV)/.test $(VENV)/.demo ## two ways of each thing in one run, as ratios
 	$(BIN)/python -m benchmarks
+
+screenshots: $(VENV)/.test browser ## the viewer's pictures in docs/, as a browser shows it
+	$(BIN)/python -m pytest -q tests/spaces/screenshots.py
+
+# The tests of the viewer run in Debian's Chromium. Without it they are skipped, and say so.
+browser:
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null \
+	|| { test "$$(id -u)" = 0 && apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium chromium-driver; } \
+	|| echo "The browser tests will be skipped. To run them: sudo apt-get install chromium chromium-driver"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
