@@ -9,10 +9,15 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
-from . import import_time, sensitivity, training
+from . import import_time, scaling, sensitivity, training
 
 
-BENCHMARKS = {"import": import_time.run, "sensitivity": sensitivity.run, "training": training.run}
+BENCHMARKS = {
+    "import": import_time.run,
+    "sensitivity": sensitivity.run,
+    "scaling": scaling.run,
+    "training": training.run,
+}
 
 
 def main() -> None:
