@@ -15,6 +15,7 @@ from .text import amount, for_plotly, layer
 LINES = (ORANGE, GREEN, VERMILLION, SKY, PURPLE, BLUE, GREY)
 DASHES = ("solid", "dot", "dash", "dashdot")
 _TRAINED, _FROZEN = ORANGE, SKY
+_BAR_WIDTH = 0.8  # of the distance between two layers
 _WIDTH = 60  # characters of a line of hover text
 
 
@@ -37,6 +38,7 @@ def sensitivity_figure(report: ReportData, tasks: Sequence[str] = ()) -> go.Figu
             x=layers,
             y=[scores.mean[index] for index in layers],
             error_y={"array": [scores.stderr[index] for index in layers], "thickness": 1.5} if known else None,
+            width=_BAR_WIDTH,  # by itself Plotly fills the gaps between the layers of a rare kind
             marker={"color": colour},
             name=for_plotly(kind),
             hovertext=[_sensitivity_hover(report, index) for index in layers],
@@ -136,6 +138,7 @@ def plan_figure(plan: LayerPlan, kinds: Sequence[str], parameters: Sequence[int]
             x=[1] * len(rows),
             y=[label for label, _ in rows],
             orientation="h",
+            width=_BAR_WIDTH,
             marker={"color": colour, "line": {"width": 0}},
             name=name,
             hovertext=[f"<b>{hover}: {name}</b><br>{explain('trained' if trains else 'frozen')}" for _, hover in rows],
@@ -147,7 +150,7 @@ def plan_figure(plan: LayerPlan, kinds: Sequence[str], parameters: Sequence[int]
     named = ["embedding", *(f"layer {i}" for i in range(0, len(kinds), step)), "head"]
     order = [label for label, _, _ in stack]
     figure.update_yaxes(categoryorder="array", categoryarray=order, tickvals=named, fixedrange=True, showgrid=False)
-    figure.update_layout(bargap=0.12, barmode="overlay", height=max(320, min(720, 120 + 16 * len(stack))))
+    figure.update_layout(barmode="overlay", height=max(320, min(720, 120 + 16 * len(stack))))
     return figure
 
 

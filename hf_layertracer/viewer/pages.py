@@ -14,7 +14,7 @@ from .terms import TERMS
 from .text import amount, for_html, number, size
 
 
-_CELL_LIMIT, _PROSE_LIMIT, _NOTES_SHOWN = 120, 600, 12
+_CELL_LIMIT, _NOTES_SHOWN = 120, 12
 
 _TEMPLATES = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
 _TEMPLATES.filters["text"] = lambda value, limit=80: Markup(for_html(value, limit))
@@ -35,7 +35,8 @@ _HEADER = _TEMPLATES.from_string(
 <div><dt>{{ term(name) }}</dt><dd>{{ value | text(200) }}</dd></div>
 {% endfor %}</dl>
 {% if reason %}<p class="lt-reason">{{ reason | text(600) }}</p>{% endif %}
-{% if notes %}<ul class="lt-notes">{% for note in notes %}<li>{{ note | text(600) }}</li>{% endfor %}</ul>{% endif %}
+{% if notes %}<details><summary>{{ summary | text }}</summary>
+<ul class="lt-notes">{% for note in notes %}<li>{{ note | text(600) }}</li>{% endfor %}</ul></details>{% endif %}
 </div>"""
 )
 _MESSAGE = _TEMPLATES.from_string("""<p class="lt-{{ kind }}" role="{{ role }}">{{ message | text(400) }}</p>""")
@@ -115,8 +116,9 @@ def report_header(report: ReportData) -> str:
         title=model.id or model.architecture,
         subtitle=f"{subtitle}; measured {report.created[:10]}",
         facts=facts,
-        reason=plan.reason if plan else "",
-        notes=report.notes[:_NOTES_SHOWN],
+        reason="",
+        summary="Why this plan, and how to read the values" if plan else "How to read the values",
+        notes=[*([plan.reason] if plan else []), *report.notes[:_NOTES_SHOWN]],
         term=term,
     )
 
@@ -146,7 +148,7 @@ def facts_list(title: str, facts: Mapping[str, str], reason: str = "") -> str:
     Returns:
         `str`: HTML.
     """
-    return _HEADER.render(title=title, subtitle="", facts=facts, reason=reason, notes=[], term=term)
+    return _HEADER.render(title=title, subtitle="", facts=facts, reason=reason, notes=[], summary="", term=term)
 
 
 def term(name: str) -> Markup:

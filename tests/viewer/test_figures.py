@@ -44,6 +44,7 @@ def test_kinds_of_layers_differ_in_colour_and_are_named(make_report):
         ("full_attention", [1, 3, 5]),
     ]
     assert figure.data[0].marker.color != figure.data[1].marker.color
+    assert [trace.width for trace in figure.data] == [0.8, 0.8], "bars of a rare kind would hide their neighbours"
     assert figure.layout.showlegend
     assert not sensitivity_figure(make_report()).layout.showlegend
 

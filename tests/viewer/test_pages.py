@@ -12,7 +12,7 @@ from hf_layertracer.viewer.terms import TERMS
 
 ATTRIBUTES = {"class", "tabindex", "role", "aria-label", "data-tip", "scope", "value", "max"}
 TAGS = {"div", "h2", "p", "dl", "dt", "dd", "ul", "li", "span", "progress"}
-TAGS |= {"table", "caption", "thead", "tbody", "tr", "th", "td"}
+TAGS |= {"details", "summary", "table", "caption", "thead", "tbody", "tr", "th", "td"}
 
 
 class Reader(HTMLParser):
