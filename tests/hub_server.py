@@ -8,17 +8,14 @@ of `conftest.py` hands it out.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from fnmatch import fnmatch
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlencode
 
@@ -27,23 +24,24 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from hub_cards import card_errors, front_matter
-
-
-MAX_REGULAR_FILE = 10 * 2**20
-LFS_PATTERNS = (
-    "*.arrow *.bin *.gguf *.gz *.h5 *.model *.npy *.npz *.onnx *.parquet *.pt *.pth *.safetensors *.tar *.zip"
+from hub_repos import (
+    LFS_PATTERNS,
+    File,
+    HubError,
+    Repo,
+    apply,
+    belongs_into_lfs,
+    checked_path,
+    now,
+    repo_info,
+    repo_tree,
 )
+
+
 SPACE_SDKS = ("gradio", "streamlit", "docker", "static")
 KINDS = {"models": "model", "datasets": "dataset", "spaces": "space"}
 PREFIXES = {"model": "", "dataset": "datasets/", "space": "spaces/"}
 REPO_NAME = re.compile(r"(?!.*(--|\.\.))(?!.*\.git$)[A-Za-z0-9_][A-Za-z0-9._-]{0,94}(?<![.-])")
-
-
-class HubError(Exception):
-    """What the Hub answers instead."""
-
-    def __init__(self, status: int, message: str, code: str | None = None, **body: Any):
-        self.status, self.message, self.code, self.body = status, message, code, body
 
 
 @dataclass(frozen=True)
@@ -51,92 +49,6 @@ class User:
     name: str
     role: str = "write"
     orgs: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class File:
-    content: bytes
-    lfs: bool = False
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.content).hexdigest()
-
-    @property
-    def oid(self) -> str:
-        """Git's name for the file; of one in LFS, for the pointer that Git holds."""
-        content = self.content
-        if self.lfs:
-            content = (
-                f"version https://git-lfs.github.com/spec/v1\noid sha256:{self.sha256}\nsize {len(content)}\n".encode()
-            )
-        return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-
-    def entry(self, path: str) -> dict[str, Any]:
-        lfs = {"oid": self.sha256, "size": len(self.content), "pointerSize": 134} if self.lfs else None
-        return {
-            "type": "file",
-            "path": path,
-            "oid": self.oid,
-            "size": len(self.content),
-            **({"lfs": lfs} if lfs else {}),
-        }
-
-
-@dataclass(frozen=True)
-class Commit:
-    oid: str
-    parent: Commit | None
-    author: str
-    title: str
-    message: str
-    files: dict[str, File]
-    date: str
-
-    def history(self) -> Iterator[Commit]:
-        commit: Commit | None = self
-        while commit is not None:
-            yield commit
-            commit = commit.parent
-
-
-@dataclass
-class Repo:
-    kind: str
-    id: str
-    private: bool
-    created: str
-    refs: dict[str, Commit] = field(default_factory=dict)
-    objects: dict[str, bytes] = field(default_factory=dict)  # LFS, by SHA-256
-
-    @property
-    def head(self) -> Commit:
-        return self.refs["main"]
-
-    @property
-    def files(self) -> dict[str, bytes]:
-        """What a reader of `main` sees, without the file that the Hub itself adds."""
-        return {path: file.content for path, file in self.head.files.items() if path != ".gitattributes"}
-
-    def commits(self, ref: str = "main") -> list[Commit]:
-        """The pushes, oldest first, without the commit that the Hub itself makes."""
-        return list(self.refs[ref].history())[-2::-1]
-
-    def at(self, revision: str) -> Commit:
-        revision = unquote(revision)
-        if revision in self.refs:
-            return self.refs[revision]
-        if len(revision) >= 7:
-            for commit in (c for head in self.refs.values() for c in head.history()):
-                if commit.oid.startswith(revision):
-                    return commit
-        raise HubError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
-
-    def add(
-        self, ref: str, parent: Commit | None, author: str, title: str, message: str, files: dict[str, File]
-    ) -> Commit:
-        self.refs[ref] = Commit(secrets.token_hex(20), parent, author, title, message, files, _now())
-        return self.refs[ref]
 
 
 @dataclass
@@ -230,14 +142,10 @@ class Hub:
         return None
 
     def create(self, kind: str, repo_id: str, private: bool = False) -> Repo:
-        repo = self.repos[kind, repo_id] = Repo(kind, repo_id, private, _now())
+        repo = self.repos[kind, repo_id] = Repo(kind, repo_id, private, now())
         lines = "".join(f"{pattern} filter=lfs diff=lfs merge=lfs -text\n" for pattern in LFS_PATTERNS.split())
         repo.add("main", None, repo_id.split("/")[0], "initial commit", "", {".gitattributes": File(lines.encode())})
         return repo
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 # -- who may do what ------------------------------------------------------------------------------------------------------
@@ -281,138 +189,6 @@ def _writable(hub: Hub, request: Request, kind: str, repo_id: str, as_pull_reque
     if not _is_member(_writer(hub, request), repo_id) and not as_pull_request:
         raise HubError(403, "Forbidden: pass `create_pr=1` as a query parameter to create a Pull Request")
     return repo
-
-
-# -- what a commit may hold -----------------------------------------------------------------------------------------------
-
-
-def _belongs_into_lfs(path: str, sample: bytes, size: int, attributes: bytes) -> bool:
-    patterns = [line.split()[0] for line in attributes.decode().splitlines() if "filter=lfs" in line]
-    try:
-        sample.decode()
-        binary = b"\0" in sample
-    except UnicodeDecodeError as error:
-        binary = error.start < len(sample) - 4  # not merely a character cut at the sample's end
-    return size > MAX_REGULAR_FILE or (binary and size > 0) or any(fnmatch(path, p) for p in patterns)
-
-
-def _checked_path(path: str) -> str:
-    if not path or path.startswith("/") or {"", ".", "..", ".git"} & set(path.split("/")):
-        raise HubError(400, f"Invalid path in repo: {path!r}")
-    return path
-
-
-def _apply(repo: Repo, base: Commit, operations: list[dict[str, Any]]) -> dict[str, File]:
-    files = dict(base.files)
-    attributes = files[".gitattributes"].content
-    for operation in operations:
-        key, value = operation["key"], operation["value"]
-        path = _checked_path(value["path"])
-        if key == "file":
-            if value.get("encoding") != "base64":
-                raise HubError(400, f"{path}: encoding must be base64")
-            try:
-                content = base64.b64decode(value["content"], validate=True)
-            except binascii.Error as error:
-                raise HubError(400, f"{path}: {error}") from None
-            if _belongs_into_lfs(path, content[:512], len(content), attributes):
-                raise HubError(400, f"{path}: binary files and files over 10 MiB must be uploaded through LFS")
-            files[path] = File(content)
-        elif key == "lfsFile":
-            if value.get("algo") != "sha256" or value["oid"] not in repo.objects:
-                raise HubError(400, f"{path}: no LFS object {value['oid']} was uploaded")
-            content = repo.objects[value["oid"]]
-            if value.get("size", len(content)) != len(content):
-                raise HubError(400, f"{path}: the LFS object has another size")
-            files[path] = File(content, lfs=True)
-            if not _belongs_into_lfs(path, b"", 0, attributes):
-                attributes += f"{path} filter=lfs diff=lfs merge=lfs -text\n".encode()
-        elif key in ("deletedFile", "deletedFolder"):
-            gone = [name for name in files if name == path or (key == "deletedFolder" and name.startswith(f"{path}/"))]
-            if not gone:
-                raise HubError(404, f"A file with this name doesn't exist: {path}", "EntryNotFound")
-            for name in gone:
-                del files[name]
-        else:
-            raise HubError(400, f"Unknown operation {key!r}")
-    if attributes != base.files[".gitattributes"].content:
-        files[".gitattributes"] = File(attributes)
-    if "README.md" in files and files["README.md"] != base.files.get("README.md"):
-        errors = card_errors(files["README.md"].content.decode(), repo.kind)
-        if errors:
-            raise HubError(400, "Invalid metadata in README.md: " + "; ".join(errors))
-    return files
-
-
-# -- what is told of a repository -----------------------------------------------------------------------------------------
-
-
-def _info(repo: Repo, commit: Commit, blobs: bool = False) -> dict[str, Any]:
-    text = commit.files["README.md"].content.decode() if "README.md" in commit.files else ""
-    data = {} if card_errors(text, repo.kind) else front_matter(text) or {}
-    one_or_more = {
-        "license": "license:",
-        "library_name": "",
-        "pipeline_tag": "",
-        "language": "",
-        "datasets": "dataset:",
-        "base_model": "base_model:",
-    }
-    tags = list(data.get("tags") or [])
-    for name, prefix in one_or_more.items():
-        values = data.get(name) or []
-        tags += [f"{prefix}{value}" for value in ([values] if isinstance(values, str) else values)]
-    tags += [f"arxiv:{number}" for number in dict.fromkeys(re.findall(r"arxiv\.org/(?:abs|pdf)/(\d{4}\.\d{5})", text))]
-    siblings = []
-    for path, file in sorted(commit.files.items()):
-        details = {"size": len(file.content), "blobId": file.oid}
-        if file.lfs:
-            details["lfs"] = {"sha256": file.sha256, "size": len(file.content), "pointerSize": 134}
-        siblings.append({"rfilename": path, **(details if blobs else {})})
-    info = {
-        "_id": hashlib.sha1(repo.id.encode()).hexdigest()[:24],
-        "id": repo.id,
-        "author": repo.id.split("/")[0],
-        "sha": commit.oid,
-        "private": repo.private,
-        "gated": False,
-        "disabled": False,
-        "downloads": 0,
-        "likes": 0,
-        "tags": [*dict.fromkeys(tags), "region:us"],
-        "cardData": data,
-        "siblings": siblings,
-        "createdAt": repo.created,
-        "lastModified": commit.date,
-    }
-    if repo.kind == "model":
-        info |= {"modelId": repo.id, "model-index": data.get("model-index"), "library_name": data.get("library_name")}
-        info["pipeline_tag"] = data.get("pipeline_tag")
-    if repo.kind == "space":
-        info["sdk"] = data.get("sdk")
-    return info
-
-
-def _tree(commit: Commit, folder: str, recursive: bool) -> list[dict[str, Any]]:
-    inside = f"{folder}/" if folder else ""
-    entries: dict[str, dict[str, Any]] = {}
-    for path, file in sorted(commit.files.items()):
-        if not path.startswith(inside):
-            continue
-        parts = path.removeprefix(inside).split("/")
-        for depth in range(1, len(parts) if recursive else min(len(parts), 2)):
-            parent = inside + "/".join(parts[:depth])
-            entries[parent] = {
-                "type": "directory",
-                "path": parent,
-                "oid": hashlib.sha1(parent.encode()).hexdigest(),
-                "size": 0,
-            }
-        if recursive or len(parts) == 1:
-            entries[path] = file.entry(path)
-    if not entries and folder:
-        raise HubError(404, f"{folder} does not exist on this revision", "EntryNotFound")
-    return list(entries.values())
 
 
 def _page(hub: Hub, request: Request, items: list[Any]) -> JSONResponse:
@@ -528,7 +304,7 @@ def _app(hub: Hub) -> _Gate:
         for repo in sorted(hub.repos.values(), key=lambda repo: repo.head.date, reverse=True):
             if repo.kind != KINDS.get(kinds) or (repo.private and not _is_member(user, repo.id)):
                 continue
-            info = _info(repo, repo.head)
+            info = repo_info(repo, repo.head)
             if not set(query.getlist("filter")) <= set(info["tags"]):
                 continue
             if query.get("author", info["author"]) != info["author"] or query.get("search", "") not in repo.id:
@@ -542,7 +318,7 @@ def _app(hub: Hub) -> _Gate:
     @app.get(repo_path + "/revision/{revision}")
     async def info(request: Request, kinds: str, owner: str, name: str, revision: str = "main") -> dict:
         repo = _readable(hub, request, KINDS[kinds], f"{owner}/{name}")
-        return _info(repo, repo.at(revision), "blobs" in request.query_params)
+        return repo_info(repo, repo.at(revision), "blobs" in request.query_params)
 
     @app.get(repo_path + "/tree/{revision}")
     @app.get(repo_path + "/tree/{revision}/{folder:path}")
@@ -550,13 +326,13 @@ def _app(hub: Hub) -> _Gate:
         request: Request, kinds: str, owner: str, name: str, revision: str, folder: str = "", recursive: bool = False
     ) -> Response:
         commit = _readable(hub, request, KINDS[kinds], f"{owner}/{name}").at(revision)
-        return _page(hub, request, _tree(commit, unquote(folder).strip("/"), recursive))
+        return _page(hub, request, repo_tree(commit, unquote(folder).strip("/"), recursive))
 
     @app.post(repo_path + "/paths-info/{revision}")
     async def paths_info(request: Request, kinds: str, owner: str, name: str, revision: str) -> list:
         commit = _readable(hub, request, KINDS[kinds], f"{owner}/{name}").at(revision)
         wanted = parse_qs((await request.body()).decode()).get("paths", [])
-        everything = {entry["path"]: entry for entry in _tree(commit, "", recursive=True)}
+        everything = {entry["path"]: entry for entry in repo_tree(commit, "", recursive=True)}
         return [everything[path] for path in wanted if path in everything]
 
     @app.get(repo_path + "/refs")
@@ -600,8 +376,8 @@ def _app(hub: Hub) -> _Gate:
         repo = _writable(hub, request, KINDS[kinds], f"{owner}/{name}", as_pull_request)
         commit, answers = repo.at(revision), []
         for file in (await request.json())["files"]:
-            path, sample = _checked_path(file["path"]), base64.b64decode(file["sample"])
-            lfs = _belongs_into_lfs(path, sample, file["size"], commit.files[".gitattributes"].content)
+            path, sample = checked_path(file["path"]), base64.b64decode(file["sample"])
+            lfs = belongs_into_lfs(path, sample, file["size"], commit.files[".gitattributes"].content)
             known = commit.files.get(path)
             # Of a file in LFS, the Hub names the content and not the pointer.
             oid = {"oid": known.sha256 if known.lfs else known.oid} if known else {}
@@ -629,7 +405,7 @@ def _app(hub: Hub) -> _Gate:
             raise HubError(400, f"{ref} is not a branch")
         elif parent and not base.oid.startswith(parent):
             raise HubError(412, "A commit has happened since. Please refresh and try again.")
-        files = _apply(repo, base, operations)
+        files = apply(repo, base, operations)
         summary, description = header["value"]["summary"], header["value"].get("description", "")
         made = repo.add(ref, base, _writer(hub, request).name, summary, description, files)
         url = f"{hub.url}/{PREFIXES[kind]}{repo_id}"

@@ -7,12 +7,12 @@ import threading
 from pathlib import Path
 
 import pytest
-from hub_server import File
+from hub_repos import File
 from huggingface_hub import HfApi, ModelCard, list_models, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hf_layertracer import LayerTracerReport, push_report
+from hf_layertracer import DiagnosisConfig, LayerTracerReport, diagnose, push_report
 from hf_layertracer.errors import HubError, LayerTracerError
 from hf_layertracer.report.markdown import END, START
 
@@ -204,6 +204,14 @@ def test_others_who_push_at_the_same_time_lose_nothing(hub, make_report, kind):
         assert len([path for path in repo.files if path.endswith(".json")]) == len(names)
 
 
+def test_a_large_file_whose_connection_drops_once_arrives_all_the_same(hub, report):
+    hub.fail("/lfs/upload/")
+    push_report(report, "alice/tiny")
+    assert len(hub.repo("alice/tiny").commits()) == 1
+    assert len([path for _, path in hub.requests if "/lfs/upload/" in path]) == 2
+    assert LayerTracerReport.load("alice/tiny") == report
+
+
 @pytest.mark.parametrize("kind", ["model", "dataset"])
 @pytest.mark.parametrize(
     ("fault", "message"),
@@ -283,6 +291,22 @@ def test_a_card_that_cannot_be_read_is_left_alone(hub, report):
 def test_a_pushed_repository_is_a_report_folder(hub, report):
     push_report(report, "alice/tiny")
     assert LayerTracerReport.load(snapshot_download("alice/tiny")) == report
+
+
+def test_nothing_of_the_machine_leaves_it(hub, tiny_llama, token_probes, tmp_path, monkeypatch):
+    monkeypatch.setenv("MY_SECRET", "s3cret-value-of-a-variable")
+    for name in ("socket.gethostname", "platform.node", "getpass.getuser"):
+        monkeypatch.setattr(name, lambda: "private-user-name")
+    folder = tmp_path / "private-user-name" / "my-base-model"
+    tiny_llama().save_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    report = diagnose(model, token_probes, config=DiagnosisConfig(repeats=1))
+    push_report(report, "alice/tiny", model_dir=folder)
+    push_report(report, "alice/reports", repo_type="dataset")
+    words = [str(tmp_path), "private-user-name", "s3cret", str(Path.cwd()), hub.token]
+    contents = {**hub.repo("alice/tiny").files, **hub.repo("alice/reports", "dataset").files}
+    assert b"my-base-model" in contents["layertracer_report.json"]
+    assert [(path, word) for path, content in contents.items() for word in words if word.encode() in content] == []
 
 
 def test_explanations_lose_their_paths_on_the_way(hub, make_report):
