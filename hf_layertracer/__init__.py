@@ -16,6 +16,7 @@ _EXPORTS = {
     "report": ["LayerTracerReport"],
     "report.schema": ["LayerPlan"],
     "planning": ["apply_plan", "export_plan", "make_plan"],
+    "viewer.space": ["push_space"],
     "training": ["LayerTracerCallback", "LayerTracerMixin", "LayerTracerTrainer"],
 }
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from .report import LayerTracerReport
     from .report.schema import LayerPlan
     from .training import LayerTracerCallback, LayerTracerMixin, LayerTracerTrainer
+    from .viewer.space import push_space
 
 
 def __getattr__(name: str) -> object:

@@ -16,6 +16,7 @@ from ..report.markdown import compact_ranges
 from ..report.schema import LayerPlan, ReportData
 
 
+_COUNTS_LIMIT = 5_000_000
 # All that need no weights; "explicit" is what clicking on layers makes.
 CHOICES = (
     "freeze-deep",
@@ -70,6 +71,11 @@ def try_allocation(
     if strategy == "budget":
         if not millions or millions <= 0:
             raise LayerTracerError("Say how many million parameters may train.")
+        # Each layer that is tried counts all parameters anew.
+        if report.num_layers * sum(len(layer.parameters) for layer in report.model.layers) > _COUNTS_LIMIT:
+            raise LayerTracerError(
+                "This model has too many parameters to try a budget here: use layertracer plan --strategy budget."
+            )
         options["max_trainable_parameters"] = int(millions * 1e6)
     if strategy == "explicit":
         if not layers:

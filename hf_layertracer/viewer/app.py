@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from ..errors import LayerTracerError
+from ..report import LayerTracerReport
 from . import pages
 from .live import is_offered
 from .reading import MAX_BYTES, find_reports, hub_report, parse_report, search_hub
@@ -70,24 +71,25 @@ def build_app(sources: Sequence[str | Path]) -> gr.Blocks:
                 with gr.Tab("Diagnose", id="diagnose"):
                     live_tab(shelf, name, opened, compared)
 
-        def add(label: str, read: Any, opened: Opened) -> list[Any]:
-            try:
-                label, opened = shelf.add(label, read(), opened)
-            except LayerTracerError as error:
-                return [pages.error(error), gr.skip(), gr.skip(), gr.skip()]
+        def add(label: str | None, report: LayerTracerReport, opened: Opened) -> list[Any]:
+            label, opened = shelf.add(label or report.model.id or report.model.architecture, report, opened)
             names = shelf.names(opened)
             return [pages.note(f"Opened {label}."), gr.Dropdown(names, value=label), gr.Dropdown(names), opened]
 
-        def add_upload(content: bytes | None, opened: Opened) -> list[Any]:
-            report = lambda: parse_report(content or b"", "The uploaded file")  # noqa: E731
-            try:
-                model = report().model
-            except LayerTracerError as error:
-                return [pages.error(error), gr.skip(), gr.skip(), gr.skip()]
-            return add(model.id or model.architecture, report, opened)
+        def refuse(error: LayerTracerError) -> list[Any]:
+            return [pages.error(error), gr.skip(), gr.skip(), gr.skip()]
 
-        def add_from_hub(repo: str | None, opened: Opened) -> list[Any]:
-            return add(repo or "", lambda: hub_report(repo or ""), opened)
+        def add_upload(content: bytes | None, opened: Opened) -> list[Any]:
+            try:
+                return add(None, parse_report(content or b"", "The uploaded file"), opened)
+            except LayerTracerError as error:
+                return refuse(error)
+
+        def add_from_hub(place: str | None, opened: Opened) -> list[Any]:
+            try:
+                return add(place, hub_report(place or ""), opened)
+            except LayerTracerError as error:
+                return refuse(error)
 
         def search_for(text: str) -> list[Any]:
             try:

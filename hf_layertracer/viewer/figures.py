@@ -56,6 +56,7 @@ def sensitivity_figure(report: ReportData, tasks: Sequence[str] = ()) -> go.Figu
     top = max(m + min(e, 1) for m, e in zip(scores.mean, scores.stderr, strict=True))
     top = max([top, 1e-3, *(max(scores.by_task[task]) for task in tasks if task in scores.by_task)])
     dress(figure, f"Layer Sensitivity{estimate} ({errors})", "layer", "divergence in bits")
+    figure.update_xaxes(range=[-0.7, report.num_layers - 0.3])
     figure.update_yaxes(range=[0, top * 1.08])
     figure.update_layout(showlegend=len(set(kinds)) > 1 or len(figure.data) > 1, barmode="overlay")
     return figure

@@ -98,6 +98,14 @@ def test_what_makes_no_plan_is_one_line(make_report, strategy, arguments, messag
     assert "\n" not in str(caught.value)
 
 
+def test_a_budget_for_more_parameters_than_can_be_counted_at_once_is_refused(make_report, monkeypatch):
+    names = {f"w{number}": 1 for number in range(100)}
+    report = make_report(600, 1, model__layers=[{"kind": "x", "parameters": names}] * 600)
+    monkeypatch.setattr("hf_layertracer.viewer.allocation.make_plan", lambda *_, **__: pytest.fail("planned"))
+    with pytest.raises(LayerTracerError, match="too many parameters to try a budget here"):
+        try_allocation(report, "budget", millions=1)
+
+
 def test_a_command_names_a_model_only_where_it_is_an_id_and_the_plan_needs_no_report(make_report):
     report = make_report()
     cli = snippet(try_allocation(report, "freeze-deep"), report, "CLI")
