@@ -22,7 +22,7 @@ from urllib.parse import parse_qs, unquote, urlencode
 import hub_environment
 import uvicorn
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from hub_cards import card_errors, front_matter
 from hub_repos import (
     LFS_PATTERNS,
@@ -228,7 +228,10 @@ class _Gate:
 
         async def refuse(message: dict) -> None:
             if message["type"] == "http.response.start":
-                await JSONResponse({"error": "Internal Error"}, fault.status)(scope, receive, send)
+                # What stands before the Hub answers in HTML.
+                page = HTMLResponse("<html>Bad Gateway</html>", fault.status)
+                answer = page if fault.status == 502 else JSONResponse({"error": "Internal Error"}, fault.status)
+                await answer(scope, receive, send)
 
         instead = drop if fault.status is None else refuse
         if fault.after:

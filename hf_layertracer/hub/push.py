@@ -12,6 +12,7 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 from .. import __version__
 from ..errors import HubError, LayerTracerError
 from ..report import CARD_FILE, LayerTracerReport
+from ..report.markdown import one_line
 from ..report.remote import hub_errors
 from .card import model_card
 from .collection import collected_files, dataset_card
@@ -79,6 +80,7 @@ def push_report(
     if model_dir is not None and repo_type != "model":
         raise LayerTracerError("A model goes into a model repository: model_dir needs repo_type='model'.")
     report = public_report(report)
+    subject = one_line(report.model.id or report.model.architecture, 80)
     model_files = {} if model_dir is None else _model_files(Path(model_dir))
     api = HfApi(token=token, library_name="hf_layertracer", library_version=__version__)
     with hub_errors(repo_id, token):
@@ -99,7 +101,7 @@ def push_report(
                 return api.create_commit(
                     repo_id,
                     [CommitOperationAdd(path, content) for path, content in contents.items()],
-                    commit_message=commit_message or f"Add LayerTracer report of {report.model.id or 'the model'}",
+                    commit_message=commit_message or f"Add LayerTracer report of {subject}",
                     repo_type=repo_type,
                     revision=revision,
                     create_pr=create_pr,
@@ -108,10 +110,6 @@ def push_report(
             except HfHubHTTPError as error:
                 if error.response.status_code != 412 or attempt == _ATTEMPTS:
                     raise
-            except ValueError as error:
-                raise LayerTracerError(
-                    f"The Hub does not accept {CARD_FILE}: {' '.join(str(error).split())}"
-                ) from error
 
 
 def _repository(api: HfApi, repo_id: str, repo_type: str, private: bool | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from json import JSONDecodeError
 from pathlib import Path
 
 from huggingface_hub import HfApi, get_token
@@ -20,7 +21,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from ..errors import HubError, ReportNotFoundError
+from ..errors import HubError, LayerTracerError, ReportNotFoundError
 
 
 # Of the library that speaks HTTP, which has changed its name between versions of huggingface_hub.
@@ -47,6 +48,15 @@ def hub_errors(repo_id: str, token: str | bool | None = None) -> Iterator[None]:
         yield
     except _HUB_ERRORS as error:
         raise HubError(explain(error, repo_id, token)) from error
+    except LayerTracerError:
+        raise
+    except JSONDecodeError as error:
+        raise HubError("The Hub did not answer as it should. The same call again finishes the job.") from error
+    except ValueError as error:
+        # So does huggingface_hub report what the Hub says of a card.
+        if "README.md" not in str(error):
+            raise
+        raise HubError(f"The Hub does not accept the card: {_one_line(str(error))}") from error
     except RuntimeError as error:
         # So does huggingface_hub report that a large file did not arrive.
         if not isinstance(error.__cause__, _HTTPError):

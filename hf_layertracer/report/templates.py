@@ -5,8 +5,6 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import Any
 
-import jinja2
-
 
 def card_template(name: str) -> str:
     """The text of a template.
@@ -30,6 +28,8 @@ def render(name: str, **values: Any) -> str:
     Returns:
         `str`: The text, ending in a newline.
     """
+    import jinja2
+
     environment = jinja2.Environment(
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
     )

@@ -130,8 +130,11 @@ class LayerTracerCallback(TrainerCallback):
         self.write_card(args, model)
         checkpoint = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         if checkpoint.is_dir():
-            for name in (REPORT_FILE, FIGURE_FILE):
-                shutil.copy(Path(args.output_dir) / name, checkpoint)
+            try:
+                for name in (REPORT_FILE, FIGURE_FILE):
+                    shutil.copy(Path(args.output_dir) / name, checkpoint)
+            except OSError as error:
+                logger.error(f"The LayerTracer report is not in {checkpoint}. {error}")
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any

@@ -221,6 +221,9 @@ def test_a_large_file_whose_connection_drops_once_arrives_all_the_same(hub, repo
         ({"path": "/commit/"}, "connection to the Hub broke"),
         ({"path": "/commit/", "after": True}, "connection to the Hub broke"),
         ({"path": "/repos/create"}, "connection to the Hub broke"),
+        ({"path": "/repos/create", "status": 502}, "HTTP 502"),
+        ({"path": "/commit/", "status": 502}, "HTTP 502"),
+        ({"path": "/validate-yaml", "status": 502}, "did not answer as it should"),
         ({"path": "/lfs/upload/", "status": 400}, "HTTP 400"),
     ],
 )
@@ -283,6 +286,16 @@ def test_a_card_that_cannot_be_read_is_left_alone(hub, report):
     files = {**repo.head.files, "README.md": File(b"---\nlicense: [mit\n---\n# Card\n")}
     repo.add("main", repo.head, "alice", "by git", "", files)
     with pytest.raises(LayerTracerError, match=r"front matter of README\.md cannot be read") as caught:
+        push_report(report, "alice/tiny")
+    assert "\n" not in str(caught.value)
+    assert "layertracer_report.json" not in repo.files
+
+
+def test_a_card_that_the_hub_does_not_accept_is_one_line(hub, report):
+    repo = hub.create("model", "alice/tiny")
+    files = {**repo.head.files, "README.md": File(b"---\nbase_model: /home/me\n---\n# Card\n")}
+    repo.add("main", repo.head, "alice", "by git", "", files)
+    with pytest.raises(HubError, match=r"does not accept the card: .*base_model") as caught:
         push_report(report, "alice/tiny")
     assert "\n" not in str(caught.value)
     assert "layertracer_report.json" not in repo.files
