@@ -319,16 +319,7 @@ def _training(training: TrainingOutcome) -> str:
 
 def _before_and_after(report: ReportData) -> str:
     latest = report.history[-1]
-    before = Snapshot(
-        step=0,
-        lens_mean_probability=report.lens.mean_probability,
-        task_particle=report.task_particle.layer,
-        task_particle_interval=report.task_particle.interval,
-        sensitivity=report.sensitivity.mean,
-        sensitivity_stderr=report.sensitivity.stderr,
-        accuracy=report.probes.accuracy,
-        mean_log_probability=report.probes.mean_log_probability,
-    )
+    before = report.snapshot()
     columns = [_snapshot_cells(snapshot, report.sensitivity.draws > 1) for snapshot in (before, latest)]
     rows = [[name, columns[0][name], columns[1][name]] for name in columns[0]]
     return _table(["Same probes, same settings", "Before", f"After step {latest.step}"], rows)

@@ -360,6 +360,26 @@ class ReportData(Record):
     def num_layers(self) -> int:
         return self.model.num_layers
 
+    def snapshot(self, step: int = 0) -> Snapshot:
+        """This diagnosis in the form of a later one.
+
+        Args:
+            step (`int`, *optional*, defaults to `0`): The optimizer step at which it was made.
+
+        Returns:
+            [`Snapshot`]: What the two have in common.
+        """
+        return Snapshot(
+            step=step,
+            lens_mean_probability=self.lens.mean_probability,
+            task_particle=self.task_particle.layer,
+            task_particle_interval=self.task_particle.interval,
+            sensitivity=self.sensitivity.mean,
+            sensitivity_stderr=self.sensitivity.stderr,
+            accuracy=self.probes.accuracy,
+            mean_log_probability=self.probes.mean_log_probability,
+        )
+
     @model_validator(mode="after")
     def _lengths_agree(self) -> ReportData:
         layers, probes = self.num_layers, self.probes.count

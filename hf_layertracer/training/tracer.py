@@ -218,16 +218,7 @@ class Tracer:
             [`Snapshot`]: What was measured.
         """
         now = diagnose(model, self._probes, tokenizer=self._tokenizer, config=self.config.diagnosis())
-        snapshot = Snapshot(
-            step=step,
-            lens_mean_probability=now.lens.mean_probability,
-            task_particle=now.task_particle.layer,
-            task_particle_interval=now.task_particle.interval,
-            sensitivity=now.sensitivity.mean,
-            sensitivity_stderr=now.sensitivity.stderr,
-            accuracy=now.probes.accuracy,
-            mean_log_probability=now.probes.mean_log_probability,
-        )
+        snapshot = now.snapshot(step)
         self.report.history.append(snapshot)
         return snapshot
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from ..report.schema import ReportData, Snapshot
-from .figures import after_layer, dress, explain, line, say_instead
+from ..report.schema import ReportData
+from .looks import after_layer, dress, explain, line, say_instead
 from .text import amount, for_plotly, layer, number, plain
 
 
@@ -227,16 +227,7 @@ def before_and_after(report: ReportData) -> tuple[go.Figure, Table]:
         `tuple[go.Figure, Table]`: Both sensitivity curves, and a table of what changed.
     """
     last = report.history[-1]
-    first = Snapshot(
-        step=0,
-        lens_mean_probability=report.lens.mean_probability,
-        task_particle=report.task_particle.layer,
-        task_particle_interval=report.task_particle.interval,
-        sensitivity=report.sensitivity.mean,
-        sensitivity_stderr=report.sensitivity.stderr,
-        accuracy=report.probes.accuracy,
-        mean_log_probability=report.probes.mean_log_probability,
-    )
+    first = report.snapshot()
     figure = go.Figure()
     for place, (name, snapshot) in enumerate((("before", first), (f"after step {last.step}", last))):
         figure.add_scatter(
