@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 
-import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
-from ..errors import LayerTracerError
 from ..report.markdown import put_section, report_section, without_section
 from ..report.schema import ReportData
 from ..report.templates import card_template
+from .front_matter import read_front_matter, unreadable, with_front_matter
 
 
 TAG = "layertracer"
@@ -47,7 +45,7 @@ def model_card(text: str | None, report: ReportData, repo_id: str) -> str:
         if results or data.eval_results:
             wanted |= {"eval_results": results, "model_name": data.model_name or name}
     except (ValueError, TypeError, KeyError) as error:
-        raise _unreadable(error) from error
+        raise unreadable(error) from error
     return put_section(with_front_matter(text, ModelCard, wanted), report_section(report))
 
 
@@ -95,44 +93,6 @@ def with_tag(tags: list[str] | str | None) -> list[str]:
     return tags if TAG in tags else [*tags, TAG]
 
 
-def read_front_matter(card_class: type[ModelCard], text: str) -> ModelCard:
-    """Parses a card, with one line for what cannot be read.
-
-    Args:
-        card_class (`type`): `ModelCard` or `DatasetCard`.
-        text (`str`): The card.
-
-    Returns:
-        `ModelCard`: The card.
-
-    Raises:
-        LayerTracerError: Its front matter is no valid YAML mapping or no valid metadata.
-    """
-    try:
-        # A card without front matter is a reason for a warning there, but not here.
-        return card_class(text if REGEX_YAML_BLOCK.search(text) else f"---\n{{}}\n---\n{text}")
-    except (ValueError, TypeError, yaml.YAMLError) as error:
-        raise _unreadable(error) from error
-
-
-def with_front_matter(text: str, card_class: type[ModelCard], wanted: dict) -> str:
-    """Sets fields of a card's front matter, and leaves every other byte alone where nothing has to be set.
-
-    Args:
-        text (`str`): The card.
-        card_class (`type`): `ModelCard` or `DatasetCard`.
-        wanted (`dict`): The fields, as attributes of the card's data.
-
-    Returns:
-        `str`: The card.
-    """
-    card = read_front_matter(card_class, text)
-    before = card.data.to_dict()
-    for name, value in wanted.items():
-        setattr(card.data, name, value)
-    return text if card.data.to_dict() == before else str(card)
-
-
 def _new_card(report: ReportData, repo_id: str, name: str) -> str:
     results = evaluation_results(report)
     base = report.model.id if report.training is not None and "/" in (report.model.id or "") else None
@@ -153,8 +113,3 @@ def _result(dataset: dict[str, str], metric: str, name: str, value: float | None
     return EvalResult(
         task_type=task, task_name=task_name, metric_type=metric, metric_name=name, metric_value=value, **dataset
     )
-
-
-def _unreadable(error: Exception) -> LayerTracerError:
-    reason = " ".join(str(error).split())
-    return LayerTracerError(f"The front matter of README.md cannot be read: {reason:.200}. Mend it and call again.")

@@ -15,7 +15,8 @@ from ..errors import LayerTracerError
 from ..report import LayerTracerReport
 from ..report.remote import REPORTS_FOLDER
 from ..report.templates import card_template
-from .card import TAG, read_front_matter, with_front_matter, with_tag
+from .card import TAG, with_tag
+from .front_matter import read_front_matter, with_front_matter
 
 
 _ROWS_FOLDER = "layers"

@@ -46,7 +46,7 @@ def make_report(measured) -> Callable[..., LayerTracerReport]:
     def make(model: str | None = "alice/tiny", training: bool = False, **changes) -> LayerTracerReport:
         content = measured.model_dump(mode="json")
         content["model"]["id"] = model
-        content["training"] = TRAINING if training else None
+        content["training"] = dict(TRAINING) if training else None
         for name, value in changes.items():
             *parents, last = name.split("__")
             place = content

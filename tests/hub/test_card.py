@@ -93,6 +93,26 @@ def test_front_matter_that_cannot_be_read_is_one_line(make_report, text):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("block", "expected"),
+    [
+        ("license: mit # as ever\n# last", "license: mit # as ever\n# last\ntags:\n- layertracer"),
+        ("tags:\n  - a\n\n# next\nlicense: 'mit'", "tags:\n- a\n- layertracer\n\n# next\nlicense: 'mit'"),
+        ("tags: [a]\nx: |\n  tags:\n  - b", "tags:\n- a\n- layertracer\nx: |\n  tags:\n  - b"),
+        ("x: 1\r\ntags: a", "x: 1\r\ntags:\r\n- a\r\n- layertracer"),
+        ("tags: layertracer\nx:   1", "tags: layertracer\nx:   1"),
+        ("{tags: [a], x: 1}", "tags:\n- a\n- layertracer\nx: 1"),
+        ("tags:\n- a\n\n- b\nx: 1", "tags:\n- a\n- b\n- layertracer\nx: 1"),
+        ("", "tags:\n- layertracer"),
+    ],
+)
+def test_other_fields_keep_their_lines(make_report, block, expected):
+    text = model_card(
+        f"---\n{block}\n---\n# Mine\n", make_report(training=True, training__eval_loss_after=None), "a/b"
+    )
+    assert text.startswith((f"---\n{expected}\n---\n# Mine\n", f"---\n\n{expected}\n---\n# Mine\n"))
+
+
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.text("abc :-#'", max_size=8),
     lambda inner: (

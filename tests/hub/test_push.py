@@ -78,6 +78,9 @@ def test_of_an_existing_card_all_else_stays(repo_with_card, report):
     push_report(report, "alice/tiny")
     text = repo_with_card.files["README.md"].decode()
     before, after = ModelCard(CARD), ModelCard(text)
+    assert text.startswith(
+        "---\n# a comment\nlicense: apache-2.0\ntags:\n- mine\n- layertracer\nmodel-index:\n- name: Mine\n"
+    )
     assert after.text.split(START)[0].rstrip("\n") == before.text.rstrip("\n")
     assert after.text.endswith(f"{END}\n")
     assert after.data.license == "apache-2.0"
