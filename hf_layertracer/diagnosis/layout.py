@@ -21,12 +21,14 @@ class Layout:
 
     Args:
         rows, positions (`int`): Axes of a hidden state.
-        arguments (`tuple[dict[Path, int], ...]`): For each layer, the axis of rows of each argument that has one.
+        arguments (`tuple[dict[Path, tuple[int, int]], ...]`):
+            For each layer, the axis of rows of each argument that has one, and how many entries there are of a row: one,
+            or one of each head.
     """
 
     rows: int
     positions: int
-    arguments: tuple[dict[Path, int], ...]
+    arguments: tuple[dict[Path, tuple[int, int]], ...]
 
     def canonical(self, hidden: Tensor) -> Tensor:
         """A hidden state as `(rows, positions, ..., width)`."""
@@ -39,8 +41,8 @@ class Layout:
     def first_rows(self, layer: int, value: Any, rows: int, path: Path = ()) -> Any:
         """The first rows of every tensor among a layer's arguments; what has no rows stays the very object it is."""
         if isinstance(value, Tensor):
-            axis = self.arguments[layer].get(path)
-            return value if axis is None else value.narrow(axis, 0, rows)
+            found = self.arguments[layer].get(path)
+            return value if found is None else value.narrow(found[0], 0, rows * found[1])
         cut = {key: self.first_rows(layer, item, rows, (*path, key)) for key, item in _items(value)}
         # A container that layers share has to stay the same one.
         if all(cut[key] is item for key, item in _items(value)):
@@ -84,18 +86,21 @@ def compare(one: Shapes, other: Shapes) -> Layout:
         [`Layout`]: The axes. Where none follows the positions (a model that forms patches), it is the one after rows.
     """
 
-    def changed(a: tuple[int, ...], b: tuple[int, ...], sizes: tuple[int, int]) -> int | None:
-        axes = [axis for axis, pair in enumerate(zip(a, b, strict=False)) if pair == sizes]
-        return axes[0] if len(a) == len(b) and len(axes) == 1 else None
+    def changed(a: tuple[int, ...], b: tuple[int, ...], before: int, after: int) -> tuple[int, int] | None:
+        found = [
+            (axis, size // before)
+            for axis, (size, other_size) in enumerate(zip(a, b, strict=False))
+            if size != other_size and size * after == other_size * before
+        ]
+        return found[0] if len(a) == len(b) and len(found) == 1 else None
 
-    rows_sizes, position_sizes = (one.rows, other.rows), (one.positions, other.positions)
-    rows = changed(one.hidden[0], other.hidden[0], rows_sizes) or 0
-    positions = changed(one.hidden[0], other.hidden[0], position_sizes)
+    rows, _ = changed(one.hidden[0], other.hidden[0], one.rows, other.rows) or (0, 1)
+    positions, _ = changed(one.hidden[0], other.hidden[0], one.positions, other.positions) or (rows + 1, 1)
     arguments = []
     for before, after in zip(one.arguments, other.arguments, strict=True):
-        axes = {path: changed(shape, after.get(path, ()), rows_sizes) for path, shape in before.items()}
+        axes = {path: changed(shape, after.get(path, ()), one.rows, other.rows) for path, shape in before.items()}
         arguments.append({path: axis for path, axis in axes.items() if axis is not None})
-    return Layout(rows, rows + 1 if positions is None else positions, tuple(arguments))
+    return Layout(rows, positions, tuple(arguments))
 
 
 def _items(value: Any) -> list[tuple[int | str, Any]]:

@@ -11,16 +11,16 @@ from torch import nn
 
 # Fields of a configuration that name a kind for each layer.
 _DECLARED = ("layer_types", "layers_block_type", "attention_layers", "attn_layers")
-# What mixes positions inside a layer, by the name of a module's class; the first that occurs counts.
+# What mixes positions inside a layer, by the name of a module or its class; the first that occurs counts.
 _MIXERS = {
-    r"Mamba": "mamba",
+    r"(?i)mamba": "mamba",
     r"Rwkv": "rwkv",
     r"LSTM": "xlstm",
     r"RecurrentBlock": "recurrent",
     r"Delta|Lightning|LinearAttention": "linear_attention",
     r"CrossAttentionDecoderLayer": "cross_attention",
     r"Attention|Attn": "full_attention",
-    r"Conv": "conv",
+    r"ShortConv": "conv",
 }
 # A declared kind that says less than the class of the module does.
 _VAGUE = "linear_attention"
@@ -49,9 +49,10 @@ def layer_kinds(config: Any, layers: Sequence[nn.Module]) -> list[str]:
 
 def _kind(config: Any, layer: nn.Module, declared: str | None) -> str:
     classes = [type(module).__name__ for module in layer.modules()]
+    names = [*classes, *(name for name, _ in layer.named_children())]
     kind = str(declared) if declared is not None else None
     if kind is None or kind == _VAGUE:
-        found = next((name for pattern, name in _MIXERS.items() if any(re.search(pattern, c) for c in classes)), None)
+        found = next((name for pattern, name in _MIXERS.items() if any(re.search(pattern, n) for n in names)), None)
         if found == "full_attention" and getattr(config, "sliding_window", None):
             found = "sliding_attention"
         # A class that says nothing more special than attention does not overrule what is declared.

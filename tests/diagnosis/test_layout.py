@@ -90,9 +90,13 @@ def test_one_token_is_enough_to_tell_the_axes_apart():
 
 
 def test_axes_are_those_that_change():
-    one = Shapes(1, 6, [(4, 1, 6, 8)], [{("a",): (1, 6), ("b",): (1, 1, 6, 6), ("c",): (6, 8), ("d",): (3, 1)}])
-    two = Shapes(2, 5, [(4, 2, 5, 8)], [{("a",): (2, 5), ("b",): (1, 1, 5, 5), ("c",): (5, 8), ("d",): (3, 2)}])
-    assert compare(one, two) == Layout(1, 2, ({("a",): 0, ("d",): 1},))
+    one = Shapes(
+        1, 6, [(4, 1, 6, 8)], [{("a",): (1, 6), ("b",): (1, 1, 6, 6), ("c",): (6, 8), ("d",): (3, 1), ("e",): (4, 6)}]
+    )
+    two = Shapes(
+        2, 5, [(4, 2, 5, 8)], [{("a",): (2, 5), ("b",): (1, 1, 5, 5), ("c",): (5, 8), ("d",): (3, 2), ("e",): (8, 5)}]
+    )
+    assert compare(one, two) == Layout(1, 2, ({("a",): (0, 1), ("d",): (1, 1), ("e",): (0, 4)},))
 
 
 def test_where_nothing_follows_the_positions_they_stand_after_the_rows():
@@ -100,11 +104,12 @@ def test_where_nothing_follows_the_positions_they_stand_after_the_rows():
 
 
 def test_what_has_no_rows_stays_the_same_object():
-    layout = Layout(0, 1, ({(0, "x"): 0},))
+    layout = Layout(0, 1, ({(0, "x"): (0, 1), (0, "heads"): (0, 2)},))
     untouched = {"y": torch.zeros(3), "z": [torch.zeros(3)]}
-    value = [{"x": torch.arange(3)}, untouched]
+    value = [{"x": torch.arange(3), "heads": torch.arange(6)}, untouched]
     cut = layout.first_rows(0, value, 2)
     assert cut[0]["x"].tolist() == [0, 1]
+    assert cut[0]["heads"].tolist() == [0, 1, 2, 3]
     assert cut[1] is untouched
     assert value[0]["x"].tolist() == [0, 1, 2]
 

@@ -17,6 +17,8 @@ KINDS = {
     "mixtral": ["full_attention+moe"],
     "afmoe": ["sliding_attention", "sliding_attention+moe", "full_attention+moe"],
     "mamba2": ["mamba"],
+    "bamba": ["mamba", "full_attention"],
+    "falcon_h1": ["hybrid"],
     "jamba": ["mamba", "full_attention+moe"],
     "zamba2": ["mamba", "hybrid"],
     "nemotron_h": ["mamba", "moe", "full_attention", "mlp"],
