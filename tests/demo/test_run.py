@@ -29,6 +29,8 @@ def test_the_demo_compares_both_strategies_and_leaves_its_files(tmp_path: Path, 
     report = LayerTracerReport.load(tmp_path)
     assert report.plan.frozen_layers == list(range(15, 30))
     assert report.training.steps == 2
+    assert report.model.id == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert any("GGUF" in note for note in report.notes), "the weights are not those of the Hub"
     # The table's loss must be that of the report a reader opens.
     assert report.training.eval_loss_after == frozen["training"]["eval_loss_after"]
 

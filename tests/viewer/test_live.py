@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 from pathlib import Path
 
 import psutil
@@ -65,12 +67,21 @@ def test_a_public_model_is_diagnosed_and_nothing_is_kept(model, scratch):
     assert os.listdir(scratch) == []
 
 
-def test_closing_it_ends_the_process_at_once(model, scratch):
+def test_closing_it_ends_the_process_at_once(model, scratch, monkeypatch):
+    started = []
+
+    class Watched(subprocess.Popen):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            started.append(self)
+
+    monkeypatch.setattr(live.subprocess, "Popen", Watched)
     before = children()
     running = diagnose_live(model("alice/tiny"), probes=64, estimator="exact")
     next(running)
     assert children() - before
     running.close()
+    assert [process.returncode for process in started] == [-signal.SIGKILL]
     assert children() == before
     assert os.listdir(scratch) == []
 
@@ -90,6 +101,12 @@ def test_the_owner_s_token_opens_no_private_model(model):
     assert HfApi().model_info("alice/secret"), "the token would have opened it"
     with pytest.raises(LayerTracerError, match="no public model alice/secret"):
         check_size("alice/secret")
+
+
+def test_no_question_carries_the_owner_s_token(model, monkeypatch):
+    name = model("alice/tiny")
+    monkeypatch.setenv("HF_TOKEN", "hf_unknown")  # which the Hub refuses wherever it sees it
+    assert check_size(name) == name
 
 
 def test_the_process_has_no_token_even_where_the_check_is_passed(model, monkeypatch):

@@ -279,6 +279,20 @@ def test_a_token_of_this_machine_opens_nothing(hub, uploaded):
     assert search_hub() == []
 
 
+def test_no_request_carries_a_token_of_this_machine(hub, uploaded, monkeypatch, make_report):
+    """The Hub refuses a token that it does not know: whatever is answered was asked for without it."""
+    uploaded("alice/model")
+    uploaded("alice/reports", repo_type="dataset")
+    monkeypatch.setenv("HF_TOKEN", "hf_unknown")
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    with pytest.raises(HfHubHTTPError):
+        HfApi().model_info("alice/model")
+    assert hub_report("alice/model") == hub_report("datasets/alice/reports") == make_report()
+    assert search_hub() == ["alice/model", "datasets/alice/reports"]
+
+
 def test_only_tagged_public_repositories_are_found(uploaded):
     uploaded("alice/first")
     uploaded("alice/second", repo_type="dataset")
