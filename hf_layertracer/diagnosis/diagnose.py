@@ -34,6 +34,7 @@ from ..report.schema import Lens, ProbeFacts, ProbeRecord, Sensitivity
 from .gradient import MASSIVE_DIMENSIONS, differentiating, massive_dimensions, predict_batch, regression_estimate
 from .lens import read_lens
 from .memory import BatchPlan, plan_batches
+from .notes import notes_of
 from .perturbation import dimension_mask
 from .replay import CleanRun, LayerStack
 from .score import check_prompts, check_targets, target_scores
@@ -114,7 +115,7 @@ def diagnose(
             "largest_batch_rows": run.largest_rows,
         },
     )
-    report.notes = _notes(report, run.not_run)
+    report.notes = notes_of(report, run.not_run)
     try:
         report.plan = make_plan(report)
     except LayerTracerError as error:
@@ -393,53 +394,3 @@ def _decoded(tokens: np.ndarray, tokenizer) -> list[list[str]] | None:
         return None
     text = {int(token): tokenizer.decode([int(token)]) for token in np.unique(tokens)}
     return [[text[int(token)] for token in row] for row in tokens]
-
-
-def _notes(report: LayerTracerReport, not_run: list[int]) -> list[str]:
-    """What a reader must know to read the numbers right."""
-    sensitivity, particle = report.sensitivity, report.task_particle
-    notes = []
-    if not_run:
-        notes.append(
-            f"Layers {not_run} do not run on text alone. Their values are those of the hidden state that passes them by."
-        )
-    if sensitivity.estimate:
-        notes.append(
-            f"Layer Sensitivity is an estimate from gradients, calibrated with {sensitivity.calibration_draws} of "
-            f"{sensitivity.draws} disturbances; the others were not run."
-        )
-    if sensitivity.draws == 1:
-        notes.append("Layer Sensitivity comes from a single disturbance: its standard error is not known, not zero.")
-    kinds = _sensitivity_by_kind(report)
-    if len(kinds) > 1:
-        notes.append(
-            "Layers by kind, with their mean sensitivity: "
-            + ", ".join(f"{len(values)} {kind} {np.mean(values):.3f}" for kind, values in kinds.items())
-            + "."
-        )
-    rivals = [layer for layer in sensitivity.contenders if layer != sensitivity.vulnerable_layer]
-    if rivals:
-        notes.append(
-            f"Layer {sensitivity.vulnerable_layer} has the largest sensitivity, but layers {rivals} cannot be told from "
-            "it: their difference is within two standard errors. More probes or repeats would separate them."
-        )
-    difference, error = sensitivity.shallow_minus_deep, sensitivity.shallow_minus_deep_stderr
-    if abs(difference) <= 2 * error:
-        notes.append(
-            f"Shallow and deep layers do not differ in sensitivity beyond chance ({difference:+.3f} ± {error:.3f} bits)."
-        )
-    if not report.lens.valid:
-        notes.append(f"The lens is not valid for this model, so there is no task particle: {report.lens.reason}.")
-    elif particle.unresolved:
-        notes.append(
-            f"{particle.unresolved} of {report.probes.count} probes are unresolved: their lens probability never reaches "
-            f"{report.config['min_probability']}, or never rises by enough at once. The task particle leaves them out."
-        )
-    return notes
-
-
-def _sensitivity_by_kind(report: LayerTracerReport) -> dict[str, list[float]]:
-    kinds: dict[str, list[float]] = {}
-    for layer, value in zip(report.model.layers, report.sensitivity.mean, strict=True):
-        kinds.setdefault(layer.kind, []).append(value)
-    return kinds

@@ -1,0 +1,67 @@
+"""What the numbers of a diagnosis do not say by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..report.schema import ReportData
+
+
+def notes_of(report: ReportData, not_run: Sequence[int]) -> list[str]:
+    """What a reader must know to read the numbers right.
+
+    Args:
+        report ([`ReportData`]): The measurements.
+        not_run (`Sequence[int]`): The layers that text alone does not run.
+
+    Returns:
+        `list[str]`: Sentences.
+    """
+    sensitivity, particle = report.sensitivity, report.task_particle
+    notes = []
+    if not_run:
+        notes.append(
+            f"Layers {list(not_run)} do not run on text alone. Their values are those of the hidden state that passes by."
+        )
+    if sensitivity.estimate:
+        notes.append(
+            f"Layer Sensitivity is an estimate from gradients, calibrated with {sensitivity.calibration_draws} of "
+            f"{sensitivity.draws} disturbances; the others were not run."
+        )
+    if sensitivity.draws == 1:
+        notes.append("Layer Sensitivity comes from a single disturbance: its standard error is not known, not zero.")
+    kinds = _sensitivity_by_kind(report)
+    if len(kinds) > 1:
+        notes.append(
+            "Layers by kind, with their mean sensitivity: "
+            + ", ".join(f"{len(values)} {kind} {np.mean(values):.3f}" for kind, values in kinds.items())
+            + "."
+        )
+    rivals = [layer for layer in sensitivity.contenders if layer != sensitivity.vulnerable_layer]
+    if rivals:
+        notes.append(
+            f"Layer {sensitivity.vulnerable_layer} has the largest sensitivity, but layers {rivals} cannot be told from "
+            "it: their difference is within two standard errors. More probes or repeats would separate them."
+        )
+    difference, error = sensitivity.shallow_minus_deep, sensitivity.shallow_minus_deep_stderr
+    if abs(difference) <= 2 * error:
+        notes.append(
+            f"Shallow and deep layers do not differ in sensitivity beyond chance ({difference:+.3f} ± {error:.3f} bits)."
+        )
+    if not report.lens.valid:
+        notes.append(f"The lens is not valid for this model, so there is no task particle: {report.lens.reason}.")
+    elif particle.unresolved:
+        notes.append(
+            f"{particle.unresolved} of {report.probes.count} probes are unresolved: their lens probability never reaches "
+            f"{report.config['min_probability']}, or never rises by enough at once. The task particle leaves them out."
+        )
+    return notes
+
+
+def _sensitivity_by_kind(report: ReportData) -> dict[str, list[float]]:
+    kinds: dict[str, list[float]] = {}
+    for layer, value in zip(report.model.layers, report.sensitivity.mean, strict=True):
+        kinds.setdefault(layer.kind, []).append(value)
+    return kinds
