@@ -13,16 +13,16 @@ from hf_layertracer.diagnosis.accounting import peak_bytes
 
 
 LAYERS, WIDTHS, PROBES = (8, 16, 32, 64), (64, 128, 256, 512), (8, 16, 32, 64)
-LENGTH, REPEATS, ROUNDS = 16, 2, 2
+LENGTH, REPEATS, ROUNDS = 16, 1, 2
 BUDGET = 64 << 20
 
 
-def make_model(layers: int = 16, width: int = 128) -> nn.Module:
+def make_model(layers: int = 16, width: int = 64) -> nn.Module:
     """A random Llama in which layers and width are free.
 
     Args:
         layers (`int`, *optional*, defaults to 16): Number of layers.
-        width (`int`, *optional*, defaults to 128): Hidden width.
+        width (`int`, *optional*, defaults to 64): Hidden width.
 
     Returns:
         `nn.Module`: The model.
@@ -40,12 +40,12 @@ def make_model(layers: int = 16, width: int = 128) -> nn.Module:
     return LlamaForCausalLM(config).eval()
 
 
-def measure(model: nn.Module, probes: int = 16) -> tuple[float, int]:
+def measure(model: nn.Module, probes: int = 8) -> tuple[float, int]:
     """Seconds of a diagnosis, the best of some, and the bytes of tensors that it holds at once beyond the model.
 
     Args:
         model (`nn.Module`): The model.
-        probes (`int`, *optional*, defaults to 16): How many probes.
+        probes (`int`, *optional*, defaults to 8): How many probes.
 
     Returns:
         `tuple[float, int]`: Seconds and bytes.
