@@ -14,8 +14,8 @@ from hf_layertracer.demo.model import demo_model
 from hf_layertracer.diagnosis.divergence import jensen_shannon
 from hf_layertracer.diagnosis.perturbation import dimension_mask
 from hf_layertracer.diagnosis.statistics import rank_correlation
-from hf_layertracer.encoding import EncodedProbe, encode_probes, equal_length_batches
 from hf_layertracer.modeling import find_parts
+from hf_layertracer.probes.encoding import EncodedProbe, encode_probes, equal_length_batches
 
 
 REPEATS = 4

@@ -14,7 +14,7 @@ _EXPORTS = {
     "diagnosis": ["diagnose"],
     "hub": ["compare_reports", "list_reports", "push_report"],
     "report": ["LayerTracerReport"],
-    "report.schema": ["LayerPlan"],
+    "records.schema": ["LayerPlan"],
     "planning": ["apply_plan", "export_plan", "make_plan"],
     "viewer.space": ["push_space"],
     "training": ["LayerTracerCallback", "LayerTracerMixin", "LayerTracerTrainer"],
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from .hub import compare_reports, list_reports, push_report
     from .planning import apply_plan, export_plan, make_plan
     from .probes import Probe, load_probes
+    from .records.schema import LayerPlan
     from .report import LayerTracerReport
-    from .report.schema import LayerPlan
     from .training import LayerTracerCallback, LayerTracerMixin, LayerTracerTrainer
     from .viewer.space import push_space
 

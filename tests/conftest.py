@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import hub_environment  # the first of these: it must come before huggingface_hub
 import pytest
+import support.hub_environment as hub_environment  # before anything that imports huggingface_hub
 import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -24,7 +24,7 @@ from hf_layertracer.probes import Probe
 
 
 if TYPE_CHECKING:
-    from hub_server import Hub
+    from support.hub_server import Hub
 
 
 VOCABULARY = 320
@@ -78,7 +78,7 @@ def _quiet():
 @pytest.fixture(scope="session")
 def _running_hub() -> Iterator[Hub]:
     import huggingface_hub
-    from hub_server import Hub
+    from support.hub_server import Hub
 
     assert huggingface_hub.constants.ENDPOINT == hub_environment.URL, "huggingface_hub was imported too early"
     server = Hub()

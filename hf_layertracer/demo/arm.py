@@ -15,8 +15,8 @@ from transformers.utils import logging
 
 from ..config import LayerTracerConfig
 from ..diagnosis import score_probes
+from ..files import write_atomically
 from ..probes import builtin_probes
-from ..report.files import write_atomically
 from ..training import LayerTracerTrainer
 
 

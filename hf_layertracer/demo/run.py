@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from ..config import DiagnosisConfig
 from ..diagnosis import diagnose
 from ..errors import LayerTracerError
+from ..files import write_atomically
 from ..report import LayerTracerReport
-from ..report.files import write_atomically
 from .arm import ArmSettings
 from .corpus import standard_library_docs, token_blocks
 from .model import MODEL_ID, demo_model

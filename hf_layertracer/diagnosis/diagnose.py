@@ -21,16 +21,16 @@ from transformers.utils import logging
 
 from ..config import DiagnosisConfig
 from ..distributed import is_main_process
-from ..encoding import EncodedProbe, encode_probes, equal_length_batches, probes_hash
 from ..errors import LayerTracerError, UntraceableModelError
-from ..facts import model_facts
 from ..logs import get_logger
 from ..modeling import ModelParts, context_length, find_parts
+from ..modeling.facts import model_facts
+from ..modeling.preserve import preserved
 from ..planning import make_plan
-from ..preserve import preserved
 from ..probes import Probe, builtin_probes
+from ..probes.encoding import EncodedProbe, encode_probes, equal_length_batches, probes_hash
+from ..records.schema import Lens, ProbeFacts, ProbeRecord, Sensitivity
 from ..report import LayerTracerReport
-from ..report.schema import Lens, ProbeFacts, ProbeRecord, Sensitivity
 from .gradient import MASSIVE_DIMENSIONS, differentiating, massive_dimensions, predict_batch, regression_estimate
 from .lens import read_lens
 from .memory import BatchPlan, plan_batches

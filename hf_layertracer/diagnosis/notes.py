@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..report.schema import ReportData
+from ..records.schema import ReportData
 
 
 def notes_of(report: ReportData, not_run: Sequence[int]) -> list[str]:

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..encoding import EncodedProbe, encode_probes, equal_length_batches
 from ..errors import LayerTracerError
 from ..modeling import context_length, find_parts
-from ..preserve import preserved
+from ..modeling.preserve import preserved
 from ..probes import Probe
+from ..probes.encoding import EncodedProbe, encode_probes, equal_length_batches
 from .replay import LayerStack
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..config import DiagnosisConfig
-from ..report.schema import Lens, Sensitivity, TaskParticle, TaskParticleSummary
+from ..records.schema import Lens, Sensitivity, TaskParticle, TaskParticleSummary
 from .statistics import bootstrap_median_interval, rank_stability, standard_error
 from .task_particle import task_particle_of
 

@@ -6,8 +6,8 @@ import math
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..records.schema import ReportData
 from ..report.markdown import put_section, report_section, without_section
-from ..report.schema import ReportData
 from ..report.templates import card_template
 from .front_matter import read_front_matter, unreadable, with_front_matter
 

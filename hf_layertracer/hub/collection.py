@@ -13,10 +13,10 @@ from huggingface_hub import DatasetCard, DatasetCardData
 
 from ..errors import LayerTracerError
 from ..report import LayerTracerReport
-from ..report.remote import REPORTS_FOLDER
 from ..report.templates import card_template
 from .card import TAG, with_tag
 from .front_matter import read_front_matter, with_front_matter
+from .transport import REPORTS_FOLDER
 
 
 _ROWS_FOLDER = "layers"

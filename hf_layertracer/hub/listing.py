@@ -14,8 +14,8 @@ from huggingface_hub import HfApi
 from ..errors import HubError, LayerTracerError
 from ..logs import get_logger
 from ..report import REPORT_FILE, LayerTracerReport
-from ..report.remote import hub_errors, is_unreachable, report_folders
 from .card import TAG
+from .transport import hub_errors, is_unreachable, report_folders
 
 
 logger = get_logger(__name__)

@@ -12,11 +12,11 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 from .. import __version__
 from ..errors import HubError, LayerTracerError
 from ..report import CARD_FILE, LayerTracerReport
-from ..report.markdown import one_line
-from ..report.remote import hub_errors
+from ..text import one_line
 from .card import model_card
 from .collection import collected_files, dataset_card
 from .privacy import public_report
+from .transport import hub_errors
 
 
 # Weights, configuration, tokenizer and code of a model: nothing else that may lie in an output directory.

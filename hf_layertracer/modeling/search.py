@@ -11,7 +11,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..errors import UntraceableModelError
 from ..logs import get_logger
-from ..preserve import preserved
+from .preserve import preserved
 from .wrappers import input_device
 
 

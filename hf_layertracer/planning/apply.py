@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from torch import nn
 
 from ..errors import LayerTracerError
-from ..facts import GradientChange, elements, plans_in_force, trainable_before_plan
 from ..logs import get_logger
 from ..modeling import EMBEDDINGS, HEAD, NORM, ModelParts, find_parts
-from ..report.schema import LayerPlan
-from .savings import matches_patterns
+from ..modeling.facts import GradientChange, elements, plans_in_force, trainable_before_plan
+from ..records.schema import LayerPlan
+from .cost import matches_patterns
 
 
 logger = get_logger(__name__)

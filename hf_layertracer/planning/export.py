@@ -7,8 +7,8 @@ import re
 import yaml
 
 from ..errors import LayerTracerError
-from ..report.schema import LayerPlan, ModelFacts
-from .savings import layer_names, matches_patterns
+from ..records.schema import LayerPlan, ModelFacts
+from .cost import layer_names, matches_patterns
 
 
 EXPORT_FORMATS = ("axolotl", "llama-factory", "names")

@@ -10,10 +10,10 @@ import numpy as np
 from torch import nn
 
 from ..errors import LayerTracerError
-from ..facts import model_facts
 from ..modeling import find_parts
-from ..report.schema import LayerPlan, ModelFacts, ReportData, Savings
-from .savings import savings_of
+from ..modeling.facts import model_facts
+from ..records.schema import LayerPlan, ModelFacts, ReportData, Savings
+from .cost import savings_of
 from .strategies import STRATEGIES, Choice, Situation
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from torch import nn
 
 from ..errors import LayerTracerError
-from ..report.schema import ModelFacts, ReportData
-from .savings import bytes_per_element, layer_names, outside_elements, trainable_elements
+from ..records.schema import ModelFacts, ReportData
+from .cost import bytes_per_element, layer_names, outside_elements, trainable_elements
 from .weight_snr import layer_snr
 
 

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from ..modeling import find_parts
-from ..report.schema import ModelFacts
+from ..records.schema import ModelFacts
 
 
 def matrix_snr(weight: Tensor) -> float:

@@ -15,9 +15,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
-from .markdown import one_line
+from ..records.schema import Lens, ReportData, Snapshot, TaskParticle
+from ..text import one_line
 from .palette import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, kind_colours
-from .schema import Lens, ReportData, Snapshot, TaskParticle
 
 
 _TASK_COLOURS = (ORANGE, GREEN, VERMILLION, SKY, GREY)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..config import DiagnosisConfig, LayerTracerConfig
 from ..probes import builtin_probes
-from .schema import ReportData
+from ..records.schema import ReportData
 
 
 # These depend on the machine, not on what is measured.

@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from ..errors import LayerTracerError, ReportNotFoundError
-from .files import write_atomically
-from .schema import SCHEMA_VERSION, ReportData
+from ..files import write_atomically
+from ..records.schema import SCHEMA_VERSION, ReportData
 
 
 REPORT_FILE = "layertracer_report.json"
@@ -109,7 +109,7 @@ class LayerTracerReport(ReportData):
         if not os.path.isfile(path):
             if path.name == REPORT_FILE and path.parent.is_dir():
                 raise ReportNotFoundError(f"The folder {path.parent} holds no {REPORT_FILE}.")
-            from .remote import download_report
+            from ..hub.transport import download_report
 
             path = download_report(
                 str(source), REPORT_FILE, repo_type=repo_type, subfolder=subfolder, revision=revision, token=token

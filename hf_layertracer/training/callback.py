@@ -17,8 +17,8 @@ from ..config import LayerTracerConfig
 from ..errors import LayerTracerError
 from ..logs import get_logger
 from ..probes import Probe
+from ..records.schema import LayerPlan
 from ..report import FIGURE_FILE, REPORT_FILE, LayerTracerReport
-from ..report.schema import LayerPlan
 from .publish import calling_trainer, failed_upload, is_uploading, write_card
 from .tracer import Tracer, last_checkpoint
 

@@ -11,14 +11,14 @@ from typing import Any
 from transformers import Trainer, TrainerCallback
 
 from ..errors import LayerTracerError
-from ..facts import public_model_id
+from ..files import write_atomically
 from ..hub.card import model_card
 from ..hub.privacy import public_report
+from ..hub.transport import explain
 from ..logs import get_logger
+from ..modeling.facts import public_model_id
 from ..report import CARD_FILE, LayerTracerReport
-from ..report.files import write_atomically
 from ..report.markdown import put_section, report_section
-from ..report.remote import explain
 
 
 logger = get_logger(__name__)

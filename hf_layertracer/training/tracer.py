@@ -22,11 +22,11 @@ from ..errors import LayerTracerError, UntraceableModelError
 from ..hub.privacy import public_report
 from ..logs import get_logger
 from ..modeling import find_parts, unwrap
+from ..modeling.preserve import preserved
 from ..planning import AppliedPlan, apply_plan, checked_strategy, make_plan
-from ..preserve import preserved
 from ..probes import Probe, builtin_probes, load_probes
+from ..records.schema import Snapshot, TrainingOutcome
 from ..report import REPORT_FILE, LayerTracerReport
-from ..report.schema import Snapshot, TrainingOutcome
 
 
 logger = get_logger(__name__)

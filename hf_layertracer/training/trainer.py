@@ -9,9 +9,9 @@ from typing import Any
 from transformers import Trainer
 
 from ..config import LayerTracerConfig
+from ..hub.transport import hub_errors
 from ..probes import Probe
 from ..report import LayerTracerReport
-from ..report.remote import hub_errors
 from .callback import LayerTracerCallback
 from .tracer import last_checkpoint
 

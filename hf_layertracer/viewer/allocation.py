@@ -12,8 +12,8 @@ from huggingface_hub.utils import validate_repo_id
 
 from ..errors import LayerTracerError
 from ..planning import export_plan, make_plan
-from ..report.markdown import compact_ranges
-from ..report.schema import LayerPlan, ReportData
+from ..records.schema import LayerPlan, ReportData
+from ..text import compact_ranges
 
 
 _COUNTS_LIMIT = 5_000_000

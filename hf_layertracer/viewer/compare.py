@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
-from ..report.schema import ReportData
+from ..records.schema import ReportData
 from .looks import after_layer, dress, explain, line, say_instead
 from .text import amount, for_plotly, layer, number, plain
 

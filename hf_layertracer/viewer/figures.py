@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
+from ..records.schema import LayerPlan, ReportData
 from ..report.palette import BLUE, ORANGE, PURPLE, SKY, kind_colours
-from ..report.schema import LayerPlan, ReportData
 from .looks import after_layer, dress, explain, line, name_embedding, say_instead, wrapped
 from .terms import TERMS
 from .text import amount, for_plotly, layer

@@ -17,8 +17,8 @@ from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import HfHubHTTPError
 
 from ..errors import LayerTracerError
+from ..hub.transport import hub_errors
 from ..report import REPORT_FILE, LayerTracerReport
-from ..report.remote import hub_errors
 from .reading import hub_place
 from .text import plain
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from ..report.markdown import compact_ranges
-from ..report.schema import ReportData, Savings
+from ..records.schema import ReportData, Savings
+from ..text import compact_ranges
 from .tables import particle_sentence
 from .terms import TERMS
 from .text import amount, for_html, number, size

@@ -19,8 +19,8 @@ from huggingface_hub.utils import validate_repo_id
 
 from ..errors import LayerTracerError, ReportNotFoundError
 from ..hub.card import TAG
+from ..hub.transport import hub_errors, report_folders
 from ..report import REPORT_FILE, LayerTracerReport
-from ..report.remote import hub_errors, report_folders
 from .text import plain
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from huggingface_hub import HfApi
 from packaging.requirements import Requirement
 
+from ..hub.transport import hub_errors
 from ..report import REPORT_FILE
-from ..report.remote import hub_errors
 from .reading import read_report
 from .text import for_file_name
 

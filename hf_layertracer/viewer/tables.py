@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 
-from ..report.schema import ReportData
+from ..records.schema import ReportData
 from .text import layer, number, plain
 
 

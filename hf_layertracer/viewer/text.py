@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 
-from ..report.markdown import one_line
+from ..text import one_line
 
 
 # Braces and dollars are placeholders to the template engine inside the page.

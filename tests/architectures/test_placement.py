@@ -15,8 +15,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Trainer, TrainingArguments
 
 from hf_layertracer import DiagnosisConfig, LayerTracerConfig, LayerTracerTrainer, Probe, diagnose
-from hf_layertracer.facts import elements, model_facts
 from hf_layertracer.modeling import find_parts
+from hf_layertracer.modeling.facts import elements, model_facts
 
 from .tiny import tiny_config, tiny_model
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from hub_cards import card_errors
 from huggingface_hub import ModelCard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.hub_cards import card_errors
 
 from hf_layertracer.errors import LayerTracerError
 from hf_layertracer.hub.card import evaluation_results, model_card

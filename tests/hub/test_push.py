@@ -7,9 +7,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from hub_repos import File
 from huggingface_hub import HfApi, ModelCard, list_models, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
+from support.hub_repos import File
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_layertracer import DiagnosisConfig, LayerTracerReport, diagnose, push_report

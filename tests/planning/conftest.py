@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from hf_layertracer.facts import model_facts
 from hf_layertracer.modeling import find_parts
+from hf_layertracer.modeling.facts import model_facts
+from hf_layertracer.records.schema import ModelFacts
 from hf_layertracer.report import LayerTracerReport
-from hf_layertracer.report.schema import ModelFacts
 
 
 @pytest.fixture(scope="package", autouse=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import made_reports
 import pytest
+from support import made_reports
 
-from hf_layertracer.report.schema import LayerPlan, ReportData
+from hf_layertracer.records.schema import LayerPlan, ReportData
 
 
 @pytest.fixture(scope="session")

@@ -17,8 +17,8 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+from hf_layertracer.records.schema import ReportData
 from hf_layertracer.report.figure import draw_report
-from hf_layertracer.report.schema import ReportData
 
 
 HOSTILE = ["$\\frac{", "$x^2$ and $y$", "事实知识", "_hidden", "\\undefined{", "a\nb\x00c", "W" * 500, "😀‮x", " "]

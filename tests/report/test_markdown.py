@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from hf_layertracer.report.markdown import END, START, compact_ranges, one_line, put_section, report_section
+from hf_layertracer.report.markdown import END, START, put_section, report_section
+from hf_layertracer.text import compact_ranges, one_line
 
 
 HOSTILE = [

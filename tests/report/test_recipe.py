@@ -8,9 +8,9 @@ import pytest
 
 from hf_layertracer import DiagnosisConfig, Probe, diagnose
 from hf_layertracer.probes import builtin_probes
+from hf_layertracer.records.schema import TrainingOutcome
 from hf_layertracer.report.markdown import report_section
 from hf_layertracer.report.recipe import asks_builtin_probes, recipe
-from hf_layertracer.report.schema import TrainingOutcome
 
 
 TRAINING = {"steps": 3, "seconds": 1.0, "peak_memory_bytes": 1, "peak_memory_of": "cuda", "trainable_parameters": 1}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import made_reports
 import pytest
+from support import made_reports
 
 from hf_layertracer.report import REPORT_FILE, LayerTracerReport
 

@@ -56,7 +56,7 @@ def test_each_snippet_makes_the_same_plan(make_report, strategy, tmp_path, monke
     (config,) = HfArgumentParser(LayerTracerConfig).parse_yaml_file(str(tmp_path / "config.yaml"))
     assert the_same(plan_of(config, report), plan)
 
-    from hf_layertracer.cli import main
+    from hf_layertracer.cli.app import main
 
     report.save_json(tmp_path)
     words = shlex.split(snippet(plan, report, "CLI"))

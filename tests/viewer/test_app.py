@@ -106,7 +106,7 @@ def test_a_download_of_json_opens_again(make_report):
 
 
 def test_without_gradio_the_command_says_what_to_install(monkeypatch, capsys):
-    from hf_layertracer import cli
+    from hf_layertracer.cli import app as cli
 
     monkeypatch.setitem(sys.modules, "hf_layertracer.viewer.app", None)
     monkeypatch.setattr("sys.argv", ["layertracer", "view"])
@@ -117,7 +117,7 @@ def test_without_gradio_the_command_says_what_to_install(monkeypatch, capsys):
 
 
 def test_view_of_nothing_is_one_line(tmp_path, monkeypatch, capsys):
-    from hf_layertracer import cli
+    from hf_layertracer.cli import app as cli
 
     monkeypatch.setattr("sys.argv", ["layertracer", "view", str(tmp_path)])
     with pytest.raises(SystemExit) as ended:
@@ -129,7 +129,7 @@ def test_view_of_nothing_is_one_line(tmp_path, monkeypatch, capsys):
 def test_view_push_creates_a_space_with_the_reports_that_are_named(
     hub, monkeypatch, capsys, make_report, write_report
 ):
-    from hf_layertracer import cli
+    from hf_layertracer.cli import app as cli
 
     path = write_report(make_report(), "mine")
     monkeypatch.setattr("sys.argv", ["layertracer", "view", str(path.parent), "--push", "alice/viewer"])
@@ -141,7 +141,7 @@ def test_view_push_creates_a_space_with_the_reports_that_are_named(
 
 
 def test_only_files_are_pushed(hub, monkeypatch, capsys):
-    from hf_layertracer import cli
+    from hf_layertracer.cli import app as cli
 
     monkeypatch.setattr("sys.argv", ["layertracer", "view", "someone/elsewhere", "--push", "alice/viewer"])
     with pytest.raises(SystemExit) as ended:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hf_layertracer import DiagnosisConfig, LayerTracerReport, diagnose
-from hf_layertracer.cli import main
+from hf_layertracer.cli.app import main
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def folder(tmp_path: Path, tiny_llama, tiny_tokenizer, token_probes) -> Path:
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess:
-    code = "from hf_layertracer.cli import main; main()"
+    code = "from hf_layertracer.cli.app import main; main()"
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 

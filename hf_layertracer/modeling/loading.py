@@ -7,7 +7,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from .errors import LayerTracerError
+from ..errors import LayerTracerError
 
 
 def load_model(

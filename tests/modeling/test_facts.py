@@ -4,8 +4,8 @@ import pytest
 import torch
 import transformers
 
-from hf_layertracer.facts import model_facts, public_model_id
 from hf_layertracer.modeling import find_parts
+from hf_layertracer.modeling.facts import model_facts, public_model_id
 
 
 def test_every_parameter_is_counted_exactly_once(any_model):

@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlencode
 
-import hub_environment
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
-from hub_cards import card_errors, front_matter
-from hub_repos import (
+
+from support import hub_environment
+from support.hub_cards import card_errors, front_matter
+from support.hub_repos import (
     LFS_PATTERNS,
     File,
     HubError,

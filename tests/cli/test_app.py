@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from hf_layertracer import LayerTracerReport
-from hf_layertracer.cli import main
+from hf_layertracer.cli.app import main
 
 
 Run = Callable[..., tuple[int, str, str]]

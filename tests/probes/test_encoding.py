@@ -8,9 +8,9 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from hf_layertracer.encoding import EncodedProbe, encode_probes, equal_length_batches, probes_hash
 from hf_layertracer.errors import LayerTracerError
 from hf_layertracer.probes import Probe
+from hf_layertracer.probes.encoding import EncodedProbe, encode_probes, equal_length_batches, probes_hash
 
 
 # Letters are tokens, and "a" followed by "b" is always the one token "ab".

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from transformers.utils import logging
 
-from . import cli_hub
-from .config import DiagnosisConfig
-from .errors import LayerTracerError, ReportNotFoundError
+from ..config import DiagnosisConfig
+from ..errors import LayerTracerError, ReportNotFoundError
+from . import hub as cli_hub
 
 
 app = typer.Typer(
@@ -76,9 +76,9 @@ def diagnose(
     Without --probes, the probes that ship with the package are used: facts, grammar, everyday knowledge and code, in
     English and Chinese. The report also holds the default plan (freeze the deep half); layertracer plan makes others.
     """
-    from .diagnosis import diagnose as run
-    from .loading import load_model
-    from .probes import load_probes
+    from ..diagnosis import diagnose as run
+    from ..modeling.loading import load_model
+    from ..probes import load_probes
 
     config = DiagnosisConfig(
         perturbation=perturbation,
@@ -137,11 +137,11 @@ def plan(
     allow_pickle: AllowPickle = False,
 ) -> None:
     """Decide which layers to train: from a report, or from a model's structure alone (no weights are loaded)."""
-    from .facts import model_facts
-    from .modeling import find_parts
-    from .planning import checked_strategy, export_plan, make_plan
-    from .report import LayerTracerReport
-    from .report.files import write_atomically
+    from ..files import write_atomically
+    from ..modeling import find_parts
+    from ..modeling.facts import model_facts
+    from ..planning import checked_strategy, export_plan, make_plan
+    from ..report import LayerTracerReport
 
     options: dict[str, Any] = {
         "freeze_ratio": freeze_ratio,
@@ -194,9 +194,9 @@ def view(
     Without a name, the examples that ship with the viewer are shown. Needs: pip install "hf_layertracer[viewer]".
     """
     try:
-        from .viewer.app import build_app, serve
-        from .viewer.reading import find_reports
-        from .viewer.space import example_reports, push_space
+        from ..viewer.app import build_app, serve
+        from ..viewer.reading import find_reports
+        from ..viewer.space import example_reports, push_space
     except ModuleNotFoundError as error:
         raise LayerTracerError(
             f'The viewer needs {error.name}, which is not installed: pip install "hf_layertracer[viewer]"'
@@ -230,8 +230,8 @@ def demo(
 
     The corpus is the documentation strings of Python's standard library; every eighth module is held out.
     """
-    from .demo.run import run_demo
-    from .report import LayerTracerReport
+    from ..demo.run import run_demo
+    from ..report import LayerTracerReport
 
     results = run_demo(
         out, steps=steps, estimator=estimator, repeats=repeats, diagnose_steps=diagnose_steps, seed=seed
@@ -255,7 +255,7 @@ def main() -> None:
 
 
 def _model_to_plan(source: str, strategy: str, revision: str | None, trust_remote_code: bool, allow_pickle: bool):
-    from .loading import load_model, load_skeleton
+    from ..modeling.loading import load_model, load_skeleton
 
     if strategy == "weight-snr":  # the one that reads weights
         hub = {"revision": revision, "trust_remote_code": trust_remote_code}
@@ -264,7 +264,7 @@ def _model_to_plan(source: str, strategy: str, revision: str | None, trust_remot
 
 
 def _print_report(report) -> None:
-    from .report.markdown import compact_ranges
+    from ..text import compact_ranges
 
     particle, scores = report.task_particle, report.sensitivity
     table = Table(title=f"{report.model.id or report.model.architecture}: {report.num_layers} layers")
@@ -293,7 +293,7 @@ def _print_report(report) -> None:
 
 
 def _print_plan(made) -> None:
-    from .report.markdown import compact_ranges
+    from ..text import compact_ranges
 
     savings = made.savings
     table = Table(title=f"Plan: {made.strategy}", caption=made.reason)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hf_layertracer import LayerTracerError, make_plan
-from hf_layertracer.loading import load_model, load_skeleton
+from hf_layertracer.modeling.loading import load_model, load_skeleton
 
 
 @pytest.fixture

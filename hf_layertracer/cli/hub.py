@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .errors import LayerTracerError
+from ..errors import LayerTracerError
 
 
 RepoType = Annotated[str, typer.Option(help="model, or dataset: one that collects reports.")]
@@ -39,8 +39,8 @@ def push(
     Into a model repository it goes beside the weights, and the rest of an existing card stays as it is. A dataset
     repository collects reports, one row per layer. If a push breaks, the same command again finishes it.
     """
-    from .hub import push_report
-    from .report import LayerTracerReport
+    from ..hub import push_report
+    from ..report import LayerTracerReport
 
     if not os.path.exists(directory):
         raise LayerTracerError(f"No such folder: {directory}.")
@@ -72,8 +72,8 @@ def list_reports(
     token: Token = None,
 ) -> None:
     """List reports on the Hub side by side: of a model over time, of a dataset of reports, or of all models."""
-    from .hub import compare_reports
-    from .hub import list_reports as find
+    from ..hub import compare_reports
+    from ..hub import list_reports as find
 
     found = find(repo, repo_type=repo_type, revision=revision, author=author, search=search, limit=limit, token=token)
     rows = compare_reports(found)
@@ -86,7 +86,7 @@ def list_reports(
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    from .report.markdown import compact_ranges, one_line
+    from ..text import compact_ranges, one_line
 
     places = {row["repo_id"] for row in rows}
     same_place = places.pop() if len(places) == 1 else None

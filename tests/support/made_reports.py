@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from hf_layertracer.records.schema import LayerPlan, ReportData
 from hf_layertracer.report import LayerTracerReport
-from hf_layertracer.report.schema import LayerPlan, ReportData
 
 
 # What runs, where a page takes text for more than text: as HTML, as Markdown, in a template or in a formula.

@@ -6,7 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from ..errors import LayerTracerError
+from .errors import LayerTracerError
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -8,8 +8,8 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from .modeling import EMBEDDINGS, HEAD, NORM, OTHER, ModelParts
-from .report.schema import LayerFacts, ModelFacts
+from ..records.schema import LayerFacts, ModelFacts
+from . import EMBEDDINGS, HEAD, NORM, OTHER, ModelParts
 
 
 @dataclass(eq=False)

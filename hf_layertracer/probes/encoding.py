@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import LayerTracerError
-from .logs import get_logger
-from .probes import Probe
+from ..errors import LayerTracerError
+from ..logs import get_logger
+from . import Probe
 
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from hf_layertracer.preserve import preserved
+from hf_layertracer.modeling.preserve import preserved
 
 
 @pytest.fixture

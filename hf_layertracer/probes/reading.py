@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .errors import LayerTracerError
+from ..errors import LayerTracerError
 
 
 if TYPE_CHECKING:

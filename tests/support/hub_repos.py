@@ -14,7 +14,7 @@ from fnmatch import fnmatch
 from typing import Any
 from urllib.parse import unquote
 
-from hub_cards import card_errors, front_matter
+from support.hub_cards import card_errors, front_matter
 
 
 MAX_REGULAR_FILE = 10 * 2**20

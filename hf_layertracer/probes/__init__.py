@@ -1,0 +1,4 @@
+from .reading import Probe, builtin_probes, load_probes
+
+
+__all__ = ["Probe", "builtin_probes", "load_probes"]
