@@ -11,7 +11,7 @@ from torch import Tensor
 from ..config import DiagnosisConfig
 from ..distributed import largest, smallest
 from ..errors import LayerTracerError
-from .accounting import peak_bytes
+from ..modeling.accounting import peak_bytes
 from .gradient import differentiating
 from .replay import CleanRun, LayerStack
 

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class PeakBytes(TorchDispatchMode):
-    """Watches what is created inside a `with` block: `peak` is the most that was alive at once.
+    """Watches what is created inside a `with` block: `alive` is what is there now, `peak` the most that ever was.
 
     What existed before is not counted, nor what a kernel allocates for itself while it runs.
     """
@@ -22,6 +22,12 @@ class PeakBytes(TorchDispatchMode):
         self.peak = 0
         self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
 
+    @property
+    def alive(self) -> int:
+        """Bytes of what was created inside the block and is still there."""
+        self._forget_the_dead()
+        return sum(size for _, size in self._alive.values())
+
     def __torch_dispatch__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         output = func(*args, **(kwargs or {}))
         given = {_address(value) for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)}
@@ -29,9 +35,11 @@ class PeakBytes(TorchDispatchMode):
             if isinstance(value, Tensor) and _address(value) not in given | self._alive.keys():
                 storage = value.untyped_storage()
                 self._alive[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
-        self._alive = {key: entry for key, entry in self._alive.items() if not entry[0].expired()}
-        self.peak = max(self.peak, sum(size for _, size in self._alive.values()))
+        self.peak = max(self.peak, self.alive)
         return output
+
+    def _forget_the_dead(self) -> None:
+        self._alive = {key: entry for key, entry in self._alive.items() if not entry[0].expired()}
 
 
 def peak_bytes(work: Callable[[], Any]) -> int:
