@@ -2,47 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
 from torch import nn
 
 from ..records.schema import LayerFacts, ModelFacts
 from . import EMBEDDINGS, HEAD, NORM, OTHER, ModelParts
-
-
-@dataclass(eq=False)
-class GradientChange:
-    """What a plan in force changed on a model.
-
-    Args:
-        before, after (`dict[nn.Parameter, bool]`): What required a gradient before the plan, and what does under it.
-    """
-
-    before: dict[nn.Parameter, bool] = field(repr=False)
-    after: dict[nn.Parameter, bool] = field(repr=False)
-
-
-plans_in_force: WeakKeyDictionary[nn.Module, GradientChange] = WeakKeyDictionary()
-
-
-def trainable_before_plan(model: nn.Module) -> dict[nn.Parameter, bool]:
-    """What requires a gradient once the plan in force is undone.
-
-    Where something else froze or thawed parameters since, there is nothing to go back to: what requires one now.
-
-    Args:
-        model (`nn.Module`): The unwrapped model.
-
-    Returns:
-        `dict[nn.Parameter, bool]`: Each parameter of the model.
-    """
-    now = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    applied = plans_in_force.get(model)
-    if applied is None or any(p.requires_grad != required for p, required in applied.after.items()):
-        return now
-    return {parameter: applied.before.get(parameter, required) for parameter, required in now.items()}
+from .in_force import trainable_before_plan
 
 
 def model_facts(parts: ModelParts) -> ModelFacts:
@@ -69,7 +35,7 @@ def model_facts(parts: ModelParts) -> ModelFacts:
         if prefix is not None:
             layer = layers[in_layers[0]]
             layer.parameters[name.removeprefix(prefix)] = elements(parameter)
-            if not trainable[parameter]:
+            if not trainable[name]:
                 layer.frozen.append(name.removeprefix(prefix))
             if len(in_layers) > 1:
                 shared[name] = in_layers
@@ -77,7 +43,7 @@ def model_facts(parts: ModelParts) -> ModelFacts:
             # A parameter that a module outside shares with a layer is named, and counted, where it stands first.
             group = next((group for group in outside if group in owners), NORM)
             outside[group][name] = elements(parameter)
-            if not trainable[parameter]:
+            if not trainable[name]:
                 frozen.append(name)
     name_or_path = getattr(config, "_name_or_path", "") or getattr(parts.model, "name_or_path", "")
     dtypes = {str(parameter.dtype).removeprefix("torch.") for parameter in parameters.values()}

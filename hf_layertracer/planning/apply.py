@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import weakref
+from dataclasses import dataclass, field
+from functools import partial
 
 from torch import nn
 
 from ..errors import LayerTracerError
 from ..logs import get_logger
 from ..modeling import EMBEDDINGS, HEAD, NORM, ModelParts, find_parts
-from ..modeling.facts import GradientChange, elements, plans_in_force, trainable_before_plan
+from ..modeling.facts import elements
+from ..modeling.in_force import PlanInForce, plan_in_force, remember_plan, trainable_before_plan
 from ..records.schema import LayerPlan
+from .adapters import hold_adapters, release_adapters
 from .cost import matches_patterns
 
 
 logger = get_logger(__name__)
 
 
-@dataclass(eq=False)
-class AppliedPlan(GradientChange):
-    """A plan in force.
+@dataclass(frozen=True)
+class AppliedPlan:
+    """A plan in force on a model.
 
     Args:
-        before, after (`dict[nn.Parameter, bool]`): What required a gradient before the plan, and what does under it.
         plan ([`LayerPlan`]): The plan.
         trainable_parameters (`int`): Parameters that require a gradient now, in the whole model.
         frozen_parameters (`int`): Parameters that the plan froze.
@@ -31,21 +34,24 @@ class AppliedPlan(GradientChange):
     plan: LayerPlan
     trainable_parameters: int
     frozen_parameters: int
+    _model: weakref.ref[nn.Module] = field(repr=False, compare=False)
+    _in_force: PlanInForce = field(repr=False, compare=False)
 
     def undo(self) -> None:
-        """Gives every parameter back the `requires_grad` that it had before the plan; nothing if it is in force no more."""
-        for model, applied in list(plans_in_force.items()):
-            if applied is self:
-                _restore(self.before)
-                del plans_in_force[model]
+        """Thaws what the plan froze, whatever has changed since; does nothing if the plan is in force no more."""
+        model = self._model()
+        if model is not None and plan_in_force(model) is self._in_force:
+            _thaw(model, self._in_force)
+            remember_plan(model, None)
+            release_adapters(model)
 
 
 def apply_plan(model: nn.Module, plan: LayerPlan) -> AppliedPlan:
     """Freezes what the plan freezes. Nothing that was frozen before starts to train.
 
     So of a model with PEFT adapters, the adapters of the trained layers train. A plan that is in force on the model
-    already is undone first; where something else froze or thawed parameters since, the model is taken as it is. Apply
-    a plan before the optimizer is created and before the model is wrapped.
+    already is undone first; where something else froze parameters since, the model is taken as it is. Apply a plan
+    before the optimizer is created and before the model is wrapped.
 
     Args:
         model (`nn.Module`): The model; wrappers are looked through.
@@ -61,28 +67,39 @@ def apply_plan(model: nn.Module, plan: LayerPlan) -> AppliedPlan:
     parts = find_parts(model, plan.layers_path)
     if parts.num_layers != plan.num_layers:
         raise LayerTracerError(f"The plan is for {plan.num_layers} layers, the model has {parts.num_layers}.")
-    found = {parameter: parameter.requires_grad for parameter in model.parameters()}
-    before = found | trainable_before_plan(parts.model)
-    _restore(before)
     parameters = dict(parts.model.named_parameters())
-    for name, owners in parts.owners.items():
-        if parameters[name].requires_grad and not any(_trains(plan, name, owner) for owner in owners):
-            parameters[name].requires_grad_(False)
-    after = {parameter: parameter.requires_grad for parameter in before}
-    frozen = sum(elements(p) for p, required in before.items() if required and not after[p])
-    applied = AppliedPlan(before, after, plan, sum(elements(p) for p in after if after[p]), frozen)
+    found = {name: parameter.requires_grad for name, parameter in parameters.items()}
+    before = {name for name, required in trainable_before_plan(parts.model).items() if required}
+    trained = {name for name in before if _may_train(plan, name, parts.owners[name])}
+    for name, parameter in parameters.items():
+        parameter.requires_grad_(name in trained)
     try:
-        _check(applied, parts)
+        _check(plan, parts, before, trained)
     except LayerTracerError:
-        _restore(found)
+        for name, parameter in parameters.items():
+            parameter.requires_grad_(found[name])
         raise
-    plans_in_force[parts.model] = applied
-    return applied
+    in_force = PlanInForce(frozenset(trained), frozenset(before - trained))
+    remember_plan(parts.model, in_force)
+    hold_adapters(parts, before, partial(_may_train, plan))
+    return AppliedPlan(
+        plan,
+        # Of the model as it is given: a wrapper may have parameters of its own.
+        trainable_parameters=sum(elements(p) for p in model.parameters() if p.requires_grad),
+        frozen_parameters=sum(elements(parameters[name]) for name in in_force.frozen),
+        _model=weakref.ref(parts.model),
+        _in_force=in_force,
+    )
 
 
-def _restore(state: dict[nn.Parameter, bool]) -> None:
-    for parameter, required in state.items():
-        parameter.requires_grad_(required)
+def _thaw(model: nn.Module, in_force: PlanInForce) -> None:
+    for name, parameter in model.named_parameters():
+        if name in in_force.frozen:
+            parameter.requires_grad_(True)
+
+
+def _may_train(plan: LayerPlan, name: str, owners: frozenset[int | str]) -> bool:
+    return any(_trains(plan, name, owner) for owner in owners)
 
 
 def _trains(plan: LayerPlan, name: str, owner: int | str) -> bool:
@@ -91,33 +108,32 @@ def _trains(plan: LayerPlan, name: str, owner: int | str) -> bool:
     return {EMBEDDINGS: plan.train_embeddings, NORM: plan.train_norm, HEAD: plan.train_head}.get(owner, True)
 
 
-def _check(applied: AppliedPlan, parts: ModelParts) -> None:
+def _check(plan: LayerPlan, parts: ModelParts, before: set[str], trained: set[str]) -> None:
     """Refuses what would silently do nothing."""
-    plan = applied.plan
-    if not any(applied.before.values()):
+    if not before:
         raise LayerTracerError(
             "Every parameter of the model was frozen before the plan was applied, so nothing would train. Unfreeze the "
             "model first: model.requires_grad_(True)."
         )
-    trainable = {index: any(p.requires_grad for p in layer.parameters()) for index, layer in enumerate(parts.layers)}
-    idle = [index for index in plan.trained_layers if not trainable[index]]
-    if applied.trainable_parameters == 0 or (plan.trained_layers and len(idle) == len(plan.trained_layers)):
-        could = sorted(
-            index
-            for index, layer in enumerate(parts.layers)
-            if any(applied.before.get(parameter, False) for parameter in layer.parameters())
-        )
+    trainable = _layers_of(parts, trained)
+    idle = [index for index in plan.trained_layers if index not in trainable]
+    if not trained or (plan.trained_layers and len(idle) == len(plan.trained_layers)):
         raise LayerTracerError(
-            f"The plan trains layers {plan.trained_layers}, but no parameter in them can train: only layers {could} had "
-            "trainable parameters (adapters, or what was not frozen before)."
+            f"The plan trains layers {plan.trained_layers}, but no parameter in them can train: only layers "
+            f"{sorted(_layers_of(parts, before))} had trainable parameters (adapters, or what was not frozen before)."
         )
-    if applied.frozen_parameters == 0 and plan.frozen_layers:
+    if before == trained and plan.frozen_layers:
         raise LayerTracerError(
             f"The plan freezes layers {plan.frozen_layers}, but it froze no parameter: they hold none that could train, "
             "or share all of theirs with trained layers."
         )
     if idle:
         logger.warning(f"The plan trains layers {idle}, but they hold no parameter that can train.")
-    still = [index for index in plan.frozen_layers if trainable[index]]
+    still = [index for index in plan.frozen_layers if index in trainable]
     if still:
         logger.warning(f"Layers {still} are frozen by the plan but share parameters with layers that train.")
+
+
+def _layers_of(parts: ModelParts, names: set[str]) -> set[int]:
+    """The layers that use one of these parameters."""
+    return {owner for name in names for owner in parts.owners[name] if isinstance(owner, int)}

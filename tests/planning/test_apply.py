@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import io
 import weakref
 
 import pytest
@@ -138,6 +139,32 @@ def test_a_copy_of_a_model_is_planned_for_itself(llama, that_train):
     assert {name for name in that_train(twin) if "layers" in name} == {
         name for name in before if name.startswith("model.layers.0.")
     }
+
+
+def pickled(model):
+    buffer = io.BytesIO()
+    torch.save(model, buffer)
+    return torch.load(io.BytesIO(buffer.getvalue()), weights_only=False)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, pickled])
+@pytest.mark.parametrize("adapted", [False, True])
+def test_a_copy_of_a_model_knows_the_plan_that_is_in_force(llama, that_train, again, adapted):
+    def make():
+        return get_peft_model(llama(4), LoraConfig(target_modules=["q_proj"], r=2)) if adapted else llama(4)
+
+    model, fresh = make(), make()
+    apply_plan(model, make_plan(model, "freeze-deep"))
+    under_plan = that_train(model)
+    twin = again(model)
+    assert that_train(twin) == under_plan
+    apply_plan(fresh, make_plan(fresh, "freeze-shallow"))
+    # Without the memory, only layers that the first plan had left could train under the second.
+    applied = apply_plan(twin, make_plan(twin, "freeze-shallow"))
+    assert that_train(twin) == that_train(fresh)
+    applied.undo()
+    assert that_train(twin) == that_train(make())
+    assert that_train(model) == under_plan
 
 
 def test_a_plan_in_force_does_not_keep_its_model_alive(llama):
@@ -278,6 +305,102 @@ def test_modules_that_peft_saves_whole_follow_the_plan(llama, that_train, strate
     outside = {name.split("base_model.model.")[1] for name in that_train(model) if ".layers." not in name}
     expected = {"embed_tokens": "model.embed_tokens", "lm_head": "lm_head", None: None}[saved]
     assert outside == ({f"{expected}.modules_to_save.default.weight"} if expected else set())
+
+
+def adapted(llama, **config):
+    return get_peft_model(llama(4), LoraConfig(target_modules=["q_proj", "down_proj"], r=2, **config))
+
+
+def by_disabling_them_for_a_while(model):
+    with model.disable_adapter():
+        pass
+
+
+def by_switching_to_another_and_back(model):
+    model.set_adapter("other")
+    model.set_adapter("default")
+
+
+def by_switching_them_on_and_off(model):
+    model.base_model.disable_adapter_layers()
+    model.base_model.enable_adapter_layers()
+
+
+def by_saying_so(model):
+    model.set_requires_grad("default")
+
+
+SWITCHES = [
+    by_disabling_them_for_a_while,
+    by_switching_to_another_and_back,
+    by_switching_them_on_and_off,
+    by_saying_so,
+]
+
+
+@pytest.mark.parametrize("again", [None, copy.deepcopy, pickled])
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_switching_adapters_leaves_the_plan_in_force(llama, that_train, switch, again):
+    model = adapted(llama, modules_to_save=["lm_head"])
+    model.add_adapter("other", LoraConfig(target_modules=["q_proj"], r=2, modules_to_save=["lm_head"]))
+    apply_plan(model, make_plan(model, "freeze-deep"))
+    model = again(model) if again else model
+    under_plan = that_train(model)
+    assert {int(name.split("layers.")[1][0]) for name in under_plan} == {0, 1}
+    switch(model)
+    assert that_train(model) == under_plan
+
+
+def test_another_adapter_follows_the_plan_too(llama, that_train):
+    model = adapted(llama)
+    apply_plan(model, make_plan(model, "freeze-shallow"))
+    model.add_adapter("other", LoraConfig(target_modules=["q_proj"], r=2))
+    model.set_adapter("other")
+    assert {int(name.split("layers.")[1][0]) for name in that_train(model)} == {2, 3}
+    assert all(".other." in name for name in that_train(model))
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_undoing_a_plan_gives_peft_its_switches_back(llama, that_train, switch):
+    model = adapted(llama)
+    model.add_adapter("other", LoraConfig(target_modules=["q_proj"], r=2))
+    before = that_train(model)
+    applied = apply_plan(model, make_plan(model, "freeze-deep"))
+    switch(model)
+    applied.undo()
+    assert that_train(model) == before
+    switch(model)
+    assert that_train(model) == before
+
+
+def test_undoing_knows_its_plan_after_everything_was_thawed(llama, that_train):
+    model = adapted(llama)
+    before = that_train(model)
+    applied = apply_plan(model, make_plan(model, "freeze-deep"))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+    again = apply_plan(model, make_plan(model, "freeze-shallow"))
+    assert {int(name.split("layers.")[1][0]) for name in that_train(model)} == {2, 3}
+    applied.undo()  # in force no more
+    assert {int(name.split("layers.")[1][0]) for name in that_train(model)} == {2, 3}
+    again.undo()
+    assert that_train(model) == before
+
+
+def test_a_loss_through_checkpoints_survives_a_reference_taken_from_the_adapted_model(llama, that_train):
+    """As DPO does it: the reference's pass lies between the policy's pass and its backward pass."""
+    model = adapted(llama, init_lora_weights=False)
+    model.enable_input_require_grads()
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    apply_plan(model, make_plan(model, "freeze-deep"))
+    under_plan = that_train(model)
+    ids = torch.arange(32).reshape(2, 16)
+    model.train()
+    loss = model(input_ids=ids, labels=ids).loss
+    with torch.no_grad(), model.disable_adapter():
+        model(input_ids=ids)
+    loss.backward()
+    assert {name for name, p in model.named_parameters() if p.grad is not None} == under_plan == that_train(model)
 
 
 # -- shared layers -------------------------------------------------------------------------------------------------------
