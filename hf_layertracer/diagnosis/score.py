@@ -31,10 +31,14 @@ class ProbeScores:
     Args:
         accuracy (`float`): Fraction of probes whose target is the likeliest next token.
         mean_log_probability (`float`): Mean natural logarithm of the targets' probabilities.
+        correct (`tuple[bool, ...]`): For each probe, whether its target is the likeliest next token.
+        log_probabilities (`tuple[float, ...]`): For each probe, the natural logarithm of its target's probability.
     """
 
     accuracy: float
     mean_log_probability: float
+    correct: tuple[bool, ...]
+    log_probabilities: tuple[float, ...]
 
 
 def score_probes(
@@ -65,7 +69,9 @@ def score_probes(
             logits = stack.logits(ids)
             check_targets(logits.shape[-1], encoded)
             log_probability[batch], correct[batch] = target_scores(logits, targets)
-    return ProbeScores(float(correct.mean()), float(log_probability.mean()))
+    return ProbeScores(
+        float(correct.mean()), float(log_probability.mean()), tuple(correct.tolist()), tuple(log_probability.tolist())
+    )
 
 
 def target_scores(logits: Tensor, targets: Tensor) -> tuple[np.ndarray, np.ndarray]:

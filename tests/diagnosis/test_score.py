@@ -26,7 +26,8 @@ def test_the_scores_are_those_of_one_prompt_at_a_time(tiny_llama):
     scores = score_probes(model, probes)
     assert scores.mean_log_probability == pytest.approx(math.fsum(expected) / 5, abs=1e-9)
     right = sum(int(output.argmax()) == probe.target for output, probe in zip(outputs, PROBES, strict=True))
-    assert scores.accuracy == (1 + right) / 5
+    assert scores.accuracy == (1 + right) / 5 == sum(scores.correct) / 5
+    assert scores.log_probabilities == pytest.approx(expected, abs=1e-9)
 
 
 def test_the_model_is_left_as_it_was(tiny_llama):

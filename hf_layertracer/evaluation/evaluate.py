@@ -1,0 +1,115 @@
+"""Evaluates one model: what it learned, what it forgot, what it knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import LayerTracerError
+from ..probes import load_probes
+from .config import EvaluationConfig
+from .result import EvaluationItem, EvaluationResult
+
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+
+def evaluate_model(
+    model: nn.Module, tokenizer: PreTrainedTokenizerBase, config: EvaluationConfig | None = None
+) -> EvaluationResult:
+    """Evaluates a model that is in memory, and leaves it as it was found.
+
+    Args:
+        model (`nn.Module`): A causal language model, wrapped or not.
+        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
+        config ([`EvaluationConfig`], *optional*): What to evaluate; the probes of the package by default.
+
+    Returns:
+        [`EvaluationResult`]: The metrics, and the items that they come from.
+
+    Raises:
+        LayerTracerError: A file, a probe or a task cannot be used, or an extra is not installed.
+
+    Example:
+
+    ```python
+    result = evaluate_model(model, tokenizer, EvaluationConfig(new=["law.txt"], old=["news.txt"], limit=100))
+    print(result.metrics["new/bits_per_byte"])
+    ```
+    """
+    config = config or EvaluationConfig()
+    check_evaluation(config)
+    result = EvaluationResult()
+    for name, files in (("new", config.new), ("old", config.old)):
+        if files:
+            _add_texts(result, name, files, model, tokenizer, config)
+    if config.probes is not None:
+        _add_probes(result, config.probes, model, tokenizer)
+    return result
+
+
+def check_evaluation(config: EvaluationConfig) -> None:
+    """Finds what is wrong with an evaluation before hours of training: missing files, empty sets.
+
+    Args:
+        config ([`EvaluationConfig`]): What is to be evaluated.
+
+    Raises:
+        LayerTracerError: There is nothing to evaluate, or something that is named is not there.
+    """
+    if not (config.new or config.old or config.tasks or config.probes is not None):
+        raise LayerTracerError("There is nothing to evaluate: name texts (new, old), probes or tasks.")
+    for path in [*config.new, *config.old]:
+        if not Path(path).is_file():
+            raise LayerTracerError(f"There is no text file {path} to evaluate on.")
+    if config.probes not in (None, "builtin"):
+        _probes(config.probes)
+
+
+def _probes(source: str, tokenizer: PreTrainedTokenizerBase | None = None):
+    if source == "builtin":
+        return load_probes()
+    if not Path(source).exists():
+        raise LayerTracerError(f"There are no probes {source}: name a file, or builtin.")
+    return load_probes(source, tokenizer=tokenizer)
+
+
+def _add_texts(result: EvaluationResult, name: str, files: list[str], model, tokenizer, config) -> None:
+    from ..modeling import context_length
+    from ..modeling.wrappers import unwrap
+    from .blocks import text_blocks
+    from .likelihood import score_blocks
+
+    limit = context_length(unwrap(model))
+    length = config.sequence_length if limit is None else min(config.sequence_length, limit)
+    blocks = text_blocks(files, tokenizer, length, config.limit)
+    score = score_blocks(model, blocks)
+    result.metrics[f"{name}/bits_per_byte"] = score.bits_per_byte
+    result.metrics[f"{name}/perplexity"] = score.perplexity
+    result.n[f"{name}/bits_per_byte"] = result.n[f"{name}/perplexity"] = len(blocks)
+    result.protocols[name] = f"blocks of {length} tokens, each read alone after the token that begins a text"
+    result.items += [
+        EvaluationItem(
+            set=name, item=block.item, group=block.group, value=value, bytes=block.bytes, tokens=block.tokens
+        )
+        for block, value in zip(blocks, score.block_bits_per_byte.tolist(), strict=True)
+    ]
+
+
+def _add_probes(result: EvaluationResult, source: str, model, tokenizer) -> None:
+    from ..diagnosis import score_probes
+
+    probes = _probes(source, tokenizer)
+    scores = score_probes(model, probes, tokenizer)
+    result.metrics["probes/accuracy"] = scores.accuracy
+    result.metrics["probes/mean_log_probability"] = scores.mean_log_probability
+    result.n["probes/accuracy"] = result.n["probes/mean_log_probability"] = len(probes)
+    result.protocols["probes"] = "first token of the target, out of the whole vocabulary"
+    result.items += [
+        EvaluationItem(set="probes", item=str(number), group=probe.task, correct=correct, value=value)
+        for number, (probe, correct, value) in enumerate(
+            zip(probes, scores.correct, scores.log_probabilities, strict=True)
+        )
+    ]
