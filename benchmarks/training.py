@@ -97,7 +97,7 @@ def in_trainer(model: nn.Module, rows: torch.Tensor, steps: int, strategy: str, 
             args=args,
             train_dataset=dataset,
             probes=[Probe((1, 2), 3)],
-            layertracer=LayerTracerConfig(strategy=strategy, report=report),
+            layertracer_config=LayerTracerConfig(strategy=strategy, report=report),
             callbacks=[clock],
         )
         trainer.train()

@@ -16,7 +16,7 @@ ESTIMATORS = ("exact", "gradient")
 class DiagnosisConfig:
     """How a model is diagnosed.
 
-    > Parameters that control the disturbance
+    > Parameters that control the perturbation
 
     Args:
         perturbation (`str`, *optional*, defaults to `"mask"`):
@@ -29,7 +29,8 @@ class DiagnosisConfig:
         repeats (`int`, *optional*):
             Random masks, or noise draws, per probe; by default as many as make 256 draws over all probes, which keeps
             the standard error near 0.02 bits. `"skip"` is not random and always runs once.
-        seed (`int`, *optional*, defaults to `0`): Seed of all random draws.
+        diagnosis_seed (`int`, *optional*, defaults to `0`):
+            Seed of all random draws: perturbations, bootstrap and, in a traced run, probes from a dataset.
 
     > Parameters that control the task particle
 
@@ -43,8 +44,8 @@ class DiagnosisConfig:
 
     Args:
         estimator (`str`, *optional*, defaults to `"exact"`):
-            `"exact"` disturbs every layer and measures; `"gradient"` estimates all layers from a few backward passes.
-        batch_size (`int`, *optional*): Probes per forward pass; from the memory budget by default.
+            `"exact"` perturbs every layer and measures; `"gradient"` estimates all layers from a few backward passes.
+        diagnosis_batch_size (`int`, *optional*): Probes per forward pass; from the memory budget by default.
         memory_budget (`int`, *optional*):
             Bytes that the diagnosis may use beyond the model; by default half of what is free, at most 4 GiB.
         layers_path (`str`, *optional*):
@@ -52,20 +53,33 @@ class DiagnosisConfig:
     """
 
     perturbation: str = field(
-        default="mask", metadata={"help": "Disturbance: mask, skip or noise.", "choices": PERTURBATIONS}
+        default="mask", metadata={"help": "What is done to a layer's output.", "choices": PERTURBATIONS}
     )
     mask_ratio: float = field(default=0.3, metadata={"help": "Fraction of the hidden dimensions that a mask zeroes."})
-    noise_scale: float = field(default=0.5, metadata={"help": "Noise, in units of the hidden state's own deviation."})
-    repeats: int | None = field(default=None, metadata={"help": "Random masks or noise draws per probe."})
-    seed: int = field(default=0, metadata={"help": "Seed of all random draws."})
+    noise_scale: float = field(
+        default=0.5, metadata={"help": "Noise, in units of the hidden state's own standard deviation."}
+    )
+    repeats: int | None = field(
+        default=None, metadata={"help": "Random masks or noise draws per probe; by default 256 over all probes."}
+    )
+    diagnosis_seed: int = field(default=0, metadata={"help": "Seed of all random draws of a diagnosis."})
     rise: float = field(default=0.1, metadata={"help": "Relative rise that marks the task particle."})
     min_probability: float = field(
         default=0.01, metadata={"help": "Below this at every layer, a probe is unresolved."}
     )
-    estimator: str = field(default="exact", metadata={"help": "exact or gradient.", "choices": ESTIMATORS})
-    batch_size: int | None = field(default=None, metadata={"help": "Probes per forward pass."})
-    memory_budget: int | None = field(default=None, metadata={"help": "Bytes to use beyond the model."})
-    layers_path: str | None = field(default=None, metadata={"help": "Dotted path of the list of decoder layers."})
+    estimator: str = field(
+        default="exact",
+        metadata={"help": "exact, or gradient: a faster estimate, labelled as one.", "choices": ESTIMATORS},
+    )
+    diagnosis_batch_size: int | None = field(
+        default=None, metadata={"help": "Probes per forward pass; from the memory budget by default."}
+    )
+    memory_budget: int | None = field(
+        default=None, metadata={"help": "Bytes that a diagnosis may use beyond the model."}
+    )
+    layers_path: str | None = field(
+        default=None, metadata={"help": "Dotted path of the list of decoder layers, if it is not found."}
+    )
 
     def __post_init__(self) -> None:
         _one_of("perturbation", self.perturbation, PERTURBATIONS)
@@ -74,9 +88,8 @@ class DiagnosisConfig:
         _within("rise", self.rise, 0, 1)
         _within("min_probability", self.min_probability, 0, 1)
         _positive("noise_scale", self.noise_scale)
-        if not isinstance(self.seed, int) or self.seed < 0:
-            raise LayerTracerError(f"seed must be a whole number of at least 0, not {self.seed!r}.")
-        for name in ("repeats", "batch_size", "memory_budget"):
+        _seed("diagnosis_seed", self.diagnosis_seed)
+        for name in ("repeats", "diagnosis_batch_size", "memory_budget"):
             _whole_number(name, getattr(self, name))
 
     def to_dict(self) -> dict[str, Any]:
@@ -85,8 +98,10 @@ class DiagnosisConfig:
 
 
 @dataclass
-class LayerTracerConfig:
-    """How a training run is traced: the `layertracer` argument of the trainer, and readable by `HfArgumentParser`.
+class LayerTracerConfig(DiagnosisConfig):
+    """How a training run is traced: the `layertracer_config` argument of the trainer, readable by `HfArgumentParser`.
+
+    All settings of [`DiagnosisConfig`] belong to it.
 
     > Parameters that control what trains
 
@@ -98,6 +113,7 @@ class LayerTracerConfig:
             Of the strategy `"explicit"`: indices, ranges (`"0-7"`), slices (`"::2"`) or a regular expression.
         max_trainable_parameters (`int`, *optional*): Of the strategy `"budget"`.
         max_memory (`int`, *optional*): Of the strategy `"budget"`: bytes for weights, gradients and Adam's moments.
+        plan_seed (`int`, *optional*): Of the strategy `"random"`, which takes 0 by default.
         train_embeddings, train_norm, train_head (`bool`, *optional*): Overrule the strategy.
 
     > Parameters that control when the model is diagnosed, and with what
@@ -110,14 +126,6 @@ class LayerTracerConfig:
         num_probes (`int`, *optional*, defaults to `64`): How many probes to draw.
         diagnose_steps (`int`, *optional*): Diagnose again every so many steps.
         diagnose_after (`bool`, *optional*, defaults to `False`): Diagnose again at the end of training.
-
-    > Parameters that control the diagnosis
-
-    Args:
-        perturbation, mask_ratio, noise_scale, repeats, rise, min_probability, estimator, memory_budget, layers_path:
-            As in [`DiagnosisConfig`].
-        diagnosis_batch_size, diagnosis_seed (`int`, *optional*):
-            `batch_size` and `seed` of [`DiagnosisConfig`], under names that `TrainingArguments` does not use.
     """
 
     strategy: str = field(default="freeze-deep", metadata={"help": "How the layers that train are chosen."})
@@ -125,6 +133,7 @@ class LayerTracerConfig:
     train_layers: str | None = field(default=None, metadata={"help": "Layers that train (strategy explicit)."})
     max_trainable_parameters: int | None = field(default=None, metadata={"help": "Limit of the strategy budget."})
     max_memory: int | None = field(default=None, metadata={"help": "Limit of the strategy budget, in bytes."})
+    plan_seed: int | None = field(default=None, metadata={"help": "Seed of the strategy random."})
     train_embeddings: bool | None = field(default=None, metadata={"help": "Train the embeddings, or freeze them."})
     train_norm: bool | None = field(default=None, metadata={"help": "Train the final norm, or freeze it."})
     train_head: bool | None = field(default=None, metadata={"help": "Train the output head, or freeze it."})
@@ -133,45 +142,36 @@ class LayerTracerConfig:
     num_probes: int = field(default=64, metadata={"help": "How many probes to draw."})
     diagnose_steps: int | None = field(default=None, metadata={"help": "Diagnose again every so many steps."})
     diagnose_after: bool = field(default=False, metadata={"help": "Diagnose again at the end of training."})
-    perturbation: str = field(default="mask", metadata={"help": "Disturbance.", "choices": PERTURBATIONS})
-    mask_ratio: float = field(default=0.3, metadata={"help": "Fraction of the hidden dimensions that a mask zeroes."})
-    noise_scale: float = field(default=0.5, metadata={"help": "Noise, in units of the hidden state's own deviation."})
-    repeats: int | None = field(default=None, metadata={"help": "Random masks or noise draws per probe."})
-    rise: float = field(default=0.1, metadata={"help": "Relative rise that marks the task particle."})
-    min_probability: float = field(default=0.01, metadata={"help": "Below this, a probe is unresolved."})
-    estimator: str = field(default="exact", metadata={"help": "exact or gradient.", "choices": ESTIMATORS})
-    memory_budget: int | None = field(default=None, metadata={"help": "Bytes that a diagnosis may use."})
-    layers_path: str | None = field(default=None, metadata={"help": "Dotted path of the list of decoder layers."})
-    diagnosis_batch_size: int | None = field(default=None, metadata={"help": "Probes per forward pass."})
-    diagnosis_seed: int = field(default=0, metadata={"help": "Seed of probes, disturbances and random strategies."})
 
     def __post_init__(self) -> None:
         # A wrong value is an error here, not an hour later when the dataset has been tokenized.
-        self.diagnosis()
+        super().__post_init__()
         for name in ("num_probes", "diagnose_steps", "max_trainable_parameters", "max_memory"):
             _whole_number(name, getattr(self, name))
         if self.freeze_ratio is not None and not 0 < self.freeze_ratio < 1:
             raise LayerTracerError(f"freeze_ratio must lie between 0 and 1, not at {self.freeze_ratio!r}.")
+        if self.plan_seed is not None:
+            _seed("plan_seed", self.plan_seed)
+        from .planning import checked_strategy
+
+        checked_strategy(self.strategy, {k: v for k, v in self.plan_options().items() if k not in _OUTSIDE})
 
     def diagnosis(self) -> DiagnosisConfig:
-        """The settings of a diagnosis."""
-        own = {f.name for f in fields(self)}
-        shared = {f.name: getattr(self, f.name) for f in fields(DiagnosisConfig) if f.name in own}
-        return DiagnosisConfig(**shared, batch_size=self.diagnosis_batch_size, seed=self.diagnosis_seed)
+        """The settings of a diagnosis alone."""
+        return DiagnosisConfig(**{f.name: getattr(self, f.name) for f in fields(DiagnosisConfig)})
 
     def plan_options(self) -> dict[str, Any]:
         """The arguments of [`make_plan`] that are set."""
-        options = {
-            "freeze_ratio": self.freeze_ratio,
-            "layers": self.train_layers,
-            "max_trainable_parameters": self.max_trainable_parameters,
-            "max_memory": self.max_memory,
-            "train_embeddings": self.train_embeddings,
-            "train_norm": self.train_norm,
-            "train_head": self.train_head,
-            "seed": self.diagnosis_seed if self.strategy == "random" else None,
-        }
-        return {name: value for name, value in options.items() if value is not None}
+        return {name: getattr(self, name) for name in (*_OPTIONS, *_OUTSIDE) if getattr(self, name) is not None}
+
+
+_OPTIONS = ("freeze_ratio", "train_layers", "max_trainable_parameters", "max_memory", "plan_seed")
+_OUTSIDE = ("train_embeddings", "train_norm", "train_head")
+
+
+def _seed(name: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise LayerTracerError(f"{name} must be a whole number of at least 0, not {value!r}.")
 
 
 def _whole_number(name: str, value: Any) -> None:

@@ -290,10 +290,10 @@ def _reference_sensitivity(
                     if config.perturbation == "skip":
                         return before
                     if config.perturbation == "noise":
-                        return after + noise_like(after, config.noise_scale, [(config.seed, *key)])
+                        return after + noise_like(after, config.noise_scale, [(config.diagnosis_seed, *key)])
                     changed = after.clone()
                     number = key[2] * repeats + key[0]
-                    mask = dimension_mask(after.shape[-1], config.mask_ratio, config.seed, number)
+                    mask = dimension_mask(after.shape[-1], config.mask_ratio, config.diagnosis_seed, number)
                     for dimension in mask.nonzero()[:, 0].tolist():
                         changed[..., dimension] = 0.0
                     return changed

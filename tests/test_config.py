@@ -12,9 +12,9 @@ from hf_layertracer.errors import LayerTracerError
 
 def test_the_defaults_are_those_of_the_contract():
     config = DiagnosisConfig()
-    assert (config.perturbation, config.mask_ratio, config.seed) == ("mask", 0.3, 0)
+    assert (config.perturbation, config.mask_ratio, config.diagnosis_seed) == ("mask", 0.3, 0)
     assert (config.rise, config.min_probability, config.estimator) == (0.1, 0.01, "exact")
-    assert config.repeats is config.batch_size is config.memory_budget is None
+    assert config.repeats is config.diagnosis_batch_size is config.memory_budget is None
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,8 @@ def test_the_defaults_are_those_of_the_contract():
         ("repeats", 0),
         ("repeats", 1.5),
         ("repeats", True),
-        ("batch_size", -1),
+        ("diagnosis_batch_size", -1),
+        ("diagnosis_seed", -1),
         ("memory_budget", 0),
         ("memory_budget", "1GB"),
     ],
@@ -45,12 +46,16 @@ def test_a_setting_out_of_its_range_is_refused_by_name(name, value):
 
 
 def test_the_ends_of_the_ranges_are_allowed():
-    config = DiagnosisConfig(mask_ratio=1, rise=1.0, min_probability=1, repeats=1, batch_size=1, memory_budget=1)
+    config = DiagnosisConfig(
+        mask_ratio=1, rise=1.0, min_probability=1, repeats=1, diagnosis_batch_size=1, memory_budget=1
+    )
     assert config.mask_ratio == 1
 
 
 def test_a_config_comes_back_from_the_dictionary_in_a_report():
-    config = DiagnosisConfig(perturbation="noise", noise_scale=0.25, repeats=7, seed=3, memory_budget=1 << 20)
+    config = DiagnosisConfig(
+        perturbation="noise", noise_scale=0.25, repeats=7, diagnosis_seed=3, memory_budget=1 << 20
+    )
     assert set(config.to_dict()) == {f.name for f in fields(DiagnosisConfig)}
     assert DiagnosisConfig(**config.to_dict()) == config
 
@@ -79,14 +84,23 @@ def test_a_tracer_config_hands_every_setting_on_to_the_diagnosis():
         "memory_budget": 5000,
         "layers_path": "a.b",
     }
-    diagnosis = LayerTracerConfig(**settings, diagnosis_batch_size=9, diagnosis_seed=11).diagnosis()
-    assert diagnosis == DiagnosisConfig(**settings, batch_size=9, seed=11)
-    # A setting that is added to the diagnosis alone would silently keep its default in a traced run.
-    assert set(settings) | {"batch_size", "seed"} == {f.name for f in fields(DiagnosisConfig)}
+    settings |= {"diagnosis_batch_size": 9, "diagnosis_seed": 11}
+    assert set(settings) == {f.name for f in fields(DiagnosisConfig)}
+    assert LayerTracerConfig(**settings, strategy="full").diagnosis() == DiagnosisConfig(**settings)
 
 
 @pytest.mark.parametrize(
-    "settings", [{"mask_ratio": 3.0}, {"perturbation": "zap"}, {"num_probes": 0}, {"diagnose_steps": 0}]
+    "settings",
+    [
+        {"mask_ratio": 3.0},
+        {"perturbation": "zap"},
+        {"num_probes": 0},
+        {"diagnose_steps": 0},
+        {"freeze_ratio": 1.0},
+        {"plan_seed": -1, "strategy": "random"},
+        {"strategy": "magic"},
+        {"max_memory": 10_000, "strategy": "full"},
+    ],
 )
 def test_a_tracer_config_refuses_a_wrong_setting_at_once(settings):
     with pytest.raises(LayerTracerError, match=next(iter(settings))):
@@ -95,9 +109,16 @@ def test_a_tracer_config_refuses_a_wrong_setting_at_once(settings):
 
 def test_a_tracer_config_names_only_the_plan_options_that_are_set():
     assert LayerTracerConfig().plan_options() == {}
-    config = LayerTracerConfig(freeze_ratio=0.25, train_layers="0-3", train_head=False)
-    assert config.plan_options() == {"freeze_ratio": 0.25, "layers": "0-3", "train_head": False}
-    assert LayerTracerConfig(strategy="random", diagnosis_seed=5).plan_options() == {"seed": 5}
+    config = LayerTracerConfig(strategy="explicit", train_layers="0-3", train_head=False)
+    assert config.plan_options() == {"train_layers": "0-3", "train_head": False}
+    config = LayerTracerConfig(strategy="random", freeze_ratio=0.25, plan_seed=5)
+    assert config.plan_options() == {"freeze_ratio": 0.25, "plan_seed": 5}
+
+
+@pytest.mark.parametrize("strategy", ["explicit", "budget"])
+def test_a_tracer_config_wants_what_its_strategy_cannot_do_without(strategy):
+    with pytest.raises(LayerTracerError, match=f"'{strategy}' needs"):
+        LayerTracerConfig(strategy=strategy)
 
 
 def test_the_argument_parser_reads_a_tracer_config_next_to_training_arguments():

@@ -58,8 +58,8 @@ def diagnose(
     estimator: Annotated[
         str, typer.Option(help="exact, or gradient: a faster estimate, labelled as one.")
     ] = _DEFAULTS.estimator,
-    seed: Annotated[int, typer.Option(help="Seed of all random draws.")] = _DEFAULTS.seed,
-    batch_size: Annotated[
+    diagnosis_seed: Annotated[int, typer.Option(help="Seed of all random draws.")] = _DEFAULTS.diagnosis_seed,
+    diagnosis_batch_size: Annotated[
         int | None, typer.Option(help="Probes per forward pass; from the memory budget by default.")
     ] = None,
     memory_budget: Annotated[int | None, typer.Option(help="Bytes to use beyond the model.")] = None,
@@ -85,9 +85,9 @@ def diagnose(
         mask_ratio=mask_ratio,
         noise_scale=noise_scale,
         repeats=repeats,
-        seed=seed,
+        diagnosis_seed=diagnosis_seed,
         estimator=estimator,
-        batch_size=batch_size,
+        diagnosis_batch_size=diagnosis_batch_size,
         memory_budget=memory_budget,
         layers_path=layers_path,
     )
@@ -96,7 +96,7 @@ def diagnose(
     loaded, tokenizer = load_model(
         model, revision=revision, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, dtype=dtype
     )
-    chosen = load_probes(probes, tokenizer=tokenizer, max_probes=max_probes, seed=seed)
+    chosen = load_probes(probes, tokenizer=tokenizer, max_probes=max_probes, seed=diagnosis_seed)
     report = run(loaded, chosen, tokenizer=tokenizer, config=config)
     report.save(out)
     _print_report(report)
@@ -116,14 +116,14 @@ def plan(
         ),
     ] = "freeze-deep",
     freeze_ratio: Annotated[float | None, typer.Option(help="Fraction of the layers to freeze.")] = None,
-    layers: Annotated[
+    train_layers: Annotated[
         str | None, typer.Option(help="explicit: layers to train: 0,1,2 or 0-7 or ::2 or a regular expression.")
     ] = None,
     max_trainable_parameters: Annotated[int | None, typer.Option(help="budget: this many parameters.")] = None,
     max_memory: Annotated[
         int | None, typer.Option(help="budget: bytes for weights, gradients and Adam's moments.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="random: the seed.")] = None,
+    plan_seed: Annotated[int | None, typer.Option(help="random: the seed.")] = None,
     train_embeddings: Annotated[bool | None, typer.Option(help="Overrule the strategy.")] = None,
     train_norm: Annotated[bool | None, typer.Option(help="Overrule the strategy.")] = None,
     train_head: Annotated[bool | None, typer.Option(help="Overrule the strategy.")] = None,
@@ -145,10 +145,10 @@ def plan(
 
     options: dict[str, Any] = {
         "freeze_ratio": freeze_ratio,
-        "layers": layers,
+        "train_layers": train_layers,
         "max_trainable_parameters": max_trainable_parameters,
         "max_memory": max_memory,
-        "seed": seed,
+        "plan_seed": plan_seed,
     }
     options = {name: value for name, value in options.items() if value is not None}
     checked_strategy(strategy, options)

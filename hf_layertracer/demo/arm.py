@@ -88,7 +88,7 @@ def run_arm(settings: ArmSettings) -> None:
         eval_dataset=datasets["held_out"],
         processing_class=tokenizer,
         probes=probes,
-        layertracer=LayerTracerConfig(strategy=settings.strategy, report=settings.report, **settings.diagnosis),
+        layertracer_config=LayerTracerConfig(strategy=settings.strategy, report=settings.report, **settings.diagnosis),
     )
     trainer.train()
     after = score_probes(model, probes, tokenizer)

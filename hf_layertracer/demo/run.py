@@ -68,7 +68,7 @@ def run_demo(
         "held_out": token_blocks(held_out, tokenizer, _BLOCK, held_out_blocks, seed),
     }
     report = diagnose(
-        model, tokenizer=tokenizer, config=DiagnosisConfig(estimator=estimator, repeats=repeats, seed=seed)
+        model, tokenizer=tokenizer, config=DiagnosisConfig(estimator=estimator, repeats=repeats, diagnosis_seed=seed)
     )
     del model
     # A reader of the report wants to find the model; the weights are the packaged ones, which it must say.

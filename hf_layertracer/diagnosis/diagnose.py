@@ -170,7 +170,7 @@ class _Run:
             return np.arange(total)
         low, high = _CALIBRATION_LIMITS
         count = min(total, max(low, min(high, total // _CALIBRATION_SHARE)))
-        jitter = np.random.default_rng((self.config.seed, count)).random(count)
+        jitter = np.random.default_rng((self.config.diagnosis_seed, count)).random(count)
         return np.floor((np.arange(count) + jitter) * total / count).astype(int)
 
     def execute(self) -> None:
@@ -191,7 +191,7 @@ class _Run:
         with bar:
             for length in sorted(set(lengths)):
                 members = [index for index, other in enumerate(lengths) if other == length]
-                size = self.config.batch_size or self.batches.probes(length)
+                size = self.config.diagnosis_batch_size or self.batches.probes(length)
                 for batch in equal_length_batches([length] * len(members), size):
                     self._batch([members[index] for index in batch], self.batches.rows(length), bar)
         self._pass_by_layers_not_run()
@@ -329,13 +329,15 @@ class _Run:
         }
         if not self.estimate:
             values = self.measured.reshape(len(self.measured), len(self.encoded), self.repeats).transpose(0, 2, 1)
-            return summarise_sensitivity(values, tasks, self.config.seed, **facts)
+            return summarise_sensitivity(values, tasks, self.config.diagnosis_seed, **facts)
         predictors = self.predicted[:, :, None]
         if self.config.perturbation == "mask":
             massive = self.massive.amax(0)
             dimensions = massive.topk(min(MASSIVE_DIMENSIONS, len(massive))).indices
             masks = [
-                dimension_mask(len(massive), self.config.mask_ratio, self.config.seed, draw.number)[dimensions]
+                dimension_mask(len(massive), self.config.mask_ratio, self.config.diagnosis_seed, draw.number)[
+                    dimensions
+                ]
                 for draw in self.draws
             ]
             hits = torch.stack(masks).double().numpy()
@@ -343,7 +345,7 @@ class _Run:
         adjusted = regression_estimate(predictors, self.measured[:, self.sample], self.sample)
         sampled_tasks = [tasks[self.draws[number].probe] for number in self.sample]
         return summarise_sensitivity(
-            adjusted[:, None], sampled_tasks, self.config.seed, calibration_draws=len(self.sample), **facts
+            adjusted[:, None], sampled_tasks, self.config.diagnosis_seed, calibration_draws=len(self.sample), **facts
         )
 
     def _ids(self, members: list[int]) -> torch.Tensor:

@@ -62,7 +62,7 @@ class Disturbance:
         self.config = config
         self.draws = draws
         if config.perturbation == "mask":
-            masks = [dimension_mask(width, config.mask_ratio, config.seed, draw.number) for draw in draws]
+            masks = [dimension_mask(width, config.mask_ratio, config.diagnosis_seed, draw.number) for draw in draws]
             self.masks = torch.stack(masks)
 
     def __call__(self, layer: int, before: Tensor, after: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ class Disturbance:
         if self.config.perturbation == "mask":
             masks = self.masks.to(after.device)
             return after.masked_fill(masks.view(len(masks), *[1] * (after.ndim - 2), masks.shape[-1]), 0)
-        seeds = [(self.config.seed, draw.repeat, layer, draw.probe) for draw in self.draws]
+        seeds = [(self.config.diagnosis_seed, draw.repeat, layer, draw.probe) for draw in self.draws]
         return after + noise_like(after, self.config.noise_scale, seeds)
 
 

@@ -41,7 +41,7 @@ def summarise_task_particle(curves: np.ndarray, tasks: Sequence[str], config: Di
     Args:
         curves (`np.ndarray`): Lens probabilities of shape `(probes, layers + 1)`; no rows where the lens is invalid.
         tasks (`Sequence[str]`): Task of each probe.
-        config ([`DiagnosisConfig`]): Holds `rise`, `min_probability` and `seed`.
+        config ([`DiagnosisConfig`]): Holds `rise`, `min_probability` and `diagnosis_seed`.
 
     Returns:
         [`TaskParticle`]: All of them; where the lens is invalid, every probe is unresolved.
@@ -55,7 +55,7 @@ def summarise_task_particle(curves: np.ndarray, tasks: Sequence[str], config: Di
         return TaskParticleSummary(
             layer=float(np.median(resolved)) if found else None,
             quartiles=tuple(np.percentile(resolved, [25, 75]).tolist()) if found else None,
-            interval=bootstrap_median_interval(resolved, config.seed) if found else None,
+            interval=bootstrap_median_interval(resolved, config.diagnosis_seed) if found else None,
             mean_curve_layer=task_particle_of(curves[members].mean(0), config.rise, config.min_probability),
             unresolved=len(members) - len(resolved),
         )

@@ -102,7 +102,7 @@ def layer_rows(report: LayerTracerReport) -> list[dict[str, Any]]:
         "perturbation": _of_type(config.get("perturbation"), str),
         "mask_ratio": _of_type(config.get("mask_ratio"), int | float),
         "noise_scale": _of_type(config.get("noise_scale"), int | float),
-        "seed": _of_type(config.get("seed"), int),
+        "seed": _of_type(config.get("diagnosis_seed"), int),
         "draws": sensitivity.draws,
         "probes": report.probes.count,
         "probes_sha256": report.probes.sha256,

@@ -46,8 +46,8 @@ def make_plan(
         report ([`LayerTracerReport`], *optional*): Measurements, where `source` is a model.
         layers_path (`str`, *optional*): Where `source` is a model: dotted path of its list of layers.
         train_embeddings, train_norm, train_head (`bool`, *optional*): Overrule the strategy.
-        options: Options of the strategy, such as `freeze_ratio=0.5`, `layers="0-7"`, `max_trainable_parameters=...`,
-            `max_memory=...` (bytes) or `seed=0`.
+        options: Options of the strategy, such as `freeze_ratio=0.5`, `train_layers="0-7"`, `max_trainable_parameters=...`,
+            `max_memory=...` (bytes) or `plan_seed=0`.
 
     Returns:
         [`LayerPlan`]: The plan, with its reason and savings.
@@ -114,8 +114,8 @@ def checked_strategy(strategy: str, options: dict[str, Any]) -> Callable[..., Ch
     if unknown:
         takes = f"it takes {', '.join(accepted)}" if accepted else "it takes no options"
         raise LayerTracerError(f"The strategy {strategy!r} has no option {', '.join(unknown)}: {takes}.")
-    if strategy == "explicit" and "layers" not in options:
-        raise LayerTracerError("The strategy 'explicit' needs layers, such as layers='0-7'.")
+    if strategy == "explicit" and "train_layers" not in options:
+        raise LayerTracerError("The strategy 'explicit' needs train_layers, such as train_layers='0-7'.")
     limits = [options.get(name) for name in ("max_trainable_parameters", "max_memory")]
     if strategy == "budget" and limits.count(None) != 1:
         raise LayerTracerError("The strategy 'budget' needs either max_trainable_parameters or max_memory (in bytes).")

@@ -122,7 +122,7 @@ def sensitivity(situation: Situation, *, freeze_ratio: float = 0.5) -> Choice:
     kind = "estimated" if scores.estimate else "measured"
     return Choice(
         trained,
-        f"The layers whose disturbance moves the output most train ({kind} sensitivity at least "
+        f"The layers whose perturbation moves the output most train ({kind} sensitivity at least "
         f"{min(scores.mean[layer] for layer in trained):.3f} bits); the {freeze_ratio:.0%} least sensitive are frozen.",
     )
 
@@ -181,35 +181,37 @@ def budget(
     )
 
 
-def explicit(situation: Situation, *, layers: str | int | Sequence[int | str]) -> Choice:
+def explicit(situation: Situation, *, train_layers: str | int | Sequence[int | str]) -> Choice:
     """Train the layers that the user names: indices, slices (`"0:8"`, `"::2"`), ranges (`"0-7"`) or regular expressions."""
-    entries = layers.split(",") if isinstance(layers, str) else layers
+    entries = train_layers.split(",") if isinstance(train_layers, str) else train_layers
     entries = list(entries) if isinstance(entries, Iterable) else [entries]
-    if isinstance(layers, str) and not all(_is_index(entry) for entry in entries):
-        entries = [layers]  # a regular expression may hold commas
+    if isinstance(train_layers, str) and not all(_is_index(entry) for entry in entries):
+        entries = [train_layers]  # a regular expression may hold commas
     indices: set[int] = set()
     patterns: list[str] = []
     for entry in entries:
         if not isinstance(entry, Integral | str) or isinstance(entry, bool):
-            raise LayerTracerError(f"Layers are named by numbers or text, such as layers='0-7', not by {entry!r}.")
+            raise LayerTracerError(
+                f"Layers are named by numbers or text, such as train_layers='0-7', not by {entry!r}."
+            )
         if not isinstance(entry, str) or _is_index(entry):
             indices |= _parse_indices(entry, situation.num_layers)
         else:
             patterns.append(entry)
     if not patterns:
-        return Choice(indices, f"The layers were named by the user: {layers}.")
+        return Choice(indices, f"The layers were named by the user: {train_layers}.")
     if indices:
-        raise LayerTracerError(f"Name layers either by index or by regular expression, not both: {layers!r}.")
+        raise LayerTracerError(f"Name layers either by index or by regular expression, not both: {train_layers!r}.")
     return _by_pattern(situation, patterns)
 
 
-def random(situation: Situation, *, freeze_ratio: float = 0.5, seed: int = 0) -> Choice:
+def random(situation: Situation, *, freeze_ratio: float = 0.5, plan_seed: int = 0) -> Choice:
     """Train random layers, as a control (one draw of LISA, arXiv 2403.17919)."""
     count = _number_frozen(situation, freeze_ratio)
-    chosen = np.random.default_rng(seed).permutation(situation.num_layers)[count:]
+    chosen = np.random.default_rng(plan_seed).permutation(situation.num_layers)[count:]
     return Choice(
         {int(layer) for layer in chosen},
-        f"As a control, random layers train (seed {seed}) and {freeze_ratio:.0%} of the depth is frozen.",
+        f"As a control, random layers train (seed {plan_seed}) and {freeze_ratio:.0%} of the depth is frozen.",
     )
 
 

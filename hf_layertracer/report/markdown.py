@@ -159,7 +159,7 @@ def _measurement(report: ReportData) -> str:
 def _disturbance(report: ReportData) -> str:
     config, sensitivity = report.config, report.sensitivity
     perturbation = str(config.get("perturbation"))
-    settings = _settings(config, [_STRENGTHS.get(perturbation, ""), "seed"])
+    settings = _settings(config, [_STRENGTHS.get(perturbation, ""), "diagnosis_seed"])
     drawn = f"{sensitivity.draws} draws ({sensitivity.repeats} per probe)"
     return ", ".join(filter(None, [_name(perturbation), settings, drawn]))
 

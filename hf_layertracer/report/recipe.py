@@ -12,7 +12,7 @@ from ..records.schema import ReportData
 
 
 # These depend on the machine, not on what is measured.
-_OWN_TO_A_MACHINE = {"batch_size", "memory_budget"}
+_OWN_TO_A_MACHINE = {"diagnosis_batch_size", "memory_budget"}
 # A report may be someone else's: no other string becomes code.
 _HARMLESS = re.compile(r"[\w.,:/*+^$|() -]{0,200}", re.ASCII)
 
@@ -37,10 +37,9 @@ def recipe(report: ReportData) -> str:
             ]
         )
     options = dict(report.plan.options)
-    if "layers" in options:
-        layers = options.pop("layers")
+    layers = options.get("train_layers")
+    if layers is not None:
         options["train_layers"] = ",".join(map(str, layers)) if isinstance(layers, list) else layers
-    settings["diagnosis_seed"] = settings.pop("seed", options.pop("seed", 0))
     builtin = asks_builtin_probes(report)
     if not builtin:
         options["num_probes"] = report.probes.count
@@ -48,7 +47,7 @@ def recipe(report: ReportData) -> str:
     if report.history and report.history[-1].step == report.training.steps:
         settings["diagnose_after"] = True
     names = ["LayerTracerConfig", "LayerTracerTrainer", *(["load_probes"] if builtin else [])]
-    arguments = ["model", "args", "train_dataset=dataset", "processing_class=tokenizer", "layertracer=config"]
+    arguments = ["model", "args", "train_dataset=dataset", "processing_class=tokenizer", "layertracer_config=config"]
     arguments += ["probes=load_probes()"] if builtin else []
     return "\n".join(
         [

@@ -23,7 +23,7 @@ from ..hub.privacy import public_report
 from ..logs import get_logger
 from ..modeling import find_parts, unwrap
 from ..modeling.preserve import preserved
-from ..planning import AppliedPlan, apply_plan, checked_strategy, make_plan
+from ..planning import AppliedPlan, apply_plan, make_plan
 from ..probes import Probe, builtin_probes, load_probes
 from ..records.schema import Snapshot, TrainingOutcome
 from ..report import REPORT_FILE, LayerTracerReport
@@ -42,7 +42,6 @@ class Tracer:
 
     def __init__(self, config: LayerTracerConfig | None = None, probes: Sequence[Probe] | None = None):
         self.config = config or LayerTracerConfig()
-        checked_strategy(self.config.strategy, self._strategy_options())
         self.report: LayerTracerReport | None = None
         self.applied: AppliedPlan | None = None
         self.untraceable = False
@@ -154,10 +153,6 @@ class Tracer:
                 f"the settings of this run are ignored ({wanted[0]}, {wanted[1] or 'no options'})."
             )
         self.report = report
-
-    def _strategy_options(self) -> dict[str, Any]:
-        options = self.config.plan_options()
-        return {name: value for name, value in options.items() if not name.startswith("train_")}
 
     def _choose_probes(self, dataset: Any, collator: Callable[[list[Any]], Any] | None) -> list[Probe]:
         config = self.config

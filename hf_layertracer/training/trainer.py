@@ -23,7 +23,7 @@ class LayerTracerMixin:
     training script, model, collator, launcher and checkpoints are stays as it is.
 
     Args:
-        layertracer ([`LayerTracerConfig`], *optional*): The settings.
+        layertracer_config ([`LayerTracerConfig`], *optional*): The settings.
         probes (`Sequence[Probe]`, *optional*):
             What to diagnose with; drawn from the evaluation or else the training dataset by default.
         args, kwargs: What the trainer class takes.
@@ -32,12 +32,12 @@ class LayerTracerMixin:
     def __init__(
         self,
         *args: Any,
-        layertracer: LayerTracerConfig | None = None,
+        layertracer_config: LayerTracerConfig | None = None,
         probes: Sequence[Probe] | None = None,
         **kwargs: Any,
     ):
         # Not among the callbacks yet: on_init_end would diagnose without the datasets.
-        self._layertracer = LayerTracerCallback(layertracer, probes)
+        self._layertracer = LayerTracerCallback(layertracer_config, probes)
         super().__init__(*args, **kwargs)
         self._layertracer.log = self.log
         self._layertracer.follow(self)

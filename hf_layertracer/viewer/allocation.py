@@ -31,8 +31,6 @@ CHOICES = (
 )
 WITH_RATIO = ("freeze-deep", "freeze-shallow", "sensitivity", "block-influence", "random")
 _MEASURED = ("sensitivity", "task-particle", "block-influence", "budget")
-# Options of the command line whose names are not those of LayerTracerConfig.
-_OPTIONS = {"train_layers": "--layers", "diagnosis_seed": "--seed"}
 SNIPPETS = ("Python", "YAML", "CLI", "axolotl", "LLaMA-Factory")
 
 
@@ -67,7 +65,7 @@ def try_allocation(
     if strategy == "random":
         if seed < 0:
             raise LayerTracerError("The seed is a whole number of at least 0.")
-        options["seed"] = int(seed)
+        options["plan_seed"] = int(seed)
     if strategy == "budget":
         if not millions or millions <= 0:
             raise LayerTracerError("Say how many million parameters may train.")
@@ -80,7 +78,7 @@ def try_allocation(
     if strategy == "explicit":
         if not layers:
             raise LayerTracerError("Choose at least one layer to train.")
-        options["layers"] = sorted(int(layer) for layer in layers)
+        options["train_layers"] = sorted(int(layer) for layer in layers)
     return make_plan(report, strategy, **options)
 
 
@@ -111,7 +109,7 @@ def snippet(plan: LayerPlan, report: ReportData, form: str) -> str:
             f"{hint if measured else ''}from hf_layertracer import LayerTracerConfig, LayerTracerTrainer\n\n"
             "trainer = LayerTracerTrainer(\n"
             "    model=model,\n    args=args,\n    train_dataset=dataset,\n    processing_class=tokenizer,\n"
-            f"    layertracer=LayerTracerConfig({arguments}),\n"
+            f"    layertracer_config=LayerTracerConfig({arguments}),\n"
             ")\n"
             "trainer.train()\n"
         )
@@ -123,7 +121,7 @@ def snippet(plan: LayerPlan, report: ReportData, form: str) -> str:
             words[2] = report.model.id
         for name, value in settings.items():
             if name != "strategy":
-                words += [_OPTIONS.get(name, f"--{name.replace('_', '-')}"), str(value)]
+                words += [f"--{name.replace('_', '-')}", str(value)]
         return shlex.join(words) + "\n"
     raise LayerTracerError(f"Unknown form {form!r}. There are: {', '.join(SNIPPETS)}.")
 
@@ -132,10 +130,10 @@ def _settings(plan: LayerPlan) -> dict[str, Any]:
     """The fields of [`LayerTracerConfig`] that make the same plan."""
     settings: dict[str, Any] = {"strategy": plan.strategy}
     for name, value in plan.options.items():
-        if name == "layers":
-            settings["train_layers"] = compact_ranges(plan.trained_layers).replace(" ", "")
+        if name == "train_layers":
+            settings[name] = compact_ranges(plan.trained_layers).replace(" ", "")
         else:
-            settings["diagnosis_seed" if name == "seed" else name] = value
+            settings[name] = value
     return settings
 
 

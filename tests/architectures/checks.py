@@ -157,7 +157,7 @@ def _left_out(before: Tensor, after: Tensor) -> Tensor:
 
 
 def _masked(draw: int, before: Tensor, after: Tensor) -> Tensor:
-    return torch.where(dimension_mask(after.shape[-1], MASK.mask_ratio, MASK.seed, draw), 0.0, after)
+    return torch.where(dimension_mask(after.shape[-1], MASK.mask_ratio, MASK.diagnosis_seed, draw), 0.0, after)
 
 
 def check_zero(model: nn.Module) -> str:
@@ -189,7 +189,7 @@ def check_freeze(model: nn.Module, report: Any) -> str:
         plan = make_plan(
             model,
             "explicit",
-            layers=[index],
+            train_layers=[index],
             layers_path=path,
             train_embeddings=False,
             train_norm=False,
@@ -241,7 +241,7 @@ def check_training(model: PreTrainedModel, report: Any) -> str:
             ),
             train_dataset=[{"input_ids": ROW, "labels": ROW} for _ in range(2)],
             probes=PROBES,
-            layertracer=LayerTracerConfig(repeats=1),
+            layertracer_config=LayerTracerConfig(repeats=1),
         )
         trainer.train()
     plan = trainer.layertracer_report.plan if trainer.layertracer_report else None

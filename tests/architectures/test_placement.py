@@ -129,7 +129,7 @@ def assert_trained_as_transformers_does(model, folder):
         args=arguments(folder),
         train_dataset=ROWS,
         probes=PROBES,
-        layertracer=LayerTracerConfig(repeats=1),
+        layertracer_config=LayerTracerConfig(repeats=1),
     )
     trainer.train()
     assert trainer.layertracer_report.plan.trained_layers == [0, 1]

@@ -24,7 +24,7 @@ from tests.architectures.tiny import tiny_config, tiny_model
 # The package exports the function under the module's name.
 module = importlib.import_module("hf_layertracer.diagnosis.diagnose")
 
-QUICK = DiagnosisConfig(repeats=2, seed=3)
+QUICK = DiagnosisConfig(repeats=2, diagnosis_seed=3)
 
 
 def comparable(report):
@@ -55,7 +55,7 @@ def test_layer_sensitivity_agrees_with_the_slow_reference(
 ):
     if slow:
         force_slow_path(monkeypatch)
-    model, config = tiny_llama(), DiagnosisConfig(perturbation=perturbation, repeats=2, seed=3)
+    model, config = tiny_llama(), DiagnosisConfig(perturbation=perturbation, repeats=2, diagnosis_seed=3)
     report = diagnose(model, token_probes, config=config)
     prompts = [probe.prompt for probe in token_probes]
     repeats = 1 if perturbation == "skip" else 2
@@ -168,7 +168,9 @@ def test_the_builtin_probes_are_used_where_none_are_given(tiny_llama, tiny_token
 # -- what must not matter --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("settings", [{"batch_size": 1}, {"batch_size": 3}, {"memory_budget": 80_000}])
+@pytest.mark.parametrize(
+    "settings", [{"diagnosis_batch_size": 1}, {"diagnosis_batch_size": 3}, {"memory_budget": 80_000}]
+)
 @pytest.mark.parametrize("estimator", ["exact", "gradient"])
 def test_batches_and_memory_do_not_change_the_result(tiny_llama, token_probes, settings, estimator):
     probes = token_probes * 4
@@ -201,7 +203,7 @@ def test_the_same_seed_gives_the_same_report_and_another_seed_other_masks(tiny_l
     first = diagnose(model, token_probes, config=QUICK)
     torch.manual_seed(99)
     assert comparable(diagnose(model, token_probes, config=QUICK)) == comparable(first)
-    other = diagnose(model, token_probes, config=DiagnosisConfig(repeats=2, seed=4))
+    other = diagnose(model, token_probes, config=DiagnosisConfig(repeats=2, diagnosis_seed=4))
     assert other.sensitivity.mean != pytest.approx(first.sensitivity.mean, rel=1e-3)
     assert other.lens == first.lens
 
@@ -217,7 +219,9 @@ def test_dropout_and_checkpointing_are_off_during_a_diagnosis_in_training_mode(t
     expected = comparable(diagnose(model, token_probes, config=QUICK))
     model.gradient_checkpointing_enable()
     for estimator in ("exact", "gradient"):
-        report = diagnose(model.train(), token_probes, config=DiagnosisConfig(repeats=2, seed=3, estimator=estimator))
+        report = diagnose(
+            model.train(), token_probes, config=DiagnosisConfig(repeats=2, diagnosis_seed=3, estimator=estimator)
+        )
         assert report.lens.model_dump() == expected["lens"]
 
 
@@ -324,7 +328,7 @@ def test_an_error_inside_a_layer_leaves_the_model_exactly_as_it_was(lived_in, to
     # replay is taken for a reason not to replay, and comes back on the slow path.
     refused = call <= 3 and error is RuntimeError
     with pytest.raises(UntraceableModelError if refused else error, match="deliberate"):
-        diagnose(model, token_probes, config=DiagnosisConfig(repeats=8, batch_size=1))
+        diagnose(model, token_probes, config=DiagnosisConfig(repeats=8, diagnosis_batch_size=1))
     assert_unchanged(model, before)
     handle.remove()
 
@@ -456,7 +460,7 @@ def test_the_gradient_estimator_says_that_it_estimates_and_ranks_layers_as_the_m
         for index, layer in enumerate(model.model.layers):
             layer.mlp.down_proj.weight *= 0.3 + 0.4 * index
     probes = token_probes * 4
-    settings = {"repeats": 13, "seed": 1}
+    settings = {"repeats": 13, "diagnosis_seed": 1}
     exact = diagnose(model, probes, config=DiagnosisConfig(**settings))
     estimate = diagnose(model, probes, config=DiagnosisConfig(**settings, estimator="gradient"))
     assert estimate.sensitivity.estimate
@@ -472,7 +476,9 @@ def test_the_gradient_estimator_says_that_it_estimates_and_ranks_layers_as_the_m
 
 def test_an_estimate_that_measured_every_draw_is_the_measurement(tiny_llama, token_probes):
     exact = diagnose(tiny_llama(), token_probes, config=QUICK)
-    estimate = diagnose(tiny_llama(), token_probes, config=DiagnosisConfig(repeats=2, seed=3, estimator="gradient"))
+    estimate = diagnose(
+        tiny_llama(), token_probes, config=DiagnosisConfig(repeats=2, diagnosis_seed=3, estimator="gradient")
+    )
     assert estimate.sensitivity.calibration_draws == 10
     assert estimate.sensitivity.mean == pytest.approx(exact.sensitivity.mean, abs=1e-6)
     assert min(estimate.sensitivity.stderr) > 0
@@ -521,7 +527,7 @@ def test_a_disturbance_that_overflows_names_the_layer(tiny_llama, token_probes):
     with pytest.raises(
         LayerTracerError, match=r"Disturbing layer \d made the model's output NaN or infinite in torch.f"
     ):
-        diagnose(model, [Probe((5, 6, 7), 8)], config=DiagnosisConfig(repeats=40, batch_size=1))
+        diagnose(model, [Probe((5, 6, 7), 8)], config=DiagnosisConfig(repeats=40, diagnosis_batch_size=1))
 
 
 def test_a_model_that_is_no_causal_language_model_is_refused(tiny_llama, token_probes):

@@ -36,7 +36,7 @@ def real_picture() -> None:
 
 @pytest.fixture(scope="session")
 def measured(tiny_llama) -> LayerTracerReport:
-    return diagnose(tiny_llama(), PROBES, config=DiagnosisConfig(repeats=2, seed=1))
+    return diagnose(tiny_llama(), PROBES, config=DiagnosisConfig(repeats=2, diagnosis_seed=1))
 
 
 @pytest.fixture

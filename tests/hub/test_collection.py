@@ -118,7 +118,7 @@ def test_no_name_of_a_model_leaves_its_folder(make_report, name):
 
 
 def test_settings_of_other_types_do_not_break_the_table(make_report):
-    (first, *_) = layer_rows(make_report(config={"perturbation": 3, "mask_ratio": "x", "seed": True}))
+    (first, *_) = layer_rows(make_report(config={"perturbation": 3, "mask_ratio": "x", "diagnosis_seed": True}))
     assert first["perturbation"] is None
     assert first["mask_ratio"] is None
     assert first["seed"] is None

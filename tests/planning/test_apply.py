@@ -35,7 +35,7 @@ def test_exactly_what_is_planned_requires_a_gradient(llama, that_train, trained,
     model = llama(5)
     everything = that_train(model)
     options = dict(zip(("train_embeddings", "train_norm", "train_head"), outside, strict=True))
-    plan = make_plan(model, "explicit", layers=list(trained), **options)
+    plan = make_plan(model, "explicit", train_layers=list(trained), **options)
     applied = apply_plan(model, plan)
     assert that_train(model) == planned(model, plan)
     assert applied.plan is plan
@@ -58,7 +58,7 @@ def test_a_tied_matrix_trains_where_the_plan_says_so(llama, that_train, strategy
 
 def test_a_plan_of_patterns_trains_the_parameters_that_match(llama, that_train):
     model = llama(4)
-    apply_plan(model, make_plan(model, "explicit", layers=[r"layers\.[12]\.self_attn\.(q|k)_proj", "lm_head"]))
+    apply_plan(model, make_plan(model, "explicit", train_layers=[r"layers\.[12]\.self_attn\.(q|k)_proj", "lm_head"]))
     assert that_train(model) == {
         *(f"model.layers.{layer}.self_attn.{name}_proj.weight" for layer in (1, 2) for name in "qk"),
         "lm_head.weight",
@@ -115,7 +115,7 @@ def test_what_was_frozen_after_a_plan_stays_frozen_under_the_next(llama, that_tr
     model = llama(4)
     apply_plan(model, make_plan(model, "freeze-deep"))
     model.model.layers[0].requires_grad_(False)
-    apply_plan(model, make_plan(llama(4), "explicit", layers=[0, 1], train_embeddings=False))
+    apply_plan(model, make_plan(llama(4), "explicit", train_layers=[0, 1], train_embeddings=False))
     assert {name.split(".")[2] for name in that_train(model)} == {"1"}
 
 
@@ -508,8 +508,8 @@ PLANS = [
     ("freeze-deep", {}),
     ("freeze-deep", {"train_embeddings": False}),
     ("freeze-shallow", {}),
-    ("explicit", {"layers": [2]}),
-    ("explicit", {"layers": r"layers\.[13]\.mlp"}),
+    ("explicit", {"train_layers": [2]}),
+    ("explicit", {"train_layers": r"layers\.[13]\.mlp"}),
     ("full", {}),
 ]
 

@@ -55,14 +55,14 @@ def test_untied_savings_are_what_is_counted_after_the_plan(llama, trained, outsi
         if any(part in name for part in frozen_before):
             parameter.requires_grad_(False)
     options = dict(zip(("train_embeddings", "train_norm", "train_head"), outside, strict=True))
-    assert_savings_are_those_counted(model, make_plan(model, "explicit", layers=list(trained), **options))
+    assert_savings_are_those_counted(model, make_plan(model, "explicit", train_layers=list(trained), **options))
 
 
 @settings(max_examples=10, deadline=None)
 @given(trained=st.sets(st.integers(0, 4), min_size=1, max_size=4), both=st.none() | st.booleans(), norm=st.booleans())
 def test_tied_savings_count_the_shared_matrix_once(llama, trained, both, norm):
     model = llama(5, tied=True)
-    plan = make_plan(model, "explicit", layers=list(trained), train_embeddings=both, train_norm=norm)
+    plan = make_plan(model, "explicit", train_layers=list(trained), train_embeddings=both, train_norm=norm)
     assert_savings_are_those_counted(model, plan)
 
 
@@ -75,7 +75,7 @@ def test_gradients_take_as_many_bytes_as_their_parameters(llama, dtype):
 @pytest.mark.parametrize("pattern", [r"\.mlp\.", r"layers\.(1|2)\.self_attn|norm", r"q_proj|embed_tokens"])
 def test_savings_of_single_parameters_are_those_counted(llama, pattern):
     model = llama(4)
-    assert_savings_are_those_counted(model, make_plan(model, "explicit", layers=pattern))
+    assert_savings_are_those_counted(model, make_plan(model, "explicit", train_layers=pattern))
 
 
 @pytest.mark.parametrize("strategy", ["freeze-deep", "freeze-shallow"])
@@ -123,12 +123,12 @@ PLANS = [
     ("freeze-shallow", {}),
     ("freeze-shallow", {"freeze_ratio": 0.75}),
     ("freeze-shallow", {"train_head": True}),
-    ("explicit", {"layers": [6]}),
-    ("explicit", {"layers": [6], "train_embeddings": True}),
-    ("explicit", {"layers": [0]}),
-    ("explicit", {"layers": "::2"}),
-    ("explicit", {"layers": [], "train_norm": True}),
-    ("explicit", {"layers": [], "train_head": True}),
+    ("explicit", {"train_layers": [6]}),
+    ("explicit", {"train_layers": [6], "train_embeddings": True}),
+    ("explicit", {"train_layers": [0]}),
+    ("explicit", {"train_layers": "::2"}),
+    ("explicit", {"train_layers": [], "train_norm": True}),
+    ("explicit", {"train_layers": [], "train_head": True}),
 ]
 
 
@@ -156,7 +156,7 @@ def test_flops_are_those_of_a_real_step(model_and_flops, strategy, options):
 @pytest.mark.parametrize("pattern", [r"\.mlp\.", r"self_attn", r"layers\.[4-7]\..*(q|v)_proj"])
 def test_flops_of_single_parameters_are_close_to_those_of_a_real_step(llama, pattern):
     model = llama(8)
-    plan = make_plan(model, "explicit", layers=pattern)
+    plan = make_plan(model, "explicit", train_layers=pattern)
     apply_plan(model, plan)
     # Which matrices of the lowest trained layer need an input gradient is not looked at.
     assert plan.savings.flops_per_token == pytest.approx(flops_per_token(model), rel=0.05)

@@ -62,7 +62,7 @@ def twelve(llama):
 )
 def test_exports_select_what_requires_a_gradient_under_the_plan(twelve, facts_of, that_train, trained, outside):
     options = dict(zip(("train_embeddings", "train_norm", "train_head"), outside, strict=True))
-    plan = make_plan(twelve, "explicit", layers=list(trained), **options)
+    plan = make_plan(twelve, "explicit", train_layers=list(trained), **options)
     facts = facts_of(twelve)
     applied = apply_plan(twelve, plan)
     wanted = that_train(twelve)
@@ -104,9 +104,9 @@ def with_odd_names(llama):
     [
         ("freeze-deep", {}),
         ("freeze-shallow", {}),
-        ("explicit", {"layers": "::2"}),
-        ("explicit", {"layers": r"mlp|a-b"}),
-        ("explicit", {"layers": [1], "train_head": True}),
+        ("explicit", {"train_layers": "::2"}),
+        ("explicit", {"train_layers": r"mlp|a-b"}),
+        ("explicit", {"train_layers": [1], "train_head": True}),
         ("full", {}),
     ],
 )
@@ -150,8 +150,8 @@ def test_whole_layers_are_one_pattern(llama, facts_of):
         ("freeze-deep", {"train_head": True}, -6),
         ("freeze-shallow", {"train_norm": False, "freeze_ratio": 0.25}, 9),
         ("freeze-shallow", {"train_norm": False, "train_head": False}, 6),
-        ("explicit", {"layers": ":1"}, -1),
-        ("explicit", {"layers": "-1", "train_norm": False}, 1),
+        ("explicit", {"train_layers": ":1"}, -1),
+        ("explicit", {"train_layers": "-1", "train_norm": False}, 1),
         ("full", {}, 12),
     ],
 )
@@ -177,14 +177,14 @@ def test_llama_factory_finds_the_modules_of_another_architecture(facts_of, that_
 
 @pytest.mark.parametrize("layers", ["::2", [0, 2], [3, 4], "q_proj", r"layers\.[0-5]\."])
 def test_llama_factory_cannot_express_other_plans(twelve, facts_of, layers):
-    plan = make_plan(twelve, "explicit", layers=layers)
+    plan = make_plan(twelve, "explicit", train_layers=layers)
     with pytest.raises(LayerTracerError, match="first n or the last n layers") as caught:
         export_plan(plan, facts_of(twelve), "llama-factory")
     assert "\n" not in str(caught.value)
 
 
 def test_llama_factory_cannot_train_the_head_alone(twelve, facts_of):
-    plan = make_plan(twelve, "explicit", layers=[], train_head=True)
+    plan = make_plan(twelve, "explicit", train_layers=[], train_head=True)
     with pytest.raises(LayerTracerError, match="first n or the last n layers"):
         export_plan(plan, facts_of(twelve), "llama-factory")
 

@@ -26,7 +26,7 @@ layer_sets = st.integers(2, 8).flatmap(
 @given(chosen=layer_sets, tied=st.booleans())
 def test_trained_and_frozen_layers_are_all_layers_each_once(llama, chosen, tied):
     count, trained = chosen
-    plan = make_plan(llama(count, tied, device="meta"), "explicit", layers=list(trained))
+    plan = make_plan(llama(count, tied, device="meta"), "explicit", train_layers=list(trained))
     assert plan.trained_layers == sorted(trained)
     assert plan.frozen_layers == sorted(set(range(count)) - trained)
     # Embeddings follow the first layer, norm and head the last; a tied matrix trains where both would.
@@ -53,7 +53,7 @@ def test_a_plan_that_forgets_or_repeats_a_layer_cannot_exist(llama, trained, fro
 
 
 def test_a_plan_survives_json(llama):
-    plan = make_plan(llama(5, device="meta"), "explicit", layers=["q_proj", r"layers\.0\."], train_norm=True)
+    plan = make_plan(llama(5, device="meta"), "explicit", train_layers=["q_proj", r"layers\.0\."], train_norm=True)
     assert LayerPlan.model_validate_json(plan.model_dump_json()) == plan
 
 
@@ -94,7 +94,7 @@ def test_tied_embeddings_and_head_are_one_decision(llama, strategy, wish):
 def test_a_plan_that_trains_nothing_is_refused(llama):
     model = llama(4, device="meta")
     with pytest.raises(LayerTracerError, match="would train nothing"):
-        make_plan(model, "explicit", layers=[])
+        make_plan(model, "explicit", train_layers=[])
     model.model.layers[:2].requires_grad_(False)
     model.model.embed_tokens.requires_grad_(False)
     with pytest.raises(LayerTracerError, match="would train nothing"):
@@ -104,7 +104,7 @@ def test_a_plan_that_trains_nothing_is_refused(llama):
 def test_a_plan_that_freezes_nothing_is_refused_unless_it_is_called_full(llama):
     model = llama(4, device="meta")
     with pytest.raises(LayerTracerError, match=r"would freeze nothing.*use the strategy 'full'"):
-        make_plan(model, "explicit", layers=":")
+        make_plan(model, "explicit", train_layers=":")
     model.model.layers[2:].requires_grad_(False)
     model.model.norm.requires_grad_(False)
     model.lm_head.requires_grad_(False)
@@ -119,7 +119,7 @@ def test_a_model_that_was_frozen_before_cannot_be_trained_in_full(llama):
 
 
 def test_only_the_head_may_train_if_that_is_what_is_asked_for(llama):
-    plan = make_plan(llama(4, device="meta"), "explicit", layers=[], train_head=True)
+    plan = make_plan(llama(4, device="meta"), "explicit", train_layers=[], train_head=True)
     assert (plan.trained_layers, plan.train_head) == ([], True)
     assert plan.savings.trainable_parameters == 96 * 32
 
@@ -129,8 +129,8 @@ def test_only_the_head_may_train_if_that_is_what_is_asked_for(llama):
 
 STRATEGY_OPTIONS = {
     "budget": {"max_trainable_parameters": 20_000},
-    "explicit": {"layers": "::2"},
-    "random": {"seed": 5, "freeze_ratio": 0.25},
+    "explicit": {"train_layers": "::2"},
+    "random": {"plan_seed": 5, "freeze_ratio": 0.25},
 }
 
 

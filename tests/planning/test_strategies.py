@@ -307,7 +307,7 @@ def test_a_budget_of_nothing_is_refused(meta, report_of, allowed):
     ],
 )
 def test_layers_are_named_by_index_slice_range_or_list(meta, layers, trained):
-    plan = make_plan(meta(9), "explicit", layers=layers)
+    plan = make_plan(meta(9), "explicit", train_layers=layers)
     assert (plan.trained_layers, plan.patterns) == (trained, [])
     assert plan.model_validate_json(plan.model_dump_json()) == plan  # whatever was given, a report can hold it
 
@@ -321,12 +321,12 @@ def test_a_slice_means_what_it_means_in_python(meta, start, stop, step):
     meant = sorted(list(range(9))[slice(start, stop, step)]) if step != 0 else []
     if not meant:
         with pytest.raises(LayerTracerError, match=r"holds none|step of 0"):
-            make_plan(meta(9), "explicit", layers=text)
+            make_plan(meta(9), "explicit", train_layers=text)
     elif len(meant) == 9:
         with pytest.raises(LayerTracerError, match="freeze nothing"):
-            make_plan(meta(9), "explicit", layers=text)
+            make_plan(meta(9), "explicit", train_layers=text)
     else:
-        assert make_plan(meta(9), "explicit", layers=text).trained_layers == meant
+        assert make_plan(meta(9), "explicit", train_layers=text).trained_layers == meant
 
 
 @pytest.mark.parametrize(
@@ -356,12 +356,12 @@ def test_a_slice_means_what_it_means_in_python(meta, start, stop, step):
 )
 def test_layers_that_make_no_sense_are_refused_in_one_line(meta, layers, complaint):
     with pytest.raises(LayerTracerError, match=re.escape(complaint)) as caught:
-        make_plan(meta(9), "explicit", layers=layers)
+        make_plan(meta(9), "explicit", train_layers=layers)
     assert "\n" not in str(caught.value)
 
 
 def test_explicit_without_layers_is_refused(meta):
-    with pytest.raises(LayerTracerError, match="needs layers"):
+    with pytest.raises(LayerTracerError, match="needs train_layers"):
         make_plan(meta(4), "explicit")
 
 
@@ -378,7 +378,7 @@ def test_explicit_without_layers_is_refused(meta):
     ],
 )
 def test_regular_expressions_select_parameters_by_their_full_names(meta, layers, trained, outside):
-    plan = make_plan(meta(4), "explicit", layers=layers)
+    plan = make_plan(meta(4), "explicit", train_layers=layers)
     assert plan.trained_layers == trained
     assert {part for part in ("embeddings", "norm", "head") if getattr(plan, f"train_{part}")} == outside
     patterns = [layers] if isinstance(layers, str) else layers
@@ -392,7 +392,7 @@ def test_regular_expressions_select_parameters_by_their_full_names(meta, layers,
 
 def test_a_regular_expression_that_matches_everything_is_refused(meta):
     with pytest.raises(LayerTracerError, match="freeze nothing"):
-        make_plan(meta(4), "explicit", layers=".")
+        make_plan(meta(4), "explicit", train_layers=".")
 
 
 # -- random ------------------------------------------------------------------------------------------------------------
@@ -400,11 +400,11 @@ def test_a_regular_expression_that_matches_everything_is_refused(meta):
 
 def test_random_layers_depend_on_the_seed_alone(meta, report_of):
     model = meta(9)
-    draws = [tuple(make_plan(model, "random", seed=seed).trained_layers) for seed in range(20)]
-    assert draws == [tuple(make_plan(report_of(model), "random", seed=seed).trained_layers) for seed in range(20)]
+    draws = [tuple(make_plan(model, "random", plan_seed=seed).trained_layers) for seed in range(20)]
+    assert draws == [tuple(make_plan(report_of(model), "random", plan_seed=seed).trained_layers) for seed in range(20)]
     assert len(set(draws)) > 10
     assert {layer for draw in draws for layer in draw} == set(range(9))
-    assert make_plan(model, "random") == make_plan(model, "random", seed=0).model_copy(update={"options": {}})
+    assert make_plan(model, "random") == make_plan(model, "random", plan_seed=0).model_copy(update={"options": {}})
 
 
 # -- names and options ---------------------------------------------------------------------------------------------------
@@ -421,7 +421,7 @@ def test_an_unknown_strategy_is_refused_with_a_list_of_the_known(meta):
     [
         ("freeze-deep", {"ratio": 0.5}, "it takes freeze_ratio"),
         ("full", {"freeze_ratio": 0.5}, "it takes no options"),
-        ("random", {"layers": "0", "sede": 1}, "it takes freeze_ratio, seed"),
+        ("random", {"train_layers": "0", "sede": 1}, "it takes freeze_ratio, plan_seed"),
         ("freeze-deep", {"situation": None}, "it takes freeze_ratio"),
     ],
 )
@@ -433,7 +433,11 @@ def test_an_unknown_option_is_refused_with_a_list_of_the_known(meta, strategy, o
 
 def test_every_strategy_names_itself_and_its_options_in_the_plan(meta, report_of):
     report = report_of(meta(6), task_particle=2.0)
-    options = {"budget": {"max_trainable_parameters": 30_000}, "explicit": {"layers": "0-2"}, "random": {"seed": 3}}
+    options = {
+        "budget": {"max_trainable_parameters": 30_000},
+        "explicit": {"train_layers": "0-2"},
+        "random": {"plan_seed": 3},
+    }
     for strategy in STRATEGIES.keys() - {"weight-snr"}:
         given = options.get(strategy, {})
         plan = make_plan(report, strategy, **given)

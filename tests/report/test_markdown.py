@@ -77,7 +77,7 @@ def hostile_report(make_report, make_plan_for, make_snapshot, text: str):
         model__architecture=text,
         created=text,
         versions={text: text},
-        config={"perturbation": text, "seed": text, "rise": text},
+        config={"perturbation": text, "diagnosis_seed": text, "rise": text},
         probes__sha256=text,
         probes__tasks={text: 4, "other": 0},
         task_particle__by_task={
@@ -105,7 +105,7 @@ def test_it_says_what_was_measured_and_how(make_report):
     section = report_section(make_report(config__rise=0.1))
     assert "6 layers of `someone/tiny-llama` (`LlamaForCausalLM`, revision `0123abc`)" in section
     assert "measured on 4 probes" in section
-    assert "`mask`, `mask_ratio` `0.3`, `seed` `7`, 256 draws (64 per probe)" in section
+    assert "`mask`, `mask_ratio` `0.3`, `diagnosis_seed` `7`, 256 draws (64 per probe)" in section
     assert "noise_scale" not in section, "the strength of another disturbance would mislead"
     assert "`rise` `0.1`, `min_probability` `0.01`" in section
     assert "exact: every disturbance of every layer was run, path `replay`" in section

@@ -29,7 +29,7 @@ def keywords(code: str) -> dict:
 
 def test_a_diagnosis_is_repeated_exactly(tiny_llama, tiny_tokenizer):
     model = tiny_llama(num_hidden_layers=2)
-    config = DiagnosisConfig(perturbation="noise", noise_scale=0.25, repeats=2, seed=3, rise=0.2)
+    config = DiagnosisConfig(perturbation="noise", noise_scale=0.25, repeats=2, diagnosis_seed=3, rise=0.2)
     report = diagnose(model, builtin_probes(), tokenizer=tiny_tokenizer, config=config)
     code = recipe(report)
     assert len(code.splitlines()) == 3
@@ -57,8 +57,14 @@ def test_other_probes_are_asked_for(tiny_llama, tiny_tokenizer):
 
 
 def test_a_training_run_is_repeated_with_its_plan(make_report, make_plan_for, make_snapshot):
-    plan = make_plan_for(6, strategy="explicit", options={"layers": [0, 1, 5], "train_norm": True})
-    config = {"perturbation": "skip", "seed": 4, "batch_size": 3, "memory_budget": 100, "repeats": None}
+    plan = make_plan_for(6, strategy="explicit", options={"train_layers": [0, 1, 5], "train_norm": True})
+    config = {
+        "perturbation": "skip",
+        "diagnosis_seed": 4,
+        "diagnosis_batch_size": 3,
+        "memory_budget": 100,
+        "repeats": None,
+    }
     report = make_report(plan=plan, training=TRAINING, config=config, history=[make_snapshot(6, step=3)])
     code = recipe(report)
     compile(code, "recipe", "exec")
@@ -78,7 +84,7 @@ def test_a_training_run_is_repeated_with_its_plan(make_report, make_plan_for, ma
 
 @pytest.mark.parametrize("text", ["'); import os #", "```", "a\nb", "<!-- layertracer:end -->", "\\", "`x`", "é"])
 def test_no_string_of_a_report_becomes_code(make_report, make_plan_for, text):
-    plan = make_plan_for(6, strategy=text, options={"layers": text, text: text})
+    plan = make_plan_for(6, strategy=text, options={"train_layers": text, text: text})
     report = make_report(plan=plan, training=TRAINING, config={"perturbation": text, text: text, "layers_path": text})
     assert keywords(recipe(report)) == {"num_probes": 4}
     assert keywords(recipe(make_report(config={"perturbation": text, text: text, "layers_path": text}))) == {}

@@ -53,7 +53,13 @@ def make_report(num_layers: int = 6, probes: int = 4, **changes: Any) -> ReportD
             "head": {"lm_head.weight": 5000},
             "tied": False,
         },
-        "config": {"perturbation": "mask", "mask_ratio": 0.3, "noise_scale": 0.5, "seed": 7, "min_probability": 0.01},
+        "config": {
+            "perturbation": "mask",
+            "mask_ratio": 0.3,
+            "noise_scale": 0.5,
+            "diagnosis_seed": 7,
+            "min_probability": 0.01,
+        },
         "probes": {
             "count": probes,
             "sha256": "c0ffee",

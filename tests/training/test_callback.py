@@ -34,7 +34,7 @@ def test_the_callback_freezes_and_trains_what_the_trainer_class_does(
     assert {id(p) for group in trainer.optimizer.param_groups for p in group["params"]} == trained
 
     other = LayerTracerTrainer(
-        model=make_model(), args=make_args(), train_dataset=token_dataset, probes=PROBES, layertracer=quick()
+        model=make_model(), args=make_args(), train_dataset=token_dataset, probes=PROBES, layertracer_config=quick()
     )
     other.train()
     assert_same_weights(trainer.model, other.model)

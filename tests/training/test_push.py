@@ -37,7 +37,7 @@ def make_trainer(request, make_model, make_args, quick, token_dataset, tokenizer
             "processing_class": tokenizer,
         }
         if request.param == "trainer":
-            return LayerTracerTrainer(layertracer=quick(**config or {}), **settings)
+            return LayerTracerTrainer(layertracer_config=quick(**config or {}), **settings)
         return Trainer(callbacks=[LayerTracerCallback(quick(**config or {}))], **settings)
 
     return make
@@ -278,7 +278,7 @@ def test_what_goes_wrong_is_one_line_and_the_same_call_finishes(
         model=make_model(),
         args=make_args("tiny", hub_model_id="alice/tiny"),
         train_dataset=token_dataset,
-        layertracer=quick(),
+        layertracer_config=quick(),
     )
     trainer.train()
     prepare(hub, monkeypatch)
@@ -296,7 +296,7 @@ def test_what_goes_wrong_is_one_line_and_the_same_call_finishes(
 def test_a_file_of_over_ten_megabytes_goes_with_its_report(hub, make_model, make_args, quick, token_dataset):
     model = make_model(vocab_size=50_000, hidden_size=64)
     args = make_args("tiny", hub_model_id="alice/tiny", max_steps=1)
-    trainer = LayerTracerTrainer(model=model, args=args, train_dataset=token_dataset, layertracer=quick())
+    trainer = LayerTracerTrainer(model=model, args=args, train_dataset=token_dataset, layertracer_config=quick())
     trainer.train()
     trainer.push_to_hub()
     assert_whole(hub.repo("alice/tiny"))
@@ -341,7 +341,7 @@ def test_the_three_lines_in_the_card_train_the_same_model_again(
     )
     settings = {"train_dataset": token_dataset, "processing_class": tokenizer}
     first = LayerTracerTrainer(
-        make_model(), make_args("tiny", hub_model_id="alice/tiny"), layertracer=config, **settings
+        make_model(), make_args("tiny", hub_model_id="alice/tiny"), layertracer_config=config, **settings
     )
     first.train()
     first.push_to_hub()
@@ -368,7 +368,7 @@ def test_adapters_are_pushed_with_a_report_beside_their_own_card(
         model = AutoModelForCausalLM.from_pretrained(tmp_path / "my-base-model")
     model = get_peft_model(model, LoraConfig(target_modules=["q_proj"], r=2, task_type="CAUSAL_LM"))
     args = make_args("tiny", hub_model_id="alice/tiny")
-    trainer = LayerTracerTrainer(model=model, args=args, train_dataset=token_dataset, layertracer=quick())
+    trainer = LayerTracerTrainer(model=model, args=args, train_dataset=token_dataset, layertracer_config=quick())
     trainer.train()
     trainer.push_to_hub()
     files = hub.repo("alice/tiny").files
@@ -393,7 +393,7 @@ def test_a_trainer_with_a_card_of_its_own_keeps_it(hub, make_model, make_args, q
     )
     settings = {"model": make_model(), "args": args, "train_dataset": text_dataset, "processing_class": tokenizer}
     if way == "mixin":
-        trainer = TracedSFT(layertracer=quick(), **settings)
+        trainer = TracedSFT(layertracer_config=quick(), **settings)
     else:
         trainer = SFTTrainer(callbacks=[LayerTracerCallback(quick())], **settings)
     trainer.train()

@@ -50,14 +50,18 @@ def test_a_resumed_run_keeps_the_plan_without_a_diagnosis_and_ends_with_the_same
     make_model, saving, token_dataset, quick, assert_same_weights, monkeypatch, warnings_of
 ):
     explicit = quick(strategy="explicit", train_layers="0,2", diagnose_steps=2)
-    whole = LayerTracerTrainer(model=make_model(), args=saving, train_dataset=token_dataset, layertracer=explicit)
+    whole = LayerTracerTrainer(
+        model=make_model(), args=saving, train_dataset=token_dataset, layertracer_config=explicit
+    )
     whole.train()
     checkpoint = _lose_the_end(saving)
     saved = LayerTracerReport.load(checkpoint)
     assert warnings_of() == []
 
     monkeypatch.setattr("hf_layertracer.training.tracer.diagnose", _fail)
-    resumed = LayerTracerTrainer(model=make_model(), args=saving, train_dataset=token_dataset, layertracer=quick())
+    resumed = LayerTracerTrainer(
+        model=make_model(), args=saving, train_dataset=token_dataset, layertracer_config=quick()
+    )
     resumed.train(resume_from_checkpoint=True)
     (warning,) = warnings_of()
     assert "explicit" in warning
@@ -79,13 +83,15 @@ def test_a_run_resumed_with_its_own_settings_warns_of_nothing_and_repeats_later_
     make_model, saving, token_dataset, quick, assert_same_weights, warnings_of
 ):
     config = quick(strategy="random", freeze_ratio=0.25, diagnosis_seed=4, train_norm=True, diagnose_steps=2)
-    whole = LayerTracerTrainer(model=make_model(), args=saving, train_dataset=token_dataset, layertracer=config)
+    whole = LayerTracerTrainer(model=make_model(), args=saving, train_dataset=token_dataset, layertracer_config=config)
     whole.train()
     history = whole.layertracer_report.history
     # Killed between the checkpoint and its report: the report of the run, which may be ahead, has to do.
     checkpoint = _lose_the_end(saving)
     (checkpoint / "layertracer_report.json").unlink()
-    resumed = LayerTracerTrainer(model=make_model(), args=saving, train_dataset=token_dataset, layertracer=config)
+    resumed = LayerTracerTrainer(
+        model=make_model(), args=saving, train_dataset=token_dataset, layertracer_config=config
+    )
     resumed.train(resume_from_checkpoint=str(checkpoint))
     assert warnings_of() == []
     assert_same_weights(resumed.model, whole.model)
@@ -95,12 +101,12 @@ def test_a_run_resumed_with_its_own_settings_warns_of_nothing_and_repeats_later_
 
 def test_other_options_of_the_same_strategy_are_warned_of(make_model, saving, token_dataset, quick, warnings_of):
     first = LayerTracerTrainer(
-        model=make_model(), args=saving, train_dataset=token_dataset, layertracer=quick(freeze_ratio=0.25)
+        model=make_model(), args=saving, train_dataset=token_dataset, layertracer_config=quick(freeze_ratio=0.25)
     )
     first.train()
     _lose_the_end(saving)
     resumed = LayerTracerTrainer(
-        model=make_model(), args=saving, train_dataset=token_dataset, layertracer=quick(freeze_ratio=0.75)
+        model=make_model(), args=saving, train_dataset=token_dataset, layertracer_config=quick(freeze_ratio=0.75)
     )
     resumed.train(resume_from_checkpoint=True)
     (warning,) = warnings_of()
@@ -115,7 +121,9 @@ def test_a_checkpoint_of_a_plain_trainer_is_refused_unless_everything_trains(
     plain = Trainer(model=make_model(), args=saving, train_dataset=token_dataset)
     plain.train()
     _lose_the_end(saving)
-    trainer = LayerTracerTrainer(model=make_model(), args=saving, train_dataset=token_dataset, layertracer=quick())
+    trainer = LayerTracerTrainer(
+        model=make_model(), args=saving, train_dataset=token_dataset, layertracer_config=quick()
+    )
     with pytest.raises(LayerTracerError, match=r"checkpoint-3 holds no layertracer_report\.json.*strategy='full'"):
         trainer.train(resume_from_checkpoint=True)
     # Refused once, it is not accepted at the next try.
@@ -123,7 +131,7 @@ def test_a_checkpoint_of_a_plain_trainer_is_refused_unless_everything_trains(
         trainer.train(resume_from_checkpoint=True)
 
     full = LayerTracerTrainer(
-        model=make_model(), args=saving, train_dataset=token_dataset, layertracer=quick(strategy="full")
+        model=make_model(), args=saving, train_dataset=token_dataset, layertracer_config=quick(strategy="full")
     )
     full.train(resume_from_checkpoint=True)
     assert_same_weights(full.model, plain.model)
@@ -143,10 +151,10 @@ def test_a_model_that_cannot_be_traced_resumes_as_under_trainer(
 
     dataset = token_dataset.remove_columns("labels").add_column("label", [0, 1] * 8)
     args = make_args(max_steps=5, save_strategy="steps", save_steps=3)
-    whole = LayerTracerTrainer(model=model(), args=args, train_dataset=dataset, layertracer=quick())
+    whole = LayerTracerTrainer(model=model(), args=args, train_dataset=dataset, layertracer_config=quick())
     whole.train()
     _lose_the_end(args)
-    resumed = LayerTracerTrainer(model=model(), args=args, train_dataset=dataset, layertracer=quick())
+    resumed = LayerTracerTrainer(model=model(), args=args, train_dataset=dataset, layertracer_config=quick())
     resumed.train(resume_from_checkpoint=True)
     assert_same_weights(resumed.model, whole.model)
     assert len(warnings_of()) == 2  # one a run
@@ -162,10 +170,10 @@ def test_a_lora_run_resumes_with_the_same_adapters(make_model, saving, token_dat
     def adapters(trainer: Trainer) -> dict[str, torch.Tensor]:
         return {name: p.detach() for name, p in trainer.model.named_parameters() if "lora_" in name}
 
-    whole = LayerTracerTrainer(model=model(), args=saving, train_dataset=token_dataset, layertracer=quick())
+    whole = LayerTracerTrainer(model=model(), args=saving, train_dataset=token_dataset, layertracer_config=quick())
     whole.train()
     _lose_the_end(saving)
-    resumed = LayerTracerTrainer(model=model(), args=saving, train_dataset=token_dataset, layertracer=quick())
+    resumed = LayerTracerTrainer(model=model(), args=saving, train_dataset=token_dataset, layertracer_config=quick())
     resumed.train(resume_from_checkpoint=True)
     expected = adapters(whole)
     assert all(torch.equal(adapter, expected[name]) for name, adapter in adapters(resumed).items())

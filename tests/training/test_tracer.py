@@ -11,9 +11,8 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import HfArgumentParser, TrainingArguments
 
-from hf_layertracer import LayerTracerConfig, LayerTracerError, LayerTracerReport, LayerTracerTrainer, diagnose
+from hf_layertracer import LayerTracerConfig, LayerTracerError, LayerTracerReport, LayerTracerTrainer, diagnose, files
 from hf_layertracer.planning import STRATEGIES
-from hf_layertracer.report import files
 
 
 # -- diagnosing again ------------------------------------------------------------------------------------------------
@@ -28,7 +27,7 @@ def test_diagnosing_again_leaves_snapshots_and_does_not_change_the_training(
             model=make_model(),
             args=make_args(name, max_steps=5),
             train_dataset=token_dataset,
-            layertracer=quick(**changes),
+            layertracer_config=quick(**changes),
         )
         trainer.train()
         trainers.append(trainer)
@@ -45,7 +44,10 @@ def test_diagnosing_again_leaves_snapshots_and_does_not_change_the_training(
 
 def test_the_last_snapshot_is_that_of_the_final_model(make_model, make_args, token_dataset, quick):
     trainer = LayerTracerTrainer(
-        model=make_model(), args=make_args(), train_dataset=token_dataset, layertracer=quick(diagnose_after=True)
+        model=make_model(),
+        args=make_args(),
+        train_dataset=token_dataset,
+        layertracer_config=quick(diagnose_after=True),
     )
     trainer.train()
     probes, config = trainer._layertracer.tracer._probes, quick().diagnosis()
@@ -61,7 +63,7 @@ def test_a_diagnosis_due_at_the_last_step_is_not_made_twice(make_model, make_arg
         model=make_model(),
         args=make_args(max_steps=2),
         train_dataset=token_dataset,
-        layertracer=quick(diagnose_steps=2, diagnose_after=True),
+        layertracer_config=quick(diagnose_steps=2, diagnose_after=True),
     )
     trainer.train()
     assert [snapshot.step for snapshot in trainer.layertracer_report.history] == [2]
@@ -73,7 +75,7 @@ def test_in_mixed_precision_later_diagnoses_compare_with_the_first(make_model, m
         model=make_model(),
         args=make_args(bf16=True, learning_rate=0.0),  # so that nothing changes between the two
         train_dataset=token_dataset,
-        layertracer=quick(diagnose_after=True),
+        layertracer_config=quick(diagnose_after=True),
     )
     trainer.train()
     report = trainer.layertracer_report
@@ -85,7 +87,10 @@ def test_in_mixed_precision_later_diagnoses_compare_with_the_first(make_model, m
 @pytest.mark.parametrize("arguments", [{}, {"gradient_accumulation_steps": 3}])
 def test_tokens_of_all_batches_are_counted(arguments, make_model, make_args, token_dataset, quick):
     trainer = LayerTracerTrainer(
-        model=make_model(), args=make_args(max_steps=2, **arguments), train_dataset=token_dataset, layertracer=quick()
+        model=make_model(),
+        args=make_args(max_steps=2, **arguments),
+        train_dataset=token_dataset,
+        layertracer_config=quick(),
     )
     trainer.train()
     # Of 8 batches in an epoch, the second step takes three more.
@@ -104,7 +109,7 @@ def test_metrics_reach_tensorboard(make_model, make_args, token_dataset, quick, 
         model=make_model(),
         args=make_args(report_to="tensorboard"),
         train_dataset=token_dataset,
-        layertracer=quick(diagnose_steps=2, min_probability=1e-6, rise=1e-6),
+        layertracer_config=quick(diagnose_steps=2, min_probability=1e-6, rise=1e-6),
     )
     trainer.train()
     report = trainer.layertracer_report
@@ -147,7 +152,7 @@ def test_settings_parse_beside_training_arguments():
         perturbation="skip",
         diagnosis_seed=3,
     )
-    assert config.diagnosis().seed == 3
+    assert config.diagnosis().diagnosis_seed == 3
     assert parser.parse_args_into_dataclasses(["--output_dir", "out", "--use_cpu"])[1] == LayerTracerConfig()
 
 
@@ -169,7 +174,7 @@ def test_values_of_no_known_kind_are_refused_by_the_parser(line, capsys):
 
 def test_an_unknown_strategy_lists_the_known_ones(make_model, make_args):
     with pytest.raises(LayerTracerError) as caught:
-        LayerTracerTrainer(model=make_model(), args=make_args(), layertracer=LayerTracerConfig(strategy="deep"))
+        LayerTracerTrainer(model=make_model(), args=make_args(), layertracer_config=LayerTracerConfig(strategy="deep"))
     assert all(name in str(caught.value) for name in STRATEGIES)
 
 
@@ -209,7 +214,7 @@ def test_a_full_disk_ends_no_training_and_logs_one_line_a_report(
         model=make_model(),
         args=make_args(save_strategy="steps", save_steps=3),
         train_dataset=token_dataset,
-        layertracer=quick(),
+        layertracer_config=quick(),
     )
     assert trainer.train().global_step == 3
     errors = _errors(caplog)
@@ -227,7 +232,7 @@ def test_a_disk_that_fills_up_leaves_the_earlier_report_whole(
     disk = FullDisk(monkeypatch)
     disk.full = False
     trainer = LayerTracerTrainer(
-        model=make_model(), args=make_args(), train_dataset=token_dataset, layertracer=quick()
+        model=make_model(), args=make_args(), train_dataset=token_dataset, layertracer_config=quick()
     )
     monkeypatch.setattr(trainer, "store_flos", lambda: setattr(disk, "full", True))  # runs once the last step is done
     trainer.train()

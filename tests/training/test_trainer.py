@@ -120,7 +120,7 @@ def test_frozen_parameters_reach_no_optimizer_group_state_or_gradient(make_model
 
     model, watch = make_model(), Watch()
     trainer = LayerTracerTrainer(
-        model=model, args=make_args(), train_dataset=token_dataset, callbacks=[watch], layertracer=quick()
+        model=model, args=make_args(), train_dataset=token_dataset, callbacks=[watch], layertracer_config=quick()
     )
     trainer.train()
 
@@ -134,7 +134,7 @@ def test_frozen_parameters_reach_no_optimizer_group_state_or_gradient(make_model
 
 def test_the_report_stands_in_the_readme_after_a_model_card_is_made(make_model, make_args, token_dataset, quick):
     trainer = LayerTracerTrainer(
-        model=make_model(), args=make_args(), train_dataset=token_dataset, layertracer=quick()
+        model=make_model(), args=make_args(), train_dataset=token_dataset, layertracer_config=quick()
     )
     trainer.train()
     section = Path(trainer.args.output_dir, "README.md").read_text()
@@ -155,7 +155,7 @@ def test_probes_are_drawn_from_any_kind_of_token_dataset(
     model = make_model()
     before = weights_of(model)
     trainer = LayerTracerTrainer(
-        model=model, args=make_args(), train_dataset=make(token_rows), layertracer=quick(num_probes=5)
+        model=model, args=make_args(), train_dataset=make(token_rows), layertracer_config=quick(num_probes=5)
     )
     trainer.train()
     assert_trained_only(model, before, SHALLOW_HALF)
@@ -173,7 +173,7 @@ def test_a_collator_that_tokenizes_shows_the_probes(make_model, make_args, token
         args=make_args(remove_unused_columns=False),
         train_dataset=text_dataset.rename_column("text", "sentence"),
         data_collator=collate,
-        layertracer=quick(),
+        layertracer_config=quick(),
     )
     trainer.train()
     assert trainer.layertracer_report.probes.tasks == {"text": 4}
@@ -187,7 +187,7 @@ def test_the_language_modeling_collator_works(make_model, make_args, tokenizer, 
         train_dataset=token_dataset.select_columns("input_ids"),
         data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
         processing_class=tokenizer,
-        layertracer=quick(),
+        layertracer_config=quick(),
     )
     trainer.train()
     assert trainer.layertracer_report.probes.tasks == {"text": 4}
@@ -202,7 +202,7 @@ def test_evaluation_data_are_preferred_and_may_be_a_dictionary(
         args=make_args(eval_strategy="steps", eval_steps=2),
         train_dataset=token_dataset,
         eval_dataset={"short": Dataset.from_list(evaluation), "long": token_dataset},
-        layertracer=quick(),
+        layertracer_config=quick(),
     )
     trainer.train()
     assert max(item.tokens for item in trainer.layertracer_report.probes.items) < 5
@@ -214,7 +214,7 @@ def test_losses_before_and_after_are_in_the_report(make_model, make_args, token_
         args=make_args(eval_strategy="steps", eval_steps=3, eval_on_start=True),
         train_dataset=token_dataset,
         eval_dataset=token_dataset,
-        layertracer=quick(),
+        layertracer_config=quick(),
     )
     result = trainer.train()
     losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
@@ -226,7 +226,9 @@ def test_losses_before_and_after_are_in_the_report(make_model, make_args, token_
 
 def test_evaluating_and_predicting_need_no_diagnosis(make_model, make_args, token_dataset, quick, monkeypatch):
     monkeypatch.setattr("hf_layertracer.training.tracer.diagnose", _fail)
-    trainer = LayerTracerTrainer(model=make_model(), args=make_args(), eval_dataset=token_dataset, layertracer=quick())
+    trainer = LayerTracerTrainer(
+        model=make_model(), args=make_args(), eval_dataset=token_dataset, layertracer_config=quick()
+    )
     plain = Trainer(model=make_model(), args=make_args(), eval_dataset=token_dataset)
     assert trainer.evaluate()["eval_loss"] == plain.evaluate()["eval_loss"]
     ours, theirs = trainer.predict(token_dataset).predictions, plain.predict(token_dataset).predictions
@@ -258,13 +260,13 @@ def test_without_a_dataset_that_can_be_read_the_probes_of_the_package_are_used(
         train_dataset=Opaque(),
         data_collator=collate,
         processing_class=tokenizer,
-        layertracer=config,
+        layertracer_config=config,
     )
     trainer.train()
     assert len(trainer.layertracer_report.probes.tasks) > 1
 
     without = LayerTracerTrainer(
-        model=make_model(), args=make_args(), train_dataset=Opaque(), data_collator=collate, layertracer=config
+        model=make_model(), args=make_args(), train_dataset=Opaque(), data_collator=collate, layertracer_config=config
     )
     with pytest.raises(LayerTracerError, match=r"probes=.*processing_class=tokenizer"):
         without.train()
@@ -273,7 +275,7 @@ def test_without_a_dataset_that_can_be_read_the_probes_of_the_package_are_used(
 def test_given_probes_come_before_all_other_sources(make_model, make_args, token_dataset, quick):
     probes = [Probe((5, 6, 7), 8, task="mine"), Probe((9, 10), 11, task="mine")]
     trainer = LayerTracerTrainer(
-        model=make_model(), args=make_args(), train_dataset=token_dataset, probes=probes, layertracer=quick()
+        model=make_model(), args=make_args(), train_dataset=token_dataset, probes=probes, layertracer_config=quick()
     )
     trainer.train()
     assert trainer.layertracer_report.probes.tasks == {"mine": 2}
@@ -296,7 +298,10 @@ def test_full_training_gives_the_weights_of_trainer_bit_for_bit(
     plain = Trainer(model=make_model(), args=make_args("plain", max_steps=4), train_dataset=dataset)
     expected = plain.train()
     traced = LayerTracerTrainer(
-        model=make_model(), args=make_args(max_steps=4), train_dataset=dataset, layertracer=quick(strategy="full")
+        model=make_model(),
+        args=make_args(max_steps=4),
+        train_dataset=dataset,
+        layertracer_config=quick(strategy="full"),
     )
     result = traced.train()
     assert_same_weights(traced.model, plain.model)
@@ -341,7 +346,10 @@ def test_a_traced_run_gives_the_weights_of_a_model_frozen_by_hand(
     before = weights_of(models[0])
     expected = plain.train()
     traced = LayerTracerTrainer(
-        model=models[1], args=make_args(**arguments), train_dataset=token_dataset, layertracer=quick(strategy=strategy)
+        model=models[1],
+        args=make_args(**arguments),
+        train_dataset=token_dataset,
+        layertracer_config=quick(strategy=strategy),
     )
     result = traced.train()
     assert_same_weights(traced.model, plain.model)
@@ -420,7 +428,10 @@ def test_a_model_that_cannot_be_traced_trains_as_under_trainer_with_one_warning(
     plain.train()
     config = quick(diagnose_steps=1, diagnose_after=True)
     traced = LayerTracerTrainer(
-        model=models[1], args=make_args(save_strategy="steps", save_steps=2), train_dataset=rows, layertracer=config
+        model=models[1],
+        args=make_args(save_strategy="steps", save_steps=2),
+        train_dataset=rows,
+        layertracer_config=config,
     )
     traced.train()
     assert_same_weights(traced.model, plain.model)
@@ -435,7 +446,7 @@ def test_an_untraceable_model_whose_layers_the_user_named_is_refused(make_args, 
         model=_classifier(),
         args=make_args(),
         train_dataset=token_dataset,
-        layertracer=quick(layers_path="model.layers"),
+        layertracer_config=quick(layers_path="model.layers"),
     )
     with pytest.raises(LayerTracerError, match="not a causal language model"):
         trainer.train()
@@ -451,7 +462,9 @@ def test_of_a_lora_model_only_the_adapters_of_trained_layers_train(
         make_model(), LoraConfig(r=2, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM")
     )
     before = weights_of(model)
-    trainer = LayerTracerTrainer(model=model, args=make_args(), train_dataset=token_dataset, layertracer=quick())
+    trainer = LayerTracerTrainer(
+        model=model, args=make_args(), train_dataset=token_dataset, layertracer_config=quick()
+    )
     trainer.train()
     after = dict(model.named_parameters())
     changed = {name for name in after if not torch.equal(after[name], before[name])}
@@ -469,7 +482,9 @@ def test_what_the_user_froze_stays_frozen(
     model.model.embed_tokens.requires_grad_(False)
     model.model.layers[0].requires_grad_(False)
     before = weights_of(model)
-    trainer = LayerTracerTrainer(model=model, args=make_args(), train_dataset=token_dataset, layertracer=quick())
+    trainer = LayerTracerTrainer(
+        model=model, args=make_args(), train_dataset=token_dataset, layertracer_config=quick()
+    )
     trainer.train()
     assert_trained_only(model, before, ["model.layers.1."])
 
@@ -479,7 +494,9 @@ def test_tied_embeddings_are_frozen_with_the_head(
 ):
     model = make_model(tie_word_embeddings=True)
     before = weights_of(model)
-    trainer = LayerTracerTrainer(model=model, args=make_args(), train_dataset=token_dataset, layertracer=quick())
+    trainer = LayerTracerTrainer(
+        model=model, args=make_args(), train_dataset=token_dataset, layertracer_config=quick()
+    )
     trainer.train()
     assert_trained_only(model, before, ["model.layers.0.", "model.layers.1."])
     assert model.lm_head.weight is model.model.embed_tokens.weight
@@ -502,7 +519,7 @@ def test_frozen_parameters_drop_out_of_an_optimizer_that_the_user_made(
         args=make_args(weight_decay=0.1),
         train_dataset=token_dataset,
         optimizers=(optimizer, None),
-        layertracer=quick(),
+        layertracer_config=quick(),
     )
     trainer.train()
     assert_trained_only(model, before, ["model.layers.0.", "model.layers.1."])
@@ -522,7 +539,7 @@ def test_a_model_init_is_diagnosed_and_frozen_at_every_run(
 
     args = make_args()
     trainer = LayerTracerTrainer(
-        model_init=init, args=args, train_dataset=token_dataset, layertracer=quick(diagnose_after=True)
+        model_init=init, args=args, train_dataset=token_dataset, layertracer_config=quick(diagnose_after=True)
     )
     trainer.train()
     set_seed(args.seed)
@@ -543,7 +560,7 @@ def test_each_model_of_a_model_init_gets_a_report_of_its_own(make_model, make_ar
         model_init=lambda: make_model(num_hidden_layers=next(sizes)),
         args=make_args(max_steps=1),
         train_dataset=token_dataset,
-        layertracer=quick(),
+        layertracer_config=quick(),
     )
     plans = []
     for _ in range(2):
@@ -559,7 +576,7 @@ def test_a_second_call_of_train_keeps_the_plan_and_reports_on_itself(
     model = make_model()
     before = weights_of(model)
     trainer = LayerTracerTrainer(
-        model=model, args=make_args(), train_dataset=token_dataset, layertracer=quick(diagnose_after=True)
+        model=model, args=make_args(), train_dataset=token_dataset, layertracer_config=quick(diagnose_after=True)
     )
     trainer.train()
     plan, (first,), between = trainer.layertracer_report.plan, trainer.layertracer_report.history, weights_of(model)
@@ -588,7 +605,7 @@ def test_evaluating_before_training_is_as_harmless_as_under_trainer(
     models = []
     for make in (
         lambda: Trainer(**arguments("plain")),
-        lambda: LayerTracerTrainer(**arguments("run"), layertracer=quick(strategy="full")),
+        lambda: LayerTracerTrainer(**arguments("run"), layertracer_config=quick(strategy="full")),
     ):
         trainer = make()
         trainer.evaluate()
@@ -605,7 +622,7 @@ def test_the_loss_is_logged_where_a_diagnosis_is_due_too(make_model, make_args, 
             model=make_model(),
             args=make_args(logging_strategy="steps", logging_steps=1),
             train_dataset=token_dataset,
-            layertracer=config,
+            layertracer_config=config,
         )
         trainer.train()
         histories.append([(entry["step"], entry["loss"]) for entry in trainer.state.log_history if "loss" in entry])
@@ -638,7 +655,7 @@ def test_the_mixin_traces_sft_on_text(
         args=args,
         train_dataset=text_dataset,
         processing_class=tokenizer,
-        layertracer=quick(diagnose_steps=2),
+        layertracer_config=quick(diagnose_steps=2),
     )
     trainer.train()
     assert_trained_only(model, before, SHALLOW_HALF)
@@ -659,7 +676,7 @@ def test_the_mixin_traces_sft_with_lora(make_model, make_args, tokenizer, text_d
         train_dataset=text_dataset,
         processing_class=tokenizer,
         peft_config=LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"),
-        layertracer=quick(),
+        layertracer_config=quick(),
     )
     trainer.train()
     trained = {name for name, p in trainer.model.named_parameters() if p.requires_grad}
@@ -673,7 +690,10 @@ def test_the_mixin_traces_a_seq2seq_trainer(
     model = make_model()
     before = weights_of(model)
     trainer = MySeq2Seq(
-        model=model, args=make_args(kind=Seq2SeqTrainingArguments), train_dataset=token_dataset, layertracer=quick()
+        model=model,
+        args=make_args(kind=Seq2SeqTrainingArguments),
+        train_dataset=token_dataset,
+        layertracer_config=quick(),
     )
     trainer.train()
     assert_trained_only(model, before, SHALLOW_HALF)
@@ -684,13 +704,17 @@ def test_the_mixin_traces_a_seq2seq_trainer(
 
 def test_an_unknown_strategy_is_refused_when_the_trainer_is_made(make_model, make_args):
     with pytest.raises(LayerTracerError, match=r"no-such.*freeze-deep, freeze-shallow, full, task-particle"):
-        LayerTracerTrainer(model=make_model(), args=make_args(), layertracer=LayerTracerConfig(strategy="no-such"))
+        LayerTracerTrainer(
+            model=make_model(), args=make_args(), layertracer_config=LayerTracerConfig(strategy="no-such")
+        )
 
 
 def test_an_option_of_another_strategy_is_refused_when_the_trainer_is_made(make_model, make_args):
     with pytest.raises(LayerTracerError, match=r"'full' has no option freeze_ratio"):
         LayerTracerTrainer(
-            model=make_model(), args=make_args(), layertracer=LayerTracerConfig(strategy="full", freeze_ratio=0.5)
+            model=make_model(),
+            args=make_args(),
+            layertracer_config=LayerTracerConfig(strategy="full", freeze_ratio=0.5),
         )
 
 
@@ -699,7 +723,9 @@ def test_after_a_failed_start_training_does_not_go_on_unplanned(
 ):
     model = make_model()
     before = weights_of(model)
-    trainer = LayerTracerTrainer(model=model, args=make_args(), train_dataset=token_dataset, layertracer=quick())
+    trainer = LayerTracerTrainer(
+        model=model, args=make_args(), train_dataset=token_dataset, layertracer_config=quick()
+    )
     with monkeypatch.context() as patch:
         patch.setattr("hf_layertracer.training.tracer.diagnose", _interrupt)
         with pytest.raises(KeyboardInterrupt):

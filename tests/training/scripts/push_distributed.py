@@ -26,7 +26,7 @@ def main(folder: str, name: str) -> None:
     }
     config = LayerTracerConfig(num_probes=4, repeats=2)
     if name == "trainer":
-        trainer = LayerTracerTrainer(layertracer=config, **settings)
+        trainer = LayerTracerTrainer(layertracer_config=config, **settings)
     else:
         trainer = Trainer(callbacks=[LayerTracerCallback(config, [Probe((5, 6, 7), 8)] * 4)], **settings)
     trainer.train()

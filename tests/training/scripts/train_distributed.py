@@ -53,7 +53,7 @@ def main(output_dir: Path, kind: str) -> None:
     ids = torch.randint(3, 80, (16, 12), generator=torch.Generator().manual_seed(7)).tolist()
     config = LayerTracerConfig(num_probes=4, repeats=2, diagnose_steps=2)
     dataset = Dataset.from_dict({"input_ids": ids, "labels": ids})
-    trainer = LayerTracerTrainer(model=model, args=args, train_dataset=dataset, layertracer=config)
+    trainer = LayerTracerTrainer(model=model, args=args, train_dataset=dataset, layertracer_config=config)
     with writes() as written:
         trainer.train()
     result = trainer.layertracer_report

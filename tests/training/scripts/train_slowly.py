@@ -38,7 +38,7 @@ def make_trainer(output_dir: Path, config: LayerTracerConfig = CONFIG, **argumen
         dataloader_pin_memory=False,
     )  # fmt: skip
     dataset = Dataset.from_dict({"input_ids": ids, "labels": ids})
-    return LayerTracerTrainer(model=model, args=args, train_dataset=dataset, layertracer=config, **arguments)
+    return LayerTracerTrainer(model=model, args=args, train_dataset=dataset, layertracer_config=config, **arguments)
 
 
 if __name__ == "__main__":
