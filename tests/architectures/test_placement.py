@@ -40,7 +40,11 @@ def expected(model):
     return diagnose(model, PROBES, config=QUICK)
 
 
-def assert_alike(report, expected, tolerance=0.0):
+# Weights at other addresses (offloaded, read from a file) may take other paths through a matrix product.
+ROUNDING = 1e-6
+
+
+def assert_alike(report, expected, tolerance=ROUNDING):
     assert report.sensitivity.path == "replay"
     assert report.lens.valid
     assert report.sensitivity.mean == pytest.approx(expected.sensitivity.mean, abs=tolerance)
@@ -78,7 +82,7 @@ def test_a_compiled_model_is_diagnosed_as_itself(model, expected, compiled):
         before = compiled(input_ids=torch.tensor([[1, 2, 3]])).logits
     assert_alike(diagnose(compiled, PROBES, config=QUICK), expected)
     with torch.no_grad():
-        assert torch.equal(compiled(input_ids=torch.tensor([[1, 2, 3]])).logits, before)
+        assert torch.allclose(compiled(input_ids=torch.tensor([[1, 2, 3]])).logits, before, atol=1e-5)
 
 
 def to_cpu(model, folder):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from hf_layertracer import LayerTracerReport, load_probes
 from hf_layertracer.demo import run as demo_run
 
@@ -20,7 +22,8 @@ def test_the_demo_compares_both_strategies_and_leaves_its_files(tmp_path: Path, 
     assert (tmp_path / "layertracer_report.png").read_bytes().startswith(b"\x89PNG")
     frozen, full = results["runs"]
     assert (frozen["strategy"], full["strategy"]) == ("freeze-deep", "full")
-    assert frozen["training"]["eval_loss_before"] == full["training"]["eval_loss_before"]
+    # Two processes evaluate the same model.
+    assert frozen["training"]["eval_loss_before"] == pytest.approx(full["training"]["eval_loss_before"], rel=1e-5)
     assert frozen["training"]["eval_loss_after"] != frozen["training"]["eval_loss_before"]
     assert frozen["training"]["trainable_parameters"] < full["training"]["trainable_parameters"] / 2
     assert frozen["training"]["peak_memory_bytes"] < full["training"]["peak_memory_bytes"]

@@ -84,7 +84,8 @@ def test_noise_of_a_row_depends_on_its_seeds_alone_and_not_on_its_batch():
     together = noise_like(state, 1.0, seeds)
     random_state = torch.get_rng_state()
     for row in (2, 0, 3, 1):
-        assert torch.equal(noise_like(state[row : row + 1], 1.0, [seeds[row]])[0], together[row])
+        # The deviation of a row may be summed in another order in a batch.
+        assert torch.allclose(noise_like(state[row : row + 1], 1.0, [seeds[row]])[0], together[row], rtol=1e-5)
     assert torch.equal(torch.get_rng_state(), random_state)
     # In units of the state's deviation no two rows share their noise: seed, repeat, layer and probe all count.
     unit = together / state.std(-1, keepdim=True, correction=0)

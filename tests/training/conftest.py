@@ -157,7 +157,10 @@ def weights_of() -> Callable[[nn.Module], Weights]:
 
 @pytest.fixture(scope="session")
 def assert_same_weights() -> Callable[[nn.Module | Weights, nn.Module | Weights], None]:
-    """`assert_same_weights(a, b)`: bit for bit."""
+    """`assert_same_weights(a, b)`: bit for bit, so for the same steps taken twice in one process.
+
+    For two processes, or where one went on from files, see `support.tolerance.assert_close_weights`.
+    """
 
     def check(one: nn.Module | Weights, other: nn.Module | Weights) -> None:
         one, other = (dict(m.named_parameters()) if isinstance(m, nn.Module) else m for m in (one, other))

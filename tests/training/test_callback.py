@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.tolerance import assert_close_weights, nearly
 from transformers import Trainer
 
 from hf_layertracer import LayerTracerCallback, LayerTracerError, LayerTracerReport, LayerTracerTrainer, Probe
@@ -16,7 +17,7 @@ SHALLOW_HALF = ("model.embed_tokens", "model.layers.0.", "model.layers.1.")
 
 
 def test_the_callback_freezes_and_trains_what_the_trainer_class_does(
-    make_model, make_args, token_dataset, quick, weights_of, assert_trained_only, assert_same_weights
+    make_model, make_args, token_dataset, quick, weights_of, assert_trained_only
 ):
     model = make_model()
     before = weights_of(model)
@@ -37,8 +38,9 @@ def test_the_callback_freezes_and_trains_what_the_trainer_class_does(
         model=make_model(), args=make_args(), train_dataset=token_dataset, probes=PROBES, layertracer_config=quick()
     )
     other.train()
-    assert_same_weights(trainer.model, other.model)
-    assert callback.report.sensitivity == other.layertracer_report.sensitivity
+    # The callback measures while the trainer is made, the trainer when training begins.
+    assert_close_weights(trainer.model, other.model)
+    assert callback.report.sensitivity.model_dump() == nearly(other.layertracer_report.sensitivity)
     assert callback.report.plan == other.layertracer_report.plan
 
     run = Path(trainer.args.output_dir)
@@ -133,8 +135,9 @@ def test_in_mixed_precision_later_diagnoses_of_the_callback_compare_with_the_fir
         callbacks=[callback],
     ).train()
     (after,) = callback.report.history
-    assert after.sensitivity == callback.report.sensitivity.mean
-    assert after.lens_mean_probability == callback.report.lens.mean_probability
+    # The first is taken before the model is wrapped, the second after.
+    assert after.sensitivity == nearly(callback.report.sensitivity.mean, abs=1e-8)
+    assert after.lens_mean_probability == nearly(callback.report.lens.mean_probability)
 
 
 def test_an_untraceable_model_trains_on_under_the_callback(make_args, token_dataset, quick, warnings_of):

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from support.tolerance import assert_close_weights, nearly
 
 from hf_layertracer import LayerTracerReport
 
@@ -38,7 +40,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory, make_model) -> Path:
 @pytest.fixture(params=KINDS)
 def run(request: pytest.FixtureRequest, folder: Path) -> tuple[str, list[dict[str, Any]]]:
     """The kind of run and what each rank saw."""
-    return request.param, [json.loads((folder / f"{request.param}-rank{rank}.json").read_text()) for rank in range(2)]
+    places = [folder / f"{request.param}-rank{rank}" for rank in range(2)]
+    return request.param, [
+        json.loads(place.with_suffix(".json").read_text()) | torch.load(place.with_suffix(".pt")) for place in places
+    ]
 
 
 def test_the_processes_were_wrapped_as_meant(run):
@@ -49,6 +54,7 @@ def test_the_processes_were_wrapped_as_meant(run):
 
 def test_all_ranks_have_one_plan_from_one_diagnosis(run):
     _, (first, second) = run
+    # The first rank sends what it measured to the other: to the bit, as a plan that differs would hang the run.
     assert first["plan"] == second["plan"]
     assert first["sensitivity"] == second["sensitivity"]
     assert first["plan"]["trained_layers"] == [0, 1]
@@ -57,8 +63,9 @@ def test_all_ranks_have_one_plan_from_one_diagnosis(run):
 
 def test_trained_weights_agree_between_ranks_and_frozen_ones_are_untouched(run):
     _, (first, second) = run
-    assert first["after"] == second["after"]
-    changed = sorted(name for name in first["after"] if first["after"][name] != first["before"][name])
+    # Each rank takes its own optimizer steps.
+    assert_close_weights(first["after"], second["after"])
+    changed = sorted(name for name in first["after"] if not torch.equal(first["after"][name], first["before"][name]))
     assert changed == first["trainable"]
     assert all(name.startswith(("model.embed_tokens", "model.layers.0.", "model.layers.1.")) for name in changed)
     assert first["optimizer_parameters"] == len(changed) == 19
@@ -82,11 +89,14 @@ def test_only_the_first_rank_writes(run, folder):
 def test_a_later_diagnosis_measures_the_same_on_all_ranks(run):
     _, (first, second) = run
     assert [snapshot["step"] for snapshot in first["history"]] == [2]
-    assert first["history"] == second["history"]
+    # Each rank measures for itself, and may round differently.
+    assert first["history"] == nearly(second["history"])
 
 
 def test_sharding_changes_neither_diagnosis_nor_plan(folder):
     ddp, fsdp2 = (json.loads((folder / f"{kind}-rank0.json").read_text()) for kind in KINDS)
-    assert fsdp2["sensitivity"] == ddp["sensitivity"]
-    assert fsdp2["plan"] == ddp["plan"]
+    # Whole and sharded parameters lie elsewhere in memory, which changes the order of sums in matrix products.
+    assert fsdp2["sensitivity"] == nearly(ddp["sensitivity"], abs=1e-8)
+    assert fsdp2["plan"] == ddp["plan"]  # of the numbers of layers alone
+    # After training, rounding has gone through Adam as well.
     assert fsdp2["history"][0]["sensitivity"] == pytest.approx(ddp["history"][0]["sensitivity"], abs=1e-5)

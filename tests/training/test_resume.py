@@ -1,4 +1,7 @@
-"""Going on after an interruption: the checkpoint's plan stays, and the weights are those of a run without one."""
+"""Going on after an interruption: the checkpoint's plan stays, and the weights are those of a run without one.
+
+Within rounding: a resumed run has its tensors from files, at other addresses, and a killed one was another process.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.tolerance import assert_close_weights, nearly
 from transformers import LlamaConfig, LlamaForSequenceClassification, Trainer
 
 from hf_layertracer import (
@@ -47,7 +51,7 @@ def _lose_the_end(args: Any) -> Path:
 
 
 def test_a_resumed_run_keeps_the_plan_without_a_diagnosis_and_ends_with_the_same_weights(
-    make_model, saving, token_dataset, quick, assert_same_weights, monkeypatch, warnings_of
+    make_model, saving, token_dataset, quick, monkeypatch, warnings_of
 ):
     explicit = quick(strategy="explicit", train_layers="0,2", diagnose_steps=2)
     whole = LayerTracerTrainer(
@@ -72,7 +76,7 @@ def test_a_resumed_run_keeps_the_plan_without_a_diagnosis_and_ends_with_the_same
     assert report.sensitivity == saved.sensitivity
     assert [snapshot.step for snapshot in report.history] == [2]
     assert report.training.steps == 2
-    assert_same_weights(resumed.model, whole.model)
+    assert_close_weights(resumed.model, whole.model)
     assert {name for name, p in resumed.model.named_parameters() if p.requires_grad} == {
         name for name, p in whole.model.named_parameters() if p.requires_grad
     }
@@ -80,7 +84,7 @@ def test_a_resumed_run_keeps_the_plan_without_a_diagnosis_and_ends_with_the_same
 
 
 def test_a_run_resumed_with_its_own_settings_warns_of_nothing_and_repeats_later_diagnoses(
-    make_model, saving, token_dataset, quick, assert_same_weights, warnings_of
+    make_model, saving, token_dataset, quick, warnings_of
 ):
     config = quick(strategy="random", freeze_ratio=0.25, diagnosis_seed=4, train_norm=True, diagnose_steps=2)
     whole = LayerTracerTrainer(model=make_model(), args=saving, train_dataset=token_dataset, layertracer_config=config)
@@ -94,9 +98,9 @@ def test_a_run_resumed_with_its_own_settings_warns_of_nothing_and_repeats_later_
     )
     resumed.train(resume_from_checkpoint=str(checkpoint))
     assert warnings_of() == []
-    assert_same_weights(resumed.model, whole.model)
+    assert_close_weights(resumed.model, whole.model)
     assert [snapshot.step for snapshot in history] == [2, 4]
-    assert resumed.layertracer_report.history == history
+    assert [nearly(snapshot) for snapshot in history] == [s.model_dump() for s in resumed.layertracer_report.history]
 
 
 def test_other_options_of_the_same_strategy_are_warned_of(make_model, saving, token_dataset, quick, warnings_of):
@@ -115,9 +119,7 @@ def test_other_options_of_the_same_strategy_are_warned_of(make_model, saving, to
     assert resumed.layertracer_report.plan.trained_layers == [0, 1, 2]
 
 
-def test_a_checkpoint_of_a_plain_trainer_is_refused_unless_everything_trains(
-    make_model, saving, token_dataset, quick, assert_same_weights
-):
+def test_a_checkpoint_of_a_plain_trainer_is_refused_unless_everything_trains(make_model, saving, token_dataset, quick):
     plain = Trainer(model=make_model(), args=saving, train_dataset=token_dataset)
     plain.train()
     _lose_the_end(saving)
@@ -134,12 +136,10 @@ def test_a_checkpoint_of_a_plain_trainer_is_refused_unless_everything_trains(
         model=make_model(), args=saving, train_dataset=token_dataset, layertracer_config=quick(strategy="full")
     )
     full.train(resume_from_checkpoint=True)
-    assert_same_weights(full.model, plain.model)
+    assert_close_weights(full.model, plain.model)
 
 
-def test_a_model_that_cannot_be_traced_resumes_as_under_trainer(
-    make_args, token_dataset, quick, assert_same_weights, warnings_of
-):
+def test_a_model_that_cannot_be_traced_resumes_as_under_trainer(make_args, token_dataset, quick, warnings_of):
     def model() -> LlamaForSequenceClassification:
         torch.manual_seed(3)
         return LlamaForSequenceClassification(
@@ -156,7 +156,7 @@ def test_a_model_that_cannot_be_traced_resumes_as_under_trainer(
     _lose_the_end(args)
     resumed = LayerTracerTrainer(model=model(), args=args, train_dataset=dataset, layertracer_config=quick())
     resumed.train(resume_from_checkpoint=True)
-    assert_same_weights(resumed.model, whole.model)
+    assert_close_weights(resumed.model, whole.model)
     assert len(warnings_of()) == 2  # one a run
 
 
@@ -175,8 +175,7 @@ def test_a_lora_run_resumes_with_the_same_adapters(make_model, saving, token_dat
     _lose_the_end(saving)
     resumed = LayerTracerTrainer(model=model(), args=saving, train_dataset=token_dataset, layertracer_config=quick())
     resumed.train(resume_from_checkpoint=True)
-    expected = adapters(whole)
-    assert all(torch.equal(adapter, expected[name]) for name, adapter in adapters(resumed).items())
+    assert_close_weights(adapters(resumed), adapters(whole))
 
 
 # -- the callback ----------------------------------------------------------------------------------------------------
@@ -188,7 +187,7 @@ def _callback_trainer(model, args, dataset, config) -> tuple[Trainer, LayerTrace
 
 
 def test_the_callback_takes_over_the_plan_of_the_checkpoint_in_the_arguments(
-    make_model, make_args, saving, token_dataset, quick, assert_same_weights, monkeypatch
+    make_model, make_args, saving, token_dataset, quick, monkeypatch
 ):
     explicit = quick(strategy="explicit", train_layers="0,2")
     whole, _ = _callback_trainer(make_model(), saving, token_dataset, explicit)
@@ -199,18 +198,16 @@ def test_the_callback_takes_over_the_plan_of_the_checkpoint_in_the_arguments(
     resumed, callback = _callback_trainer(make_model(), args, token_dataset, quick())
     resumed.train(resume_from_checkpoint=args.resume_from_checkpoint)
     assert callback.report.plan.trained_layers == [0, 2]
-    assert_same_weights(resumed.model, whole.model)
+    assert_close_weights(resumed.model, whole.model)
 
 
-def test_the_callback_goes_on_under_the_same_plan_without_the_argument(
-    make_model, saving, token_dataset, quick, assert_same_weights
-):
+def test_the_callback_goes_on_under_the_same_plan_without_the_argument(make_model, saving, token_dataset, quick):
     whole, _ = _callback_trainer(make_model(), saving, token_dataset, quick(diagnose_steps=2))
     whole.train()
     _lose_the_end(saving)
     resumed, callback = _callback_trainer(make_model(), saving, token_dataset, quick(diagnose_steps=2))
     resumed.train(resume_from_checkpoint=True)
-    assert_same_weights(resumed.model, whole.model)
+    assert_close_weights(resumed.model, whole.model)
     assert [snapshot.step for snapshot in callback.report.history] == [2, 4]
 
 
@@ -241,7 +238,7 @@ def _script(name: str) -> ModuleType:
     return module
 
 
-def test_a_killed_process_loses_neither_plan_nor_weights(tmp_path, assert_same_weights, warnings_of, quick):
+def test_a_killed_process_loses_neither_plan_nor_weights(tmp_path, warnings_of, quick):
     script = _script("train_slowly")
     run = tmp_path / "run"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -271,4 +268,4 @@ def test_a_killed_process_loses_neither_plan_nor_weights(tmp_path, assert_same_w
 
     whole = script.make_trainer(tmp_path / "whole")
     whole.train()
-    assert_same_weights(resumed.model, whole.model)
+    assert_close_weights(resumed.model, whole.model)

@@ -230,6 +230,7 @@ def test_evaluating_and_predicting_need_no_diagnosis(make_model, make_args, toke
         model=make_model(), args=make_args(), eval_dataset=token_dataset, layertracer_config=quick()
     )
     plain = Trainer(model=make_model(), args=make_args(), eval_dataset=token_dataset)
+    # The same operations on the same numbers in one process: equal to the bit, as nothing of ours takes part.
     assert trainer.evaluate()["eval_loss"] == plain.evaluate()["eval_loss"]
     ours, theirs = trainer.predict(token_dataset).predictions, plain.predict(token_dataset).predictions
     assert (ours == theirs).all()
@@ -282,6 +283,8 @@ def test_given_probes_come_before_all_other_sources(make_model, make_args, token
 
 
 # -- the same as Trainer ---------------------------------------------------------------------------------------------
+# To the bit: both runs do the same operations on the same numbers in one process and thread, and a tolerance would hide a
+# random number too many.
 
 
 @pytest.mark.parametrize("kind", ["shuffled", "augmented", "augmented stream"])

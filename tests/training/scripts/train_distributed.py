@@ -1,11 +1,10 @@
 """One rank of a run under DDP, then of one under FSDP2: train_distributed.py OUTPUT_DIR, which holds the model.
 
-Leaves what it saw in OUTPUT_DIR/<kind>-rank<N>.json.
+Leaves what it saw in OUTPUT_DIR/<kind>-rank<N>.json, and the weights before and after in OUTPUT_DIR/<kind>-rank<N>.pt.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sys
@@ -49,7 +48,7 @@ def main(output_dir: Path, kind: str) -> None:
         assert args.device.type == "cpu"  # asking for it sets the processes up
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
     model = LlamaForCausalLM.from_pretrained(output_dir / "model")
-    begin = digests(model)
+    before = weights(model)
     ids = torch.randint(3, 80, (16, 12), generator=torch.Generator().manual_seed(7)).tolist()
     config = LayerTracerConfig(num_probes=4, repeats=2, diagnose_steps=2)
     dataset = Dataset.from_dict({"input_ids": ids, "labels": ids})
@@ -65,19 +64,19 @@ def main(output_dir: Path, kind: str) -> None:
         "tokens": result.training.tokens,
         "trainable": sorted(clean(name) for name, p in trainer.model.named_parameters() if p.requires_grad),
         "optimizer_parameters": sum(len(group["params"]) for group in trainer.optimizer.param_groups),
-        "before": begin,
-        "after": digests(trainer.model),
         "written": written,
     }
-    (output_dir / f"{kind}-rank{os.environ['RANK']}.json").write_text(json.dumps(seen))
+    place = output_dir / f"{kind}-rank{os.environ['RANK']}"
+    place.with_suffix(".json").write_text(json.dumps(seen))
+    torch.save({"before": before, "after": weights(trainer.model)}, place.with_suffix(".pt"))
 
 
-def digests(model: nn.Module) -> dict[str, str]:
-    """A hash of each whole parameter."""
+def weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of each whole parameter."""
     found = {}
     for name, parameter in model.named_parameters():
         whole = parameter.full_tensor() if isinstance(parameter, DTensor) else parameter
-        found[clean(name)] = hashlib.sha256(whole.detach().float().cpu().numpy().tobytes()).hexdigest()
+        found[clean(name)] = whole.detach().clone()
     return found
 
 
