@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 _EXPORTS = {
     "errors": ["LayerTracerError"],
     "config": ["DiagnosisConfig", "LayerTracerConfig"],
+    "estimate": ["estimate_training"],
     "probes": ["Probe", "load_probes"],
     "diagnosis": ["diagnose"],
     "hub": ["compare_reports", "list_reports", "push_report"],
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .config import DiagnosisConfig, LayerTracerConfig
     from .diagnosis import diagnose
     from .errors import LayerTracerError
+    from .estimate import estimate_training
     from .hub import compare_reports, list_reports, push_report
     from .planning import apply_plan, export_plan, make_plan
     from .probes import Probe, load_probes

@@ -20,26 +20,29 @@ class PeakBytes(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         self.peak = 0
+        self._held = 0  # what is alive, and what has died since it was last looked through
         self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
 
     @property
     def alive(self) -> int:
         """Bytes of what was created inside the block and is still there."""
-        self._forget_the_dead()
-        return sum(size for _, size in self._alive.values())
+        self._alive = {key: entry for key, entry in self._alive.items() if not entry[0].expired()}
+        self._held = sum(size for _, size in self._alive.values())
+        return self._held
 
     def __torch_dispatch__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         output = func(*args, **(kwargs or {}))
         given = {_address(value) for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)}
         for value in tree_leaves(output):
-            if isinstance(value, Tensor) and _address(value) not in given | self._alive.keys():
+            # While its weak reference is kept, no other storage gets its address.
+            if isinstance(value, Tensor) and (address := _address(value)) not in given and address not in self._alive:
                 storage = value.untyped_storage()
-                self._alive[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
-        self.peak = max(self.peak, self.alive)
+                self._alive[address] = (StorageWeakRef(storage), storage.nbytes())
+                self._held += storage.nbytes()
+        # Looking through all that is alive is slow: only where it might be more than ever before.
+        if self._held > self.peak:
+            self.peak = max(self.peak, self.alive)
         return output
-
-    def _forget_the_dead(self) -> None:
-        self._alive = {key: entry for key, entry in self._alive.items() if not entry[0].expired()}
 
 
 def peak_bytes(work: Callable[[], Any]) -> int:

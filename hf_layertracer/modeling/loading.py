@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from huggingface_hub.errors import HfHubHTTPError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..errors import LayerTracerError
 
@@ -45,6 +45,26 @@ def load_model(
     return model.eval().to(device), tokenizer
 
 
+def load_config(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedConfig:
+    """A model's configuration.
+
+    Args:
+        name (`str`): Hub id, local folder or configuration file.
+        revision (`str`, *optional*): Branch, tag or commit on the Hub.
+        trust_remote_code (`bool`, *optional*, defaults to `False`): Run code that comes with the model.
+
+    Returns:
+        `PreTrainedConfig`: The configuration.
+
+    Raises:
+        LayerTracerError: There is no such model.
+    """
+    try:
+        return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, HfHubHTTPError, KeyError) as error:
+        raise LayerTracerError(f"Could not load {name!r}: {_first_lines(error)}") from error
+
+
 def load_skeleton(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> nn.Module:
     """A model's structure without its weights: enough to count parameters and to plan.
 
@@ -59,11 +79,11 @@ def load_skeleton(name: str, *, revision: str | None = None, trust_remote_code: 
     Raises:
         LayerTracerError: There is no such model, or it is no causal language model.
     """
+    config = load_config(name, revision=revision, trust_remote_code=trust_remote_code)
     try:
-        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, HfHubHTTPError, KeyError) as error:
+    except (ValueError, KeyError) as error:
         raise LayerTracerError(f"Could not load {name!r}: {_first_lines(error)}") from error
     model.tie_weights()
     return model

@@ -1,0 +1,4 @@
+from .estimate import TrainingEstimate, estimate_training
+
+
+__all__ = ["TrainingEstimate", "estimate_training"]
