@@ -17,3 +17,7 @@ class ReportNotFoundError(LayerTracerError):
 
 class HubError(LayerTracerError):
     """The Hub, or the way to it, did not let something be done; what was to be pushed is still where it was."""
+
+
+class IncompatibleDonorsError(LayerTracerError):
+    """Layers of these models do not make one model; below the message's first line stands a table of what differs."""

@@ -12,8 +12,9 @@ from rich.table import Table
 from transformers.utils import logging
 
 from ..config import DiagnosisConfig
-from ..errors import LayerTracerError, ReportNotFoundError
+from ..errors import IncompatibleDonorsError, LayerTracerError, ReportNotFoundError
 from . import hub as cli_hub
+from .hybrid import hybrid
 
 
 app = typer.Typer(
@@ -173,6 +174,7 @@ def plan(
         _print_plan(made)
 
 
+app.add_typer(hybrid)
 app.command("push")(cli_hub.push)
 app.command("list")(cli_hub.list_reports)
 
@@ -246,6 +248,9 @@ def main() -> None:
     logging.set_verbosity_error()
     try:
         app()
+    except IncompatibleDonorsError as error:
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(1)
     except LayerTracerError as error:
         typer.echo(f"Error: {' '.join(str(error).split())}", err=True)
         sys.exit(1)

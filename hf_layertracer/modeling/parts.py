@@ -43,13 +43,17 @@ class ModelParts:
         Keys are the names that `named_parameters()` gives. A parameter with several owners is shared: tied embeddings
         and head, or a block that stands in several layers.
         """
-        owner_of = _owner_lookup(self)
         first_name: dict[int, str] = {}
         owners: dict[str, set[int | str]] = {}
         for name, parameter in self.model.named_parameters(remove_duplicate=False):
             name_kept = first_name.setdefault(id(parameter), name)
-            owners.setdefault(name_kept, set()).add(owner_of(name))
+            owners.setdefault(name_kept, set()).add(self.owner_of(name))
         return {name: frozenset(group) for name, group in owners.items()}
+
+    @cached_property
+    def owner_of(self) -> Callable[[str], int | str]:
+        """A function from a parameter's name, also one of several of the same parameter, to who uses it there."""
+        return _owner_lookup(self)
 
     @property
     def tied(self) -> bool:

@@ -1,0 +1,117 @@
+"""A recipe with its donors found, and checked against each other before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedConfig
+
+from ..errors import LayerTracerError
+from ..modeling import ModelParts, find_parts
+from .check import check_compatible, check_ranges, check_structure
+from .configs import joined_config
+from .donors import Donor, open_donor
+from .recipe import HybridRecipe
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """A recipe with its donors found and checked against each other.
+
+    Args:
+        recipe ([`HybridRecipe`]): The recipe.
+        base, embeddings, norm, head, tokenizer ([`Donor`]): Who gives what.
+        stack (`tuple[tuple[Donor, int], ...]`): Donor and layer, from the first layer to the last.
+        dtype (`torch.dtype`): Of the weights.
+        config (`PreTrainedConfig`): Of the stack in the base's class.
+        parts ([`ModelParts`]): The structure in the base's class.
+    """
+
+    recipe: HybridRecipe
+    base: Donor
+    embeddings: Donor
+    norm: Donor
+    head: Donor
+    tokenizer: Donor
+    stack: tuple[tuple[Donor, int], ...]
+    dtype: torch.dtype
+    config: PreTrainedConfig
+    parts: ModelParts
+
+    @property
+    def donors(self) -> list[Donor]:
+        """Everyone who gives weights, the base first."""
+        given = [self.base, *(donor for donor, _ in self.stack), self.embeddings, self.norm, self.head]
+        return list(dict.fromkeys(given))
+
+
+def blueprint(recipe: HybridRecipe) -> Blueprint:
+    """Finds a recipe's donors and checks that they fit, without writing anything.
+
+    Args:
+        recipe ([`HybridRecipe`]): The recipe.
+
+    Returns:
+        [`Blueprint`]: All that is needed to build.
+
+    Raises:
+        LayerTracerError: There is no such donor, or they do not fit.
+    """
+    names = [recipe.base, *(source.donor for source in recipe.layers or ())]
+    names += [name for name in (recipe.embeddings, recipe.norm, recipe.head, recipe.tokenizer) if name is not None]
+    opened = {name: open_donor(name) for name in dict.fromkeys(names)}
+    # The same place under two names is one donor.
+    by_place: dict[Path, Donor] = {}
+    donors = {name: by_place.setdefault(donor.folder.resolve(), donor) for name, donor in opened.items()}
+    base = donors[recipe.base]
+    embeddings, norm, head = (donors[name or recipe.base] for name in (recipe.embeddings, recipe.norm, recipe.head))
+    tokenizer = donors[recipe.tokenizer] if recipe.tokenizer is not None else embeddings
+    stack = check_ranges(recipe, donors)
+    check_compatible(base, stack, embeddings, norm, head, tokenizer)
+    dtype = _dtype(recipe, list(dict.fromkeys([base, *(donor for donor, _ in stack), embeddings, norm, head])))
+    changes: dict[str, Any] = {
+        "vocab_size": embeddings.text_config.vocab_size,
+        "tie_word_embeddings": embeddings is head and head.tied,
+        "dtype": dtype,
+    }
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        changes[name] = getattr(tokenizer.text_config, name, None)
+    config = joined_config(base, stack, changes)
+    parts = skeleton(config)
+    check_structure(parts, stack)
+    return Blueprint(recipe, base, embeddings, norm, head, tokenizer, tuple(stack), dtype, config, parts)
+
+
+def skeleton(config: PreTrainedConfig) -> ModelParts:
+    """A configuration's structure, without weights."""
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+    except (ValueError, TypeError, IndexError, KeyError) as error:
+        raise LayerTracerError(f"No model can be made of the joined configuration: {error}") from error
+    model.tie_weights()
+    return find_parts(model)
+
+
+def _dtype(recipe: HybridRecipe, donors: Sequence[Donor]) -> torch.dtype:
+    """The recipe's data type, or the one that all donors have."""
+    if recipe.dtype is not None:
+        return getattr(torch, recipe.dtype)
+    found = {donor: _main_dtype(donor) for donor in donors}
+    if len(set(found.values())) > 1:
+        listed = ", ".join(f"{donor.name}: {str(dtype).removeprefix('torch.')}" for donor, dtype in found.items())
+        raise LayerTracerError(f"The donors have different data types ({listed}). Name the hybrid's with `dtype:`.")
+    return found[donors[0]]
+
+
+def _main_dtype(donor: Donor) -> torch.dtype:
+    """The floating-point data type that most of a donor's bytes have."""
+    sizes: dict[torch.dtype, int] = {}
+    for tensor in donor.tensors.values():
+        if tensor.dtype.is_floating_point:
+            sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.nbytes
+    return max(sizes, key=lambda dtype: sizes[dtype], default=torch.float32)

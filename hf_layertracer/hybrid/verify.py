@@ -1,0 +1,150 @@
+"""Compares what was built with its donors by running both, with weights read from disk as each module needs them."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from ..errors import LayerTracerError
+from ..modeling import find_parts
+from .donors import Donor
+
+
+_TOKENS = 8
+_SEED = 0
+
+
+@contextmanager
+def streamed(folder: Path, dtype: torch.dtype, scratch: Path) -> Iterator[PreTrainedModel]:
+    """A model whose weights stay on disk until a module runs, so that memory does not grow with the model.
+
+    Args:
+        folder (`Path`): The model.
+        dtype (`torch.dtype`): Data type to run in.
+        scratch (`Path`): Folder for what transformers converts on the way.
+
+    Yields:
+        `PreTrainedModel`: The model.
+
+    Raises:
+        LayerTracerError: Its files do not hold exactly the tensors that its class has.
+    """
+    with tempfile.TemporaryDirectory(dir=scratch) as offload:
+        # That weights stay on disk is what is wanted here, and no reason for a warning.
+        accelerate_logger = logging.getLogger("accelerate.big_modeling")
+        accelerate_logger.addFilter(_is_no_news)
+        try:
+            model, info = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=dtype,
+                device_map={"": "disk"},
+                offload_folder=offload,
+                output_loading_info=True,
+                use_safetensors=True,
+            )
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise LayerTracerError(f"{folder.name} does not load: {' '.join(str(error).split())[:300]}") from error
+        finally:
+            accelerate_logger.removeFilter(_is_no_news)
+        for what in ("missing_keys", "mismatched_keys"):
+            if info.get(what):
+                raise LayerTracerError(
+                    f"{folder.name} does not load whole: {what.replace('_', ' ')}: {sorted(info[what])[0]}."
+                )
+        yield model.eval()
+
+
+def _is_no_news(record: logging.LogRecord) -> bool:
+    return "offloaded to the disk" not in record.getMessage()
+
+
+def layer_outputs(model: PreTrainedModel, layers_path: str, wanted: Sequence[int]) -> dict[int, Tensor]:
+    """What some layers make of the same random hidden states, each at its place in a forward pass.
+
+    Args:
+        model (`PreTrainedModel`): The model.
+        layers_path (`str`): Where its layers are.
+        wanted (`Sequence[int]`): Layers to watch.
+
+    Returns:
+        `dict[int, Tensor]`: The output of each, of shape `(1, tokens, hidden_size)`.
+    """
+    parts = find_parts(model, layers_path)
+    outputs: dict[int, Tensor] = {}
+    handles = []
+    for index in sorted(set(wanted)):
+
+        def enter(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+            hidden = args[0] if args else kwargs["hidden_states"]
+            given = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(_SEED)).to(hidden)
+            return ((given, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": given})
+
+        def leave(module: nn.Module, args: tuple, output: Any, index: int = index) -> None:
+            outputs[index] = (output[0] if isinstance(output, tuple) else output).detach().clone()
+
+        handles.append(parts.layers[index].register_forward_pre_hook(enter, with_kwargs=True))
+        handles.append(parts.layers[index].register_forward_hook(leave))
+    try:
+        logits(model)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return outputs
+
+
+def logits(model: PreTrainedModel) -> Tensor:
+    """The logits of a fixed sequence of token ids.
+
+    Args:
+        model (`PreTrainedModel`): The model.
+
+    Returns:
+        `Tensor`: Of shape `(1, tokens, vocabulary)`.
+    """
+    size = model.config.get_text_config(decoder=True).vocab_size
+    tokens = torch.randint(size, (1, _TOKENS), generator=torch.Generator().manual_seed(_SEED))
+    with torch.no_grad():
+        return model(input_ids=tokens, use_cache=False).logits
+
+
+def verify_layers(
+    folder: Path,
+    layers_path: str,
+    stack: Sequence[tuple[Donor, int]],
+    wanted: Sequence[int],
+    dtype: torch.dtype,
+    scratch: Path,
+) -> None:
+    """Checks that layers taken whole compute, to the bit, what they compute in their donors.
+
+    Args:
+        folder (`Path`): The hybrid.
+        layers_path (`str`): Where its layers are.
+        stack (`Sequence[tuple[Donor, int]]`): Donor and layer of each of them.
+        wanted (`Sequence[int]`): Which to compare.
+        dtype (`torch.dtype`): Data type of the hybrid, in which the donors run as well.
+        scratch (`Path`): Folder for what transformers converts on the way.
+
+    Raises:
+        LayerTracerError: A layer computes something else.
+    """
+    with streamed(folder, dtype, scratch) as model:
+        ours = layer_outputs(model, layers_path, wanted)
+    for donor in dict.fromkeys(stack[index][0] for index in wanted):
+        places = [index for index in wanted if stack[index][0] is donor]
+        with streamed(donor.folder, dtype, scratch) as model:
+            theirs = layer_outputs(model, donor.parts.layers_path, [stack[index][1] for index in places])
+        for index in places:
+            layer = stack[index][1]
+            if index not in ours or layer not in theirs or not torch.equal(ours[index], theirs[layer]):
+                raise LayerTracerError(
+                    f"Layer {index} does not compute what layer {layer} of {donor.name} does. The hybrid was not written."
+                )

@@ -1,0 +1,114 @@
+"""The tensors of a hybrid: which ones there are, and how they are written."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import LayerTracerError
+from ..modeling import EMBEDDINGS, HEAD, NORM, OTHER
+from .blueprint import Blueprint
+from .donors import Donor
+from .safetensors_io import INDEX_FILE, SINGLE_FILE, NewTensor, split_into_files, write_file, write_index
+
+
+def whole_tensors(plan: Blueprint) -> dict[int | str, list[NewTensor]]:
+    """The tensors of a model whose layers are taken whole, by the part that they belong to.
+
+    Args:
+        plan ([`Blueprint`]): What is built.
+
+    Returns:
+        `dict[int | str, list[NewTensor]]`: By layer, or `"embeddings"`, `"norm"`, `"head"` or `"other"`.
+    """
+    dtype = plan.dtype if plan.recipe.dtype is not None else None
+    prefix, base = plan.base.layers_prefix, plan.base
+    groups: dict[int | str, list[NewTensor]] = {}
+    for slot, donor in ((EMBEDDINGS, plan.embeddings), (NORM, plan.norm), (HEAD, plan.head), (OTHER, base)):
+        stored = donor.outside.get(slot, [])
+        groups[slot] = [NewTensor.copy(_as_in(base, donor, tensor.name), tensor, dtype) for tensor in stored]
+    if not groups[HEAD] and plan.head.tied and not plan.config.tie_word_embeddings:
+        groups[HEAD] = [NewTensor.copy(base.head_name(), plan.head.embedding_matrix(), dtype)]
+    for index, (donor, layer) in enumerate(plan.stack):
+        tensors = donor.layer_tensors(layer)
+        groups[index] = [NewTensor.copy(f"{prefix}{index}.{name}", tensor, dtype) for name, tensor in tensors.items()]
+    for number, tensors in base.extra_layers.items():
+        shifted = number - base.parts.num_layers + len(plan.stack)
+        groups[OTHER] += [
+            NewTensor.copy(f"{prefix}{shifted}.{name}", tensor, dtype) for name, tensor in tensors.items()
+        ]
+    return groups
+
+
+def in_order(groups: dict[int | str, list[NewTensor]]) -> list[NewTensor]:
+    """The tensors in the order of the model: embeddings, layers, norm, head and the rest."""
+    layers = sorted(key for key in groups if isinstance(key, int))
+    return [tensor for key in (EMBEDDINGS, *layers, NORM, HEAD, OTHER) for tensor in groups.get(key, [])]
+
+
+class Digests:
+    """SHA-256 of each part of a model, made while its tensors are written.
+
+    Args:
+        groups (`dict[int | str, list[NewTensor]]`): The tensors of each part, each part's in the order of writing.
+    """
+
+    def __init__(self, groups: dict[int | str, list[NewTensor]]):
+        self._part = {tensor.name: part for part, tensors in groups.items() for tensor in tensors}
+        self._sums = {part: hashlib.sha256() for part in groups}
+        self._last: str | None = None
+
+    def seen(self, tensor: NewTensor, chunk: memoryview) -> None:
+        """Takes a piece of a tensor in."""
+        digest = self._sums[self._part[tensor.name]]
+        if tensor.name != self._last:
+            digest.update(tensor.name.encode() + b"\0")
+            self._last = tensor.name
+        digest.update(chunk)
+
+    def of(self, part: int | str) -> str:
+        """The digest of a part, in hexadecimal."""
+        return self._sums[part].hexdigest()
+
+
+def write_model(folder: Path, tensors: Sequence[NewTensor], digests: Digests, largest: int) -> None:
+    """Writes tensors as a model in one or several files.
+
+    Args:
+        folder (`Path`): An empty folder.
+        tensors (`Sequence[NewTensor]`): In the order of writing.
+        digests ([`Digests`]): Told of all bytes.
+        largest (`int`): Bytes to a file.
+    """
+    total = sum(tensor.nbytes for tensor in tensors)
+    check_space(folder, total)
+    files = split_into_files(tensors, largest)
+    places = {}
+    for number, content in enumerate(files, 1):
+        name = SINGLE_FILE if len(files) == 1 else f"model-{number:05d}-of-{len(files):05d}.safetensors"
+        write_file(folder / name, content, digests.seen)
+        places.update(dict.fromkeys((tensor.name for tensor in content), name))
+    if len(files) > 1:
+        write_index(folder / INDEX_FILE, places, total)
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Refuses to begin what cannot end, where the disk says how full it is."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise LayerTracerError(
+            f"The hybrid needs {needed / 1e9:.1f} GB at {folder.parent} and {free / 1e9:.1f} GB are free."
+        )
+
+
+def _as_in(base: Donor, donor: Donor, name: str) -> str:
+    """A donor's tensor outside the layers under the name that the base's files would give it."""
+    if base is donor or name in base.tensors:
+        return name
+    ours, theirs = base.layers_prefix, donor.layers_prefix
+    if ours.endswith(theirs):
+        return ours.removesuffix(theirs) + name
+    extra = theirs.removesuffix(ours)
+    return name.removeprefix(extra) if theirs.endswith(ours) else name
