@@ -61,6 +61,8 @@ def blueprint(recipe: HybridRecipe) -> Blueprint:
     Raises:
         LayerTracerError: There is no such donor, or they do not fit.
     """
+    if recipe.mixers:
+        raise LayerTracerError("mixers: replacing token mixers is not possible yet.")
     names = [recipe.base, *(source.donor for source in recipe.layers or ())]
     names += [name for name in (recipe.embeddings, recipe.norm, recipe.head, recipe.tokenizer) if name is not None]
     opened = {name: open_donor(name) for name in dict.fromkeys(names)}

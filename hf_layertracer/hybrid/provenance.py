@@ -66,7 +66,8 @@ class HybridRecord(_Part):
         layers (`list[LayerOrigin]`): One entry a layer.
         embeddings, norm, head ([`Origin`], *optional*): Where these come from; a tied head has none of its own.
         tokenizer (`str`): Donor of the tokenizer.
-        class_verified (`str`, *optional*): Where the class differs from the donor's: how far the logits of the unmodified model are from the donor's.
+        class_verified (`str`, *optional*):
+            Where the class is not the donor's: how far the logits of the unmodified model are from the donor's.
         notes (`list[str]`): What to know before using it.
         versions (`dict[str, str]`): Of the libraries it was built with.
     """

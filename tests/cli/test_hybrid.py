@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import pytest
+
+from hf_layertracer.cli.app import main
+
+
+def run(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:
+    monkeypatch.setattr("sys.argv", ["layertracer", "hybrid", *map(str, arguments)])
+    with pytest.raises(SystemExit) as left:
+        main()
+    captured = capsys.readouterr()
+    return left.value.code or 0, captured.out, captured.err
+
+
+def test_a_hybrid_is_built_and_shown(monkeypatch, capsys, make_model, tmp_path):
+    monkeypatch.setenv("COLUMNS", "200")
+    make_model("Llama").save_pretrained(tmp_path / "a")
+    (tmp_path / "r.yaml").write_text(
+        f"base: {tmp_path / 'a'}\nlayers:\n- {{from: {tmp_path / 'a'}, layer_range: [1, 3]}}\n"
+    )
+    code, out, err = run(monkeypatch, capsys, "build", tmp_path / "r.yaml", "--out", tmp_path / "h")
+    assert (code, err) == (0, "")
+    assert f"Hybrid: {tmp_path / 'h'}" in out
+    code, shown, _ = run(monkeypatch, capsys, "show", tmp_path / "h")
+    assert code == 0
+    for word in ("LlamaForCausalLM", "0-1", "1-2", "bit-equal"):
+        assert word in shown
+
+
+def test_what_is_wrong_is_one_line_or_a_table(monkeypatch, capsys, make_model, tmp_path):
+    make_model("Llama").save_pretrained(tmp_path / "a")
+    make_model("Llama", hidden_size=16).save_pretrained(tmp_path / "b")
+    (tmp_path / "r.yaml").write_text("base: ./none\nlayerz: 1\n")
+    code, out, err = run(monkeypatch, capsys, "build", tmp_path / "r.yaml", "--out", tmp_path / "h")
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "layerz: unknown key" in err
+    (tmp_path / "r.yaml").write_text(f"base: {tmp_path / 'a'}\nnorm: {tmp_path / 'b'}\n")
+    code, _, err = run(monkeypatch, capsys, "build", tmp_path / "r.yaml", "--out", tmp_path / "h")
+    assert code == 1
+    assert any(line.split()[1:4] == ["hidden_size", "32", "16"] for line in err.splitlines())
+    code, _, err = run(monkeypatch, capsys, "show", tmp_path / "a")
+    assert (code, "holds no hybrid" in err) == (1, True)
