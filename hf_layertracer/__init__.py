@@ -16,7 +16,7 @@ _EXPORTS = {
     "hybrid": ["HybridRecipe", "build_hybrid"],
     "hub": ["compare_reports", "list_reports", "push_report"],
     "report": ["LayerTracerReport"],
-    "records.schema": ["LayerPlan"],
+    "records": ["LayerPlan"],
     "planning": ["apply_plan", "export_plan", "make_plan"],
     "viewer.space": ["push_space"],
     "training": ["LayerTracerCallback", "LayerTracerMixin", "LayerTracerTrainer"],
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from .hybrid import HybridRecipe, build_hybrid
     from .planning import apply_plan, export_plan, make_plan
     from .probes import Probe, load_probes
-    from .records.schema import LayerPlan
+    from .records import LayerPlan
     from .report import LayerTracerReport
     from .training import LayerTracerCallback, LayerTracerMixin, LayerTracerTrainer
     from .viewer.space import push_space

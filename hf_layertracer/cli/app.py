@@ -271,13 +271,13 @@ def _model_to_plan(source: str, strategy: str, revision: str | None, trust_remot
 def _print_report(report) -> None:
     from ..text import compact_ranges
 
-    particle, scores = report.task_particle, report.sensitivity
-    table = Table(title=f"{report.model.id or report.model.architecture}: {report.num_layers} layers")
+    particle, scores = report.first.task_particle, report.first.sensitivity
+    table = Table(title=f"{report.model.name}: {report.num_layers} layers")
     table.add_column("Measured")
     table.add_column("Result")
     resolved = f"{report.probes.count - particle.unresolved} of {report.probes.count} probes"
     if particle.layer is None:
-        table.add_row("Task Particle", "unresolved" if report.lens.valid else "the lens is not valid for this model")
+        table.add_row("Task Particle", "unresolved" if report.first.lens.valid else "the lens is not valid for this model")
     else:
         low, high = particle.interval
         table.add_row("Task Particle", f"layer {particle.layer:g} (95 % interval {low:g} to {high:g}; {resolved})")

@@ -29,7 +29,7 @@ from ..modeling.preserve import preserved
 from ..planning import make_plan
 from ..probes import Probe, builtin_probes
 from ..probes.encoding import EncodedProbe, encode_probes, equal_length_batches, probes_hash
-from ..records.schema import Lens, ProbeFacts, ProbeRecord, Sensitivity
+from ..records import Diagnosis, Lens, ProbeFacts, ProbeRecord, Scores, Sensitivity
 from ..report import LayerTracerReport
 from .gradient import MASSIVE_DIMENSIONS, differentiating, massive_dimensions, predict_batch, regression_estimate
 from .lens import read_lens
@@ -102,22 +102,28 @@ def diagnose(
             **{name: version(name) for name in ("hf_layertracer", "torch", "transformers", "accelerate")},
         },
         model=facts,
-        config=config.to_dict(),
-        probes=_probe_facts(probes, encoded, run, tokenizer),
-        lens=lens,
-        task_particle=summarise_task_particle(curves, tasks, config),
-        sensitivity=run.sensitivity(tasks),
-        block_influence=[float(f"{value:.7g}") for value in run.influence / len(encoded)],
-        durations={name: round(seconds, 3) for name, seconds in run.durations.items()},
-        memory={
-            "budget_bytes": run.batches.budget,
-            "largest_batch_probes": run.largest_batch,
-            "largest_batch_rows": run.largest_rows,
-        },
+        settings=config,
+        probes=_probe_facts(probes, encoded, tokenizer),
+        diagnoses=[
+            Diagnosis(
+                step=0,
+                lens=lens,
+                task_particle=summarise_task_particle(curves, tasks, config),
+                sensitivities={config.perturbation: run.sensitivity(tasks)},
+                block_influence=[float(f"{value:.7g}") for value in run.influence / len(encoded)],
+                scores=_scores(tasks, run),
+                durations={name: round(seconds, 3) for name, seconds in run.durations.items()},
+                memory={
+                    "budget_bytes": run.batches.budget,
+                    "largest_batch_probes": run.largest_batch,
+                    "largest_batch_rows": run.largest_rows,
+                },
+            )
+        ],
     )
     report.notes = notes_of(report, run.not_run)
     try:
-        report.plan = make_plan(report)
+        report.set_plan(make_plan(report))
     except LayerTracerError as error:
         report.notes.append(f"No default plan: {error}")
     return report
@@ -361,7 +367,7 @@ class _Run:
         self.durations[name] = self.durations.get(name, 0.0) + time.perf_counter() - start
 
 
-def _probe_facts(probes: list[Probe], encoded: list[EncodedProbe], run: _Run, tokenizer) -> ProbeFacts:
+def _probe_facts(probes: list[Probe], encoded: list[EncodedProbe], tokenizer) -> ProbeFacts:
     def text(value: str | Sequence[int] | int) -> str | None:
         if isinstance(value, str):
             return value[-_TEXT_LIMIT:]
@@ -374,20 +380,25 @@ def _probe_facts(probes: list[Probe], encoded: list[EncodedProbe], run: _Run, to
         count=len(probes),
         sha256=probes_hash(encoded),
         tasks={task: len(members) for task, members in by_task(tasks).items()},
-        accuracy=float(run.correct.mean()),
-        mean_log_probability=float(run.log_probability.mean()),
-        accuracy_by_task={task: float(run.correct[members].mean()) for task, members in by_task(tasks).items()},
         items=[
             ProbeRecord(
                 prompt=text(probe.prompt),
                 target=text(probe.target),
                 task=probe.task,
                 tokens=len(ids.input_ids),
-                probability=float(f"{np.exp(run.log_probability[index]):.7g}"),
-                correct=bool(run.correct[index]),
             )
-            for index, (probe, ids) in enumerate(zip(probes, encoded, strict=True))
+            for probe, ids in zip(probes, encoded, strict=True)
         ],
+    )
+
+
+def _scores(tasks: Sequence[str], run: _Run) -> Scores:
+    return Scores(
+        accuracy=float(run.correct.mean()),
+        mean_log_probability=float(run.log_probability.mean()),
+        accuracy_by_task={task: float(run.correct[members].mean()) for task, members in by_task(tasks).items()},
+        probability=[float(f"{value:.7g}") for value in np.exp(run.log_probability)],
+        correct=run.correct.tolist(),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..records.schema import ReportData
+from ..records import ReportData
 
 
 def notes_of(report: ReportData, not_run: Sequence[int]) -> list[str]:
@@ -39,7 +39,7 @@ def notes_of(report: ReportData, not_run: Sequence[int]) -> list[str]:
             + ", ".join(f"{len(values)} {kind} {np.mean(values):.3f}" for kind, values in kinds.items())
             + "."
         )
-    rivals = [layer for layer in sensitivity.contenders if layer != sensitivity.vulnerable_layer]
+    rivals = sensitivity.rivals
     if rivals:
         notes.append(
             f"Layer {sensitivity.vulnerable_layer} has the largest sensitivity, but layers {rivals} cannot be told from "
@@ -55,7 +55,7 @@ def notes_of(report: ReportData, not_run: Sequence[int]) -> list[str]:
     elif particle.unresolved:
         notes.append(
             f"{particle.unresolved} of {report.probes.count} probes are unresolved: their lens probability never reaches "
-            f"{report.config['min_probability']}, or never rises by enough at once. The task particle leaves them out."
+            f"{report.settings.min_probability}, or never rises by enough at once. The task particle leaves them out."
         )
     return notes
 

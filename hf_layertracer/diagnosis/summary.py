@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..config import DiagnosisConfig
-from ..records.schema import Lens, Sensitivity, TaskParticle, TaskParticleSummary
+from ..records import Lens, Sensitivity, TaskParticle, TaskParticleSummary, halves
 from .statistics import bootstrap_median_interval, rank_stability, standard_error
 from .task_particle import task_particle_of
 
@@ -86,14 +86,13 @@ def summarise_sensitivity(values: np.ndarray, tasks: Sequence[str], seed: int, *
     vulnerable = int(mean.argmax())
     behind = units[vulnerable] - units
     contenders = np.flatnonzero(behind.mean(1) <= 2 * standard_error(behind, axis=1))
-    half = len(units) // 2
-    slope = units[:half].mean(0) - units[half:].mean(0) if half else np.zeros(units.shape[1])
+    shallow, deep = (list(half) for half in halves(len(units)))
+    slope = units[shallow].mean(0) - units[deep].mean(0) if shallow else np.zeros(units.shape[1])
     return Sensitivity(
         mean=_floats(mean.clip(0, 1)),
         stderr=_floats(standard_error(units, axis=1)),
-        vulnerable_layer=vulnerable,
+        covariance=_covariance(units),
         contenders=sorted({vulnerable, *contenders.tolist()}),
-        shallow_minus_deep=_float(slope.mean()),
         shallow_minus_deep_stderr=_float(standard_error(slope, axis=0)),
         rank_stability=rank_stability(values, seed),
         by_task={
@@ -106,6 +105,14 @@ def summarise_sensitivity(values: np.ndarray, tasks: Sequence[str], seed: int, *
 def by_task(tasks: Sequence[str]) -> dict[str, np.ndarray]:
     """Indices of the probes of each task, tasks in the order in which they first appear."""
     return {task: np.flatnonzero([other == task for other in tasks]) for task in dict.fromkeys(tasks)}
+
+
+def _covariance(units: np.ndarray) -> list[list[float]] | None:
+    """Lower triangle of the covariances of the layers' means; `None` where there is a single unit."""
+    if units.shape[1] < 2:
+        return None
+    covariance = np.atleast_2d(np.cov(units)) / units.shape[1]
+    return [_floats(row[: layer + 1]) for layer, row in enumerate(covariance)]
 
 
 def _float(value: float) -> float:

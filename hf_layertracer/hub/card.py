@@ -6,7 +6,7 @@ import math
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from ..records.schema import ReportData
+from ..records import ReportData
 from ..report.markdown import put_section, report_section, without_section
 from ..report.templates import card_template
 from .front_matter import read_front_matter, unreadable, with_front_matter
@@ -62,23 +62,19 @@ def evaluation_results(report: ReportData) -> list[EvalResult]:
         `list[EvalResult]`: One for each metric.
     """
     results = []
-    probes, training = report.probes, report.training
+    probes, training, measured = report.probes, report.training, report.latest.headline()
     probe_set = {
         "dataset_type": _PROBES,
         "dataset_name": f"LayerTracer probes ({probes.count})",
         "dataset_revision": probes.sha256,
     }
-    if report.history or training is None:
-        latest = report.history[-1] if report.history else None
-        measured = latest or probes
-        sensitivity = latest.sensitivity if latest else report.sensitivity.mean
-        particle = latest.task_particle if latest else report.task_particle.layer
+    if report.is_repeated or training is None:
         metrics = [
-            ("accuracy", "Accuracy on the probes", measured.accuracy),
-            ("mean_log_probability", "Mean log-probability of the targets", measured.mean_log_probability),
-            ("task_particle", "Task Particle (layer, from 0)", particle),
-            ("vulnerable_layer", "Vulnerable layer (from 0)", sensitivity.index(max(sensitivity))),
-            ("layer_sensitivity", "Highest Layer Sensitivity (bits)", max(sensitivity)),
+            ("accuracy", "Accuracy on the probes", measured["accuracy"]),
+            ("mean_log_probability", "Mean log-probability of the targets", measured["mean_log_probability"]),
+            ("task_particle", "Task Particle (layer, from 0)", measured["task_particle"]),
+            ("vulnerable_layer", "Vulnerable layer (from 0)", measured["vulnerable_layer"]),
+            ("layer_sensitivity", "Highest Layer Sensitivity (bits)", measured["highest_sensitivity"]),
         ]
         results += [_result(probe_set, *metric) for metric in metrics]
     if training is not None and training.eval_loss_after is not None:

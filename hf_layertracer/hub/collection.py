@@ -31,23 +31,24 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "architecture": ("string", "class of the model"),
     "created": ("timestamp[s]", "UTC time of the diagnosis"),
     "layers": ("int64", "number of decoder layers"),
+    "step": ("int64", "optimizer step of the diagnosis, the report's latest; 0 before training"),
     "layer": ("int64", "this layer, counted from 0"),
     "kind": ("string", "kind of the layer"),
     "parameters": ("int64", "parameters of the layer"),
     "lens_probability": ("float64", "mean probability of the targets if the model stopped after this layer"),
     "lens_probability_stderr": ("float64", "its standard error"),
     "task_particle": ("float64", "Task Particle of the report: median layer"),
-    "layer_sensitivity": ("float64", "Jensen-Shannon divergence in bits when this layer is disturbed"),
+    "layer_sensitivity": ("float64", "Jensen-Shannon divergence in bits when this layer is perturbed"),
     "layer_sensitivity_stderr": ("float64", "its standard error"),
     "estimate": ("bool", "whether Layer Sensitivity is estimated from gradients"),
     "block_influence": ("float64", "1 - cosine similarity of the layer's input and output"),
     "trained": ("bool", "whether the plan trains this layer"),
     "strategy": ("string", "strategy of the plan"),
-    "perturbation": ("string", "disturbance: mask, skip or noise"),
+    "perturbation": ("string", "what was done to a layer: mask, skip or noise"),
     "mask_ratio": ("float64", "fraction of the hidden dimensions that a mask zeroes"),
     "noise_scale": ("float64", "noise in units of the hidden state's own deviation"),
-    "seed": ("int64", "seed of the disturbances"),
-    "draws": ("int64", "disturbances of each layer"),
+    "seed": ("int64", "seed of the perturbations"),
+    "draws": ("int64", "perturbations of each layer"),
     "probes": ("int64", "number of probes"),
     "probes_sha256": ("string", "hash of the probes"),
     "accuracy": ("float64", "fraction of probes whose target is the likeliest next token"),
@@ -73,7 +74,7 @@ def collected_files(report: LayerTracerReport) -> dict[str, bytes]:
 
 def report_name(report: LayerTracerReport) -> str:
     """A name that no other report has: model, time and a hash of the content."""
-    model = re.sub(r"[^A-Za-z0-9_.-]+", "--", report.model.id or report.model.architecture).strip("-.") or "model"
+    model = re.sub(r"[^A-Za-z0-9_.-]+", "--", report.model.name).strip("-.") or "model"
     created = _created(report) or datetime.fromtimestamp(0, UTC)
     return f"{model[:80]}-{created:%Y%m%dT%H%M%SZ}-{hashlib.sha256(report.to_json()).hexdigest()[:8]}"
 
@@ -87,8 +88,8 @@ def layer_rows(report: LayerTracerReport) -> list[dict[str, Any]]:
     Returns:
         `list[dict[str, Any]]`: One row per layer, with the keys of `COLUMNS`.
     """
-    model, lens, sensitivity, plan, config = report.model, report.lens, report.sensitivity, report.plan, report.config
-    has_lens, created = bool(lens.mean_probability), _created(report)
+    model, latest, plan, settings = report.model, report.latest, report.plan, report.settings
+    lens, sensitivity, created = latest.lens, latest.sensitivity, _created(report)
     same = {
         "report": report_name(report),
         "model": model.id,
@@ -96,17 +97,18 @@ def layer_rows(report: LayerTracerReport) -> list[dict[str, Any]]:
         "architecture": model.architecture,
         "created": f"{created:%Y-%m-%dT%H:%M:%S}" if created else None,
         "layers": report.num_layers,
-        "task_particle": report.task_particle.layer,
+        "step": latest.step,
+        "task_particle": latest.task_particle.layer,
         "estimate": sensitivity.estimate,
         "strategy": plan.strategy if plan else None,
-        "perturbation": _of_type(config.get("perturbation"), str),
-        "mask_ratio": _of_type(config.get("mask_ratio"), int | float),
-        "noise_scale": _of_type(config.get("noise_scale"), int | float),
-        "seed": _of_type(config.get("diagnosis_seed"), int),
+        "perturbation": latest.perturbation,
+        "mask_ratio": settings.mask_ratio,
+        "noise_scale": settings.noise_scale,
+        "seed": settings.diagnosis_seed,
         "draws": sensitivity.draws,
         "probes": report.probes.count,
         "probes_sha256": report.probes.sha256,
-        "accuracy": report.probes.accuracy,
+        "accuracy": latest.scores.accuracy,
         "eval_loss_before": report.training.eval_loss_before if report.training else None,
         "eval_loss_after": report.training.eval_loss_after if report.training else None,
     }
@@ -115,12 +117,12 @@ def layer_rows(report: LayerTracerReport) -> list[dict[str, Any]]:
         own = {
             "layer": index,
             "kind": layer.kind,
-            "parameters": sum(layer.parameters.values()),
-            "lens_probability": lens.mean_probability[index + 1] if has_lens else None,
-            "lens_probability_stderr": lens.stderr[index + 1] if has_lens else None,
+            "parameters": layer.size,
+            "lens_probability": _at(lens.mean_probability, index + 1),
+            "lens_probability_stderr": _at(lens.stderr, index + 1),
             "layer_sensitivity": sensitivity.mean[index],
             "layer_sensitivity_stderr": sensitivity.stderr[index],
-            "block_influence": report.block_influence[index],
+            "block_influence": _at(latest.block_influence, index),
             "trained": index in plan.trained_layers if plan else None,
         }
         values = {**same, **own}
@@ -174,6 +176,6 @@ def _created(report: LayerTracerReport) -> datetime | None:
         return None
 
 
-def _of_type(value: Any, kind: Any) -> Any:
-    """A value of a report's free-form settings, if it is what the column holds."""
-    return value if isinstance(value, kind) and not isinstance(value, bool) else None
+def _at(values: list[float], index: int) -> float | None:
+    """A value of a list, which is empty where nothing was measured."""
+    return values[index] if values else None

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from statistics import fmean
 from typing import Any
 
 from huggingface_hub import HfApi
@@ -102,38 +101,32 @@ def compare_reports(reports: Iterable[HubReport | LayerTracerReport]) -> list[di
         reports (`Iterable`): Reports, or what [`list_reports`] returns.
 
     Returns:
-        `list[dict[str, Any]]`: In the order given. Positions along the depth are fractions (`*_depth`, 0 the first and
-        1 the last layer), so that models of different depth compare; `probes_sha256` tells whether probes do.
+        `list[dict[str, Any]]`: In the order given, with the values of each report's latest diagnosis. Positions along
+        the depth are fractions too (`*_depth`, 0 the embedding and 1 the last layer), so that models of different depth
+        compare; `probes_sha256` tells whether probes do.
     """
     return [_row(entry) for entry in reports]
 
 
 def _row(entry: HubReport | LayerTracerReport) -> dict[str, Any]:
     place, report = (entry, entry.report) if isinstance(entry, HubReport) else (None, entry)
-    latest = report.history[-1] if report.history else None
-    scores = latest.sensitivity if latest else report.sensitivity.mean
-    particle = latest.task_particle if latest else report.task_particle.layer
-    measured = latest or report.probes
-    vulnerable = scores.index(max(scores))
-    last = max(1, report.num_layers - 1)
-    half = report.num_layers // 2
-    plan, training = report.plan, report.training
+    measured, plan, training = report.latest.headline(), report.plan, report.training
     return {
         "repo_id": place and place.repo_id,
         "revision": place and place.revision,
         "subfolder": place and place.subfolder,
         "date": place.date if place else report.created,
-        "model": report.model.id or report.model.architecture,
+        "model": report.model.name,
         "layers": report.num_layers,
-        "step": latest.step if latest else 0,
-        "task_particle": particle,
-        "task_particle_depth": None if particle is None else particle / last,
-        "vulnerable_layer": vulnerable,
-        "vulnerable_layer_depth": vulnerable / last,
-        "highest_sensitivity": scores[vulnerable],
-        "shallow_minus_deep": fmean(scores[:half]) - fmean(scores[half:]) if half else 0.0,
-        "accuracy": measured.accuracy,
-        "mean_log_probability": measured.mean_log_probability,
+        "step": report.latest.step,
+        "task_particle": measured["task_particle"],
+        "task_particle_depth": report.relative_depth(measured["task_particle"]),
+        "vulnerable_layer": measured["vulnerable_layer"],
+        "vulnerable_layer_depth": report.relative_depth(measured["vulnerable_layer"]),
+        "highest_sensitivity": measured["highest_sensitivity"],
+        "shallow_minus_deep": measured["shallow_minus_deep"],
+        "accuracy": measured["accuracy"],
+        "mean_log_probability": measured["mean_log_probability"],
         "strategy": plan and plan.strategy,
         "trained_layers": plan and list(plan.trained_layers),
         "eval_loss_before": training and training.eval_loss_before,

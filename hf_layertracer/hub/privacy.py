@@ -1,4 +1,4 @@
-"""What of a report may leave the machine."""
+"""Makes a report fit to be published: no path of this machine stays in it."""
 
 from __future__ import annotations
 
@@ -26,10 +26,13 @@ def public_report(report: LayerTracerReport) -> LayerTracerReport:
     """
     public = report.model_copy(deep=True)
     public.notes = [without_paths(note) for note in public.notes]
-    public.lens.reason = without_paths(public.lens.reason)
-    public.sensitivity.path_reason = without_paths(public.sensitivity.path_reason)
-    if public.plan is not None:
-        public.plan.reason = without_paths(public.plan.reason)
+    for diagnosis in public.diagnoses:
+        diagnosis.notes = [without_paths(note) for note in diagnosis.notes]
+        diagnosis.lens.reason = without_paths(diagnosis.lens.reason)
+        for sensitivity in diagnosis.sensitivities.values():
+            sensitivity.path_reason = without_paths(sensitivity.path_reason)
+    for record in public.plans:
+        record.plan.reason = without_paths(record.plan.reason)
     return public
 
 

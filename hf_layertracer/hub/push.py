@@ -80,7 +80,7 @@ def push_report(
     if model_dir is not None and repo_type != "model":
         raise LayerTracerError("A model goes into a model repository: model_dir needs repo_type='model'.")
     report = public_report(report)
-    subject = one_line(report.model.id or report.model.architecture, 80)
+    subject = one_line(report.model.name, 80)
     model_files = {} if model_dir is None else _model_files(Path(model_dir))
     api = HfApi(token=token, library_name="hf_layertracer", library_version=__version__)
     with hub_errors(repo_id, token):

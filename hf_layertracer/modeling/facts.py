@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from ..records.schema import LayerFacts, ModelFacts
+from ..records import LayerFacts, ModelFacts
 from . import EMBEDDINGS, HEAD, NORM, OTHER, ModelParts
 from .in_force import trainable_before_plan
 

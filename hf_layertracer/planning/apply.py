@@ -13,7 +13,7 @@ from ..logs import get_logger
 from ..modeling import EMBEDDINGS, HEAD, NORM, ModelParts, find_parts
 from ..modeling.facts import elements
 from ..modeling.in_force import PlanInForce, plan_in_force, remember_plan, trainable_before_plan
-from ..records.schema import LayerPlan
+from ..records import LayerPlan
 from .adapters import hold_adapters, release_adapters
 from .cost import matches_patterns
 

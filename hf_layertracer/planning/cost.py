@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 
-from ..records.schema import LayerPlan, ModelFacts, Savings
+from ..records import LayerPlan, ModelFacts, Savings
 
 
 _ADAM_BYTES = 8  # two moments in float32

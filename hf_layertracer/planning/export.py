@@ -7,7 +7,7 @@ import re
 import yaml
 
 from ..errors import LayerTracerError
-from ..records.schema import LayerPlan, ModelFacts
+from ..records import LayerPlan, ModelFacts
 from .cost import layer_names, matches_patterns
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from ..errors import LayerTracerError
 from ..modeling import find_parts
 from ..modeling.facts import model_facts
-from ..records.schema import LayerPlan, ModelFacts, ReportData, Savings
+from ..records import LayerPlan, ModelFacts, ReportData, Savings
 from .cost import savings_of
 from .strategies import STRATEGIES, Choice, Situation
 

@@ -15,7 +15,7 @@ import numpy as np
 from torch import nn
 
 from ..errors import LayerTracerError
-from ..records.schema import ModelFacts, ReportData
+from ..records import ModelFacts, ReportData
 from .cost import bytes_per_element, layer_names, outside_elements, trainable_elements
 from .weight_snr import layer_snr
 
@@ -251,11 +251,13 @@ def _what_was_measured(situation: Situation, trained: set[int]) -> str:
     """What the measurement says of this allocation, so that nobody has to take the rule on trust."""
     if situation.report is None:
         return " Nothing was measured on this model."
-    scores = situation.report.sensitivity
-    ours = np.mean([scores.mean[layer] for layer in trained])
-    others = np.mean([scores.mean[layer] for layer in range(situation.num_layers) if layer not in trained])
-    if abs(ours - others) <= 2 * scores.shallow_minus_deep_stderr:
-        verdict = "no difference beyond the error of measurement"
+    scores, frozen = situation.report.sensitivity, set(range(situation.num_layers)) - trained
+    ours, others = scores.mean_over(trained), scores.mean_over(frozen)
+    difference = scores.difference(trained, frozen)
+    if difference.beyond_error is None:
+        verdict = "the report does not hold the error of this difference"
+    elif not difference.beyond_error:
+        verdict = f"no difference beyond the error of measurement ({difference.value:+.3f} ± {difference.stderr:.3f})"
     else:
         verdict = f"the trained ones are {'more' if ours > others else 'less'} sensitive"
     return (

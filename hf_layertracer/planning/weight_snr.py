@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from ..modeling import find_parts
-from ..records.schema import ModelFacts
+from ..records import ModelFacts
 
 
 def matrix_snr(weight: Tensor) -> float:

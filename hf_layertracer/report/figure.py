@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
-from ..records.schema import Lens, ReportData, Snapshot, TaskParticle
+from ..records import Diagnosis, Lens, ReportData, TaskParticle
 from ..text import one_line
 from .palette import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, kind_colours
 
@@ -30,7 +30,7 @@ _TITLE, _PANEL_TITLE, _LABEL = 21, 18, 15
 _NAME_LIMIT, _TITLE_LIMIT = 24, 64
 # Most digits along the layer axis; most layers that leave room for "emb" beside the 0, and for markers on a curve.
 _DIGITS, _ROOMY, _MARKED = 70, 20, 40
-# Bits: a model that no disturbance moves still gets an axis.
+# Bits: a model that no perturbation moves still gets an axis.
 _SMALLEST_SCALE = 0.001
 # Text of a report is someone else's: no `$` in it may start a formula, whatever the user's matplotlibrc says.
 _LITERAL = {"parse_math": False, "usetex": False}
@@ -62,7 +62,7 @@ def draw_report(report: ReportData) -> Figure:
 
 
 def _headline(report: ReportData) -> str:
-    model = _name(report.model.id or report.model.architecture, _TITLE_LIMIT)
+    model = _name(report.model.name, _TITLE_LIMIT)
     plan = f"plan: {_name(report.plan.strategy)}" if report.plan else "no plan"
     return f"{model}\n{_count(report.num_layers, 'layer')}  ·  {_count(report.probes.count, 'probe')}  ·  {plan}"
 
@@ -72,7 +72,7 @@ def _count(number: int, noun: str) -> str:
 
 
 def _draw_sensitivity(axes: Axes, report: ReportData) -> None:
-    sensitivity = report.sensitivity
+    sensitivity = report.first.sensitivity
     layers = range(report.num_layers)
     colours = kind_colours([layer.kind for layer in report.model.layers])
     bars = axes.bar(
@@ -88,21 +88,20 @@ def _draw_sensitivity(axes: Axes, report: ReportData) -> None:
     tops = [mean + error for mean, error in zip(sensitivity.mean, sensitivity.stderr, strict=True)]
     handles: list[Artist] = kinds if len(kinds) > 1 else [bars]
     handles += _mark_vulnerable(axes, report, tops)
-    if report.history:
-        latest = report.history[-1]
-        tops += latest.sensitivity
-        handles += axes.plot(range(len(latest.sensitivity)), latest.sensitivity, **_after(latest))
+    if report.is_repeated:
+        after = report.latest.sensitivity.mean
+        tops += after
+        handles += axes.plot(range(len(after)), after, **_after(report.latest))
     axes.set_ylim(0, max(*tops, _SMALLEST_SCALE) * 1.18)
     axes.set_ylabel("Divergence (bits)", fontsize=_LABEL)
-    errors = "±1 standard error" if sensitivity.draws > 1 else "one disturbance: standard error not known"
+    errors = "±1 standard error" if sensitivity.stderr_known else "one perturbation: standard error not known"
     estimate = ", estimated from gradients" if sensitivity.estimate else ""
     axes.set_title(f"Layer Sensitivity{estimate} ({errors})", fontsize=_PANEL_TITLE, loc="left")
     _add_legend(axes, handles + _shade_plan(axes, report))
 
 
 def _mark_vulnerable(axes: Axes, report: ReportData, tops: Sequence[float]) -> list[Line2D]:
-    vulnerable = report.sensitivity.vulnerable_layer
-    rivals = [layer for layer in report.sensitivity.contenders if layer != vulnerable]
+    vulnerable, rivals = report.first.sensitivity.vulnerable_layer, report.first.sensitivity.rivals
     gap = max(*tops, _SMALLEST_SCALE) * 0.06
 
     def mark(layers: list[int], fill_colour: str, label: str) -> list[Line2D]:
@@ -115,9 +114,9 @@ def _mark_vulnerable(axes: Axes, report: ReportData, tops: Sequence[float]) -> l
 
 
 def _draw_lens(axes: Axes, report: ReportData) -> None:
-    lens = report.lens
-    unresolved = f" ({report.task_particle.unresolved} of {_count(report.probes.count, 'probe')} unresolved)"
-    aside = unresolved if lens.valid and report.task_particle.unresolved else ""
+    lens, unresolved = report.first.lens, report.first.task_particle.unresolved
+    said = f" ({unresolved} of {_count(report.probes.count, 'probe')} unresolved)"
+    aside = said if lens.valid and unresolved else ""
     axes.set_title(f"Lens probability of the target after each layer{aside}", fontsize=_PANEL_TITLE, loc="left")
     axes.set_ylabel("Probability", fontsize=_LABEL)
     axes.set_xlabel("Layer, counted from 0 (emb: the embedding's output)", fontsize=_LABEL)
@@ -129,7 +128,7 @@ def _draw_lens(axes: Axes, report: ReportData) -> None:
 
 
 def _draw_curves(axes: Axes, report: ReportData) -> list[Artist]:
-    lens = report.lens
+    lens = report.first.lens
     depth = range(-1, report.num_layers)
     mean = lens.mean_probability
     low = [max(0, value - error) for value, error in zip(mean, lens.stderr, strict=True)]
@@ -138,12 +137,11 @@ def _draw_curves(axes: Axes, report: ReportData) -> list[Artist]:
     marker = "o" if report.num_layers <= _MARKED else None
     curve = axes.plot(depth, mean, color=BLUE, linewidth=3.5, marker=marker, zorder=4, label="mean of all")
     band = axes.fill_between(depth, low, high, color=BLUE, alpha=0.3, linewidth=0, label="±1 standard error")
-    handles = [*curve, band, *_draw_particle(axes, report.task_particle)]
-    if report.history:
-        latest = report.history[-1]
-        after = latest.lens_mean_probability
-        handles += axes.plot(range(-1, len(after) - 1), after, **_after(latest))
-        handles += _draw_later_particle(axes, latest)
+    handles = [*curve, band, *_draw_particle(axes, report.first.task_particle)]
+    if report.is_repeated:
+        after = report.latest.lens.mean_probability
+        handles += axes.plot(range(-1, len(after) - 1), after, **_after(report.latest))
+        handles += _draw_later_particle(axes, report.latest.task_particle)
     axes.set_ylim(0, max(axes.get_ylim()[1], 0.01))
     return handles + tasks
 
@@ -173,11 +171,11 @@ def _draw_particle(axes: Axes, particle: TaskParticle) -> list[Artist]:
     return handles
 
 
-def _draw_later_particle(axes: Axes, latest: Snapshot) -> list[Line2D]:
-    if latest.task_particle is None:
+def _draw_later_particle(axes: Axes, particle: TaskParticle) -> list[Line2D]:
+    if particle.layer is None:
         return []
-    label = f"its Task Particle: layer {latest.task_particle:g}"
-    return [axes.axvline(latest.task_particle, color=PURPLE, linewidth=2.5, linestyle="--", zorder=3, label=label)]
+    label = f"its Task Particle: layer {particle.layer:g}"
+    return [axes.axvline(particle.layer, color=PURPLE, linewidth=2.5, linestyle="--", zorder=3, label=label)]
 
 
 def _explain_absence(axes: Axes, lens: Lens) -> None:
@@ -216,10 +214,10 @@ def _number_layers(axes: Axes, num_layers: int) -> None:
         axes.tick_params(which="minor", pad=4 + 1.2 * _LABEL)
 
 
-def _after(snapshot: Snapshot) -> dict[str, object]:
+def _after(diagnosis: Diagnosis) -> dict[str, object]:
     outline = [withStroke(linewidth=5, foreground="white")]
     style = {"color": BLACK, "linestyle": "--", "linewidth": 2.5, "zorder": 5, "path_effects": outline}
-    return {**style, "label": f"after step {snapshot.step}"}
+    return {**style, "label": f"after step {diagnosis.step}"}
 
 
 def _add_legend(axes: Axes, handles: Sequence[Artist]) -> None:

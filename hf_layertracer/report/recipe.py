@@ -8,7 +8,7 @@ from typing import Any
 
 from ..config import DiagnosisConfig, LayerTracerConfig
 from ..probes import builtin_probes
-from ..records.schema import ReportData
+from ..records import ReportData
 
 
 # These depend on the machine, not on what is measured.
@@ -26,7 +26,7 @@ def recipe(report: ReportData) -> str:
     Returns:
         `str`: Three lines.
     """
-    settings = {name: value for name, value in report.config.items() if name not in _OWN_TO_A_MACHINE}
+    settings = {name: value for name, value in report.settings.to_dict().items() if name not in _OWN_TO_A_MACHINE}
     if report.training is None or report.plan is None:
         probes = "load_probes()" if asks_builtin_probes(report) else 'load_probes("probes.jsonl")'
         return "\n".join(
@@ -44,7 +44,7 @@ def recipe(report: ReportData) -> str:
     if not builtin:
         options["num_probes"] = report.probes.count
     settings = {"strategy": report.plan.strategy, **options, **settings}
-    if report.history and report.history[-1].step == report.training.steps:
+    if report.is_repeated and report.latest.step == report.training.steps:
         settings["diagnose_after"] = True
     names = ["LayerTracerConfig", "LayerTracerTrainer", *(["load_probes"] if builtin else [])]
     arguments = ["model", "args", "train_dataset=dataset", "processing_class=tokenizer", "layertracer_config=config"]

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from ..errors import LayerTracerError, ReportNotFoundError
 from ..files import write_atomically
-from ..records.schema import SCHEMA_VERSION, ReportData
+from ..records import SCHEMA_VERSION, ReportData
+from ..records.version1 import upgrade
 
 
 REPORT_FILE = "layertracer_report.json"
@@ -23,7 +24,7 @@ CARD_FILE = "README.md"
 class LayerTracerReport(ReportData):
     """What a diagnosis measured, what was decided and what came of it.
 
-    The fields are those of [`~report.schema.ReportData`].
+    The fields are those of [`~records.ReportData`].
     """
 
     def save(self, directory: str | Path) -> None:
@@ -139,13 +140,15 @@ class LayerTracerReport(ReportData):
         found = content.get("schema_version") if isinstance(content, dict) else None
         if not isinstance(found, int) or isinstance(found, bool):
             raise LayerTracerError(f"{name} is not a LayerTracer report: it has no schema_version.")
+        if found < 1:
+            raise LayerTracerError(f"{name} has schema version {found}, which never was: the first is 1.")
         if found > SCHEMA_VERSION:
             raise LayerTracerError(
                 f"{name} has schema version {found}; this hf_layertracer reads up to {SCHEMA_VERSION}. Upgrade it: "
                 "pip install -U hf_layertracer"
             )
         try:
-            return cls.model_validate(content)
+            return cls.model_validate(upgrade(content) if found == 1 else content)
         except ValidationError as error:
             first = error.errors()[0]
             # Keys are other people's text: nothing in them may break the line.

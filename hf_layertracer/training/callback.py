@@ -17,7 +17,7 @@ from ..config import LayerTracerConfig
 from ..errors import LayerTracerError
 from ..logs import get_logger
 from ..probes import Probe
-from ..records.schema import LayerPlan
+from ..records import LayerPlan
 from ..report import FIGURE_FILE, REPORT_FILE, LayerTracerReport
 from .publish import calling_trainer, failed_upload, is_uploading, write_card
 from .tracer import Tracer, last_checkpoint
@@ -143,9 +143,9 @@ class LayerTracerCallback(TrainerCallback):
             return
         self._is_training = False
         self.tracer.finish(state.global_step, state.log_history, args.device)
-        history = self.tracer.report.history
         self._finish_upload(args)
-        if self.tracer.config.diagnose_after and not (history and history[-1].step == state.global_step):
+        done = self.report.is_repeated and self.report.latest.step == state.global_step
+        if self.tracer.config.diagnose_after and not done:
             self._diagnose_again(args, state, control, model)
         elif args.should_save:
             self.tracer.save(args.output_dir)
@@ -186,8 +186,8 @@ class LayerTracerCallback(TrainerCallback):
     def _diagnose_again(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any
     ) -> None:
-        snapshot = self.tracer.diagnose_again(model, state.global_step)
-        self._log(self.tracer.metrics(snapshot), state, control)
+        diagnosis = self.tracer.diagnose_again(model, state.global_step)
+        self._log(self.tracer.metrics(diagnosis), state, control)
         # Files that are being uploaded stay as they are: the next push, or the end of training, brings these.
         if args.should_save and not is_uploading(self._trainer()):
             self.tracer.save(args.output_dir)

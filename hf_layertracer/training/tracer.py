@@ -25,7 +25,7 @@ from ..modeling import find_parts, unwrap
 from ..modeling.preserve import preserved
 from ..planning import AppliedPlan, apply_plan, make_plan
 from ..probes import Probe, builtin_probes, load_probes
-from ..records.schema import Snapshot, TrainingOutcome
+from ..records import Diagnosis, TrainingOutcome
 from ..report import REPORT_FILE, LayerTracerReport
 
 
@@ -129,12 +129,14 @@ class Tracer:
                 report = diagnose(model, self._probes, tokenizer=self._tokenizer, config=self.config.diagnosis())
             # Processes may round differently, and a plan that differs between them would hang the run.
             report = from_main_process(report)
-        report.plan = make_plan(
-            model,
-            self.config.strategy,
-            report=report,
-            layers_path=report.model.layers_path,
-            **self.config.plan_options(),
+        report.set_plan(
+            make_plan(
+                model,
+                self.config.strategy,
+                report=report,
+                layers_path=report.model.layers_path,
+                **self.config.plan_options(),
+            )
         )
         self.report = report
 
@@ -184,7 +186,8 @@ class Tracer:
     def start(self, step: int) -> None:
         """Resets the counts and the memory gauge, and drops the diagnoses of steps that this run makes anew."""
         self._first_step, self._seconds, self.tokens = step, 0.0, None
-        self.report.history = [snapshot for snapshot in self.report.history if snapshot.step <= step]
+        first, *later = self.report.diagnoses
+        self.report.diagnoses = [first, *(diagnosis for diagnosis in later if diagnosis.step <= step)]
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
 
@@ -202,7 +205,7 @@ class Tracer:
         if isinstance(ids, torch.Tensor):
             self.tokens = (self.tokens or 0) + ids.numel()
 
-    def diagnose_again(self, model: nn.Module, step: int) -> Snapshot:
+    def diagnose_again(self, model: nn.Module, step: int) -> Diagnosis:
         """Repeats the first diagnosis on the model as it is now, and adds the result to the report.
 
         Args:
@@ -210,37 +213,38 @@ class Tracer:
             step (`int`): The optimizer step.
 
         Returns:
-            [`Snapshot`]: What was measured.
+            [`Diagnosis`]: What was measured.
         """
         now = diagnose(model, self._probes, tokenizer=self._tokenizer, config=self.config.diagnosis())
-        snapshot = now.snapshot(step)
-        self.report.history.append(snapshot)
-        return snapshot
+        diagnosis = now.latest
+        diagnosis.step = step
+        diagnosis.notes = [note for note in now.notes if note not in self.report.notes]
+        self.report.diagnoses.append(diagnosis)
+        return diagnosis
 
-    def metrics(self, snapshot: Snapshot | None = None) -> dict[str, float]:
+    def metrics(self, later: Diagnosis | None = None) -> dict[str, float]:
         """Numbers for the trackers: of a later diagnosis, or of the first one with the plan.
 
         Args:
-            snapshot ([`Snapshot`], *optional*): The later diagnosis.
+            later ([`Diagnosis`], *optional*): The later diagnosis.
 
         Returns:
             `dict[str, float]`: Names begin with `layertracer/`.
         """
-        report, plan = self.report, self.report.plan
-        scores = np.asarray(snapshot.sensitivity if snapshot else report.sensitivity.mean)
-        particle = snapshot.task_particle if snapshot else report.task_particle.layer
+        plan, diagnosis = self.report.plan, later or self.report.first
+        figures = diagnosis.headline()
         values = {
-            "probe_accuracy": snapshot.accuracy if snapshot else report.probes.accuracy,
-            "probe_log_probability": snapshot.mean_log_probability if snapshot else report.probes.mean_log_probability,
-            "vulnerable_layer": int(scores.argmax()),
-            "sensitivity": float(scores.mean()),
+            "probe_accuracy": figures["accuracy"],
+            "probe_log_probability": figures["mean_log_probability"],
+            "vulnerable_layer": figures["vulnerable_layer"],
+            "sensitivity": figures["mean_sensitivity"],
         }
-        if particle is not None:
-            values["task_particle"] = particle
+        if figures["task_particle"] is not None:
+            values["task_particle"] = figures["task_particle"]
         for name, layers in (("trained", plan.trained_layers), ("frozen", plan.frozen_layers)):
             if layers:
-                values[f"sensitivity_{name}"] = float(scores[layers].mean())
-        if snapshot is None:
+                values[f"sensitivity_{name}"] = diagnosis.sensitivity.mean_over(layers)
+        if later is None:
             values |= {
                 "trained_layers": len(plan.trained_layers),
                 "trainable_parameters": self.applied.trainable_parameters,

@@ -12,7 +12,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from ..errors import LayerTracerError
 from ..planning import export_plan, make_plan
-from ..records.schema import LayerPlan, ReportData
+from ..records import LayerPlan, ReportData
 from ..text import compact_ranges
 
 

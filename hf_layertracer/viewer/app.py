@@ -72,7 +72,7 @@ def build_app(sources: Sequence[str | Path]) -> gr.Blocks:
                     live_tab(shelf, name, opened, compared)
 
         def add(label: str | None, report: LayerTracerReport, opened: Opened) -> list[Any]:
-            label, opened = shelf.add(label or report.model.id or report.model.architecture, report, opened)
+            label, opened = shelf.add(label or report.model.name, report, opened)
             names = shelf.names(opened)
             return [pages.note(f"Opened {label}."), gr.Dropdown(names, value=label), gr.Dropdown(names), opened]
 

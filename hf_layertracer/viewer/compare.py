@@ -1,25 +1,22 @@
-"""Two or more reports beside each other, on a relative-depth axis."""
+"""Two or more reports beside each other, by their first diagnosis, on a relative-depth axis."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from statistics import fmean
+from typing import Any
 
 import plotly.graph_objects as go
 
-from ..records.schema import ReportData
+from ..records import ReportData
 from .looks import after_layer, dress, explain, line, say_instead
 from .text import amount, for_plotly, layer, number, plain
 
 
 _BINS = 10
-_SETTINGS = ("perturbation", "mask_ratio", "noise_scale", "rise", "min_probability")
+_SETTINGS = ("mask_ratio", "noise_scale", "rise", "min_probability")
 Table = tuple[list[str], list[list[str]]]
-
-
-def relative_depth(index: float, num_layers: int) -> float:
-    """Where along the depth a layer's output lies: 0 is the embedding's, 1 the last layer's."""
-    return (index + 1) / num_layers
 
 
 def sensitivity_curves(reports: Mapping[str, ReportData]) -> go.Figure:
@@ -33,11 +30,11 @@ def sensitivity_curves(reports: Mapping[str, ReportData]) -> go.Figure:
     """
     figure = go.Figure()
     for number_, (name, report) in enumerate(reports.items()):
-        scores, total = report.sensitivity, report.num_layers
+        scores, total = report.first.sensitivity, report.num_layers
         figure.add_scatter(
-            x=[relative_depth(index, total) for index in range(total)],
+            x=[report.relative_depth(index) for index in range(total)],
             y=scores.mean,
-            error_y={"array": scores.stderr, "thickness": 1} if scores.draws > 1 else None,
+            error_y={"array": scores.stderr, "thickness": 1} if scores.stderr_known else None,
             hovertext=[
                 f"<b>{for_plotly(name)}, layer {i} of {total}</b><br>{mean:.3f} ± {stderr:.3f} bits"
                 f"<br>{explain('Layer Sensitivity')}"
@@ -63,12 +60,12 @@ def lens_curves(reports: Mapping[str, ReportData]) -> go.Figure:
     figure = go.Figure()
     dress(figure, "Lens probability on relative depth (♦: Task Particle)", "relative depth", "probability")
     for number_, (name, report) in enumerate(reports.items()):
-        curve, total = report.lens.mean_probability, report.num_layers
+        curve, total = report.first.lens.mean_probability, report.num_layers
         if not curve:
             continue
         looks = line(number_, name)
         figure.add_scatter(
-            x=[relative_depth(index, total) for index in range(-1, total)],
+            x=[report.relative_depth(index) for index in range(-1, total)],
             y=curve,
             hovertext=[
                 f"<b>{for_plotly(name)}, {after_layer(i - 1)}</b><br>{value:.4f}<br>{explain('lens probability')}"
@@ -76,10 +73,10 @@ def lens_curves(reports: Mapping[str, ReportData]) -> go.Figure:
             ],
             **looks,
         )
-        particle = report.task_particle.layer
+        particle = report.first.task_particle.layer
         if particle is not None:
             figure.add_scatter(
-                x=[relative_depth(particle, total)],
+                x=[report.relative_depth(particle)],
                 y=[curve[min(total, math.floor(particle) + 1)]],
                 mode="markers",
                 marker={"symbol": "diamond", "size": 12, "color": looks["line"]["color"]},
@@ -94,40 +91,15 @@ def lens_curves(reports: Mapping[str, ReportData]) -> go.Figure:
 
 
 def after_training(report: ReportData) -> ReportData:
-    """A report as if its last later diagnosis had been its first; itself where there is none.
+    """A report as if its latest diagnosis had been its only one.
 
     Args:
         report ([`ReportData`]): The report.
 
     Returns:
-        [`ReportData`]: A report with the last diagnosis's curves; values that later diagnoses do not hold are left out.
+        [`ReportData`]: A copy without the earlier diagnoses.
     """
-    if not report.history:
-        return report
-    last, layers = report.history[-1], report.num_layers
-    scores, half = report.sensitivity, layers // 2
-    highest = max(range(layers), key=last.sensitivity.__getitem__)
-    shallow, deep = last.sensitivity[:half], last.sensitivity[layers - half :]
-    sensitivity = scores.model_copy(
-        update={
-            "mean": last.sensitivity,
-            "stderr": last.sensitivity_stderr,
-            "vulnerable_layer": highest,
-            "contenders": [highest],
-            "shallow_minus_deep": _mean(shallow) - _mean(deep) if half else 0.0,
-            "by_task": {},
-        }
-    )
-    particle = report.task_particle.model_copy(
-        update={"layer": last.task_particle, "interval": last.task_particle_interval}
-    )
-    probes = report.probes.model_copy(
-        update={"accuracy": last.accuracy, "mean_log_probability": last.mean_log_probability}
-    )
-    lens = report.lens.model_copy(update={"mean_probability": last.lens_mean_probability})
-    return report.model_copy(
-        update={"sensitivity": sensitivity, "task_particle": particle, "probes": probes, "lens": lens, "history": []}
-    )
+    return report.model_copy(update={"diagnoses": report.diagnoses[-1:]})
 
 
 def cautions(reports: Mapping[str, ReportData]) -> list[str]:
@@ -145,11 +117,13 @@ def cautions(reports: Mapping[str, ReportData]) -> list[str]:
         found.append(
             "The probes are not the same, or were cut into other tokens: compare shapes along the depth, not values."
         )
-    for setting in _SETTINGS:
-        values = {plain(report.config.get(setting)) for report in reports.values()}
+    settings = {"perturbation": [report.first.perturbation for report in reports.values()]}
+    settings |= {name: [getattr(report.settings, name) for report in reports.values()] for name in _SETTINGS}
+    for setting, used in settings.items():
+        values = {plain(value) for value in used}
         if len(values) > 1:
             found.append(f"They were measured with different settings: {setting} {', '.join(sorted(values))}.")
-    if len({report.sensitivity.estimate for report in reports.values()}) > 1:
+    if len({report.first.sensitivity.estimate for report in reports.values()}) > 1:
         found.append("Some Layer Sensitivities were measured, others are estimates from gradients.")
     return found
 
@@ -163,15 +137,19 @@ def difference_table(reports: Mapping[str, ReportData]) -> Table:
     Returns:
         `tuple[list[str], list[list[str]]]`: The header, and a row a quantity.
     """
+
+    def measured(name: str) -> Callable[[ReportData], Any]:
+        return lambda report: report.first.headline()[name]
+
     quantities = {
         "layers": (lambda r: r.num_layers, 0),
-        "Task Particle (layer)": (lambda r: r.task_particle.layer, 1),
-        "Task Particle (relative depth)": (_relative_particle, 3),
-        "vulnerable layer": (lambda r: r.sensitivity.vulnerable_layer, 0),
-        "its Layer Sensitivity (bits)": (lambda r: max(r.sensitivity.mean), 3),
-        "shallow minus deep (bits)": (lambda r: r.sensitivity.shallow_minus_deep, 3),
-        "accuracy on the probes": (lambda r: r.probes.accuracy, 3),
-        "mean log-probability": (lambda r: r.probes.mean_log_probability, 3),
+        "Task Particle (layer)": (measured("task_particle"), 1),
+        "Task Particle (relative depth)": (lambda r: r.relative_depth(r.first.task_particle.layer), 3),
+        "vulnerable layer": (measured("vulnerable_layer"), 0),
+        "its Layer Sensitivity (bits)": (measured("highest_sensitivity"), 3),
+        "shallow minus deep (bits)": (measured("shallow_minus_deep"), 3),
+        "accuracy on the probes": (measured("accuracy"), 3),
+        "mean log-probability": (measured("mean_log_probability"), 3),
         "held-out loss before training": (lambda r: r.training and r.training.eval_loss_before, 4),
         "held-out loss after training": (lambda r: r.training and r.training.eval_loss_after, 4),
         "tokens per second": (lambda r: r.training and r.training.tokens_per_second, 1),
@@ -195,7 +173,7 @@ def depth_table(reports: Mapping[str, ReportData]) -> Table:
     """Mean Layer Sensitivity in tenths of the depth, the later reports with their difference from the first.
 
     A difference beyond two standard errors is marked: the errors of a tenth's layers count in full, as the layers are
-    disturbed alike.
+    perturbed alike.
 
     Args:
         reports (`Mapping[str, ReportData]`): The reports by name.
@@ -221,46 +199,41 @@ def before_and_after(report: ReportData) -> tuple[go.Figure, Table]:
     """One training run: the first diagnosis against the last.
 
     Args:
-        report ([`ReportData`]): A report with a history.
+        report ([`ReportData`]): A report with later diagnoses.
 
     Returns:
         `tuple[go.Figure, Table]`: Both sensitivity curves, and a table of what changed.
     """
-    last = report.history[-1]
-    first = report.snapshot()
-    figure = go.Figure()
-    for place, (name, snapshot) in enumerate((("before", first), (f"after step {last.step}", last))):
+    figure, after = go.Figure(), f"after step {report.latest.step}"
+    for place, (name, diagnosis) in enumerate((("before", report.first), (after, report.latest))):
+        scores = diagnosis.sensitivity
         figure.add_scatter(
             x=list(range(report.num_layers)),
-            y=snapshot.sensitivity,
-            error_y={"array": snapshot.sensitivity_stderr, "thickness": 1} if report.sensitivity.draws > 1 else None,
+            y=scores.mean,
+            error_y={"array": scores.stderr, "thickness": 1} if scores.stderr_known else None,
             hovertext=[
                 f"<b>{name}, layer {i}</b><br>{value:.3f} bits<br>{explain('Layer Sensitivity')}"
-                for i, value in enumerate(snapshot.sensitivity)
+                for i, value in enumerate(scores.mean)
             ],
             **line(place, name),
         )
     dress(figure, "Layer Sensitivity before and after training", "layer", "divergence in bits")
     figure.update_yaxes(rangemode="tozero")
+    changes = report.changes()
     rows = [
-        [label, number(before, 3), _against(after, before, 3)]
-        for label, before, after in (
-            ("accuracy on the probes", first.accuracy, last.accuracy),
-            ("mean log-probability", first.mean_log_probability, last.mean_log_probability),
-            ("Task Particle (layer)", first.task_particle, last.task_particle),
-            ("highest Layer Sensitivity (bits)", max(first.sensitivity), max(last.sensitivity)),
-            ("mean Layer Sensitivity (bits)", _mean(first.sensitivity), _mean(last.sensitivity)),
+        [label, number(changes[name].before, 3), _against(changes[name].after, changes[name].before, 3)]
+        for label, name in (
+            ("accuracy on the probes", "accuracy"),
+            ("mean log-probability", "mean_log_probability"),
+            ("Task Particle (layer)", "task_particle"),
+            ("highest Layer Sensitivity (bits)", "highest_sensitivity"),
+            ("mean Layer Sensitivity (bits)", "mean_sensitivity"),
         )
     ]
     if report.training is not None and report.training.eval_loss_before is not None:
         losses = report.training.eval_loss_before, report.training.eval_loss_after
         rows.append(["held-out loss", number(losses[0], 4), _against(losses[1], losses[0], 4)])
-    return figure, (["quantity", "before", f"after step {last.step}"], rows)
-
-
-def _relative_particle(report: ReportData) -> float | None:
-    particle = report.task_particle.layer
-    return None if particle is None else relative_depth(particle, report.num_layers)
+    return figure, (["quantity", "before", after], rows)
 
 
 def _against(value: float | None, first: float | None, digits: int) -> str:
@@ -276,9 +249,5 @@ def _tenth(report: ReportData, part: int) -> tuple[float, float]:
     layers = (
         range(low, max(high, low + 1)) if total < _BINS else [i for i in range(total) if i * _BINS // total == part]
     )
-    scores = report.sensitivity
-    return _mean([scores.mean[i] for i in layers]), _mean([scores.stderr[i] for i in layers])
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+    scores = report.first.sensitivity
+    return scores.mean_over(layers), fmean(scores.stderr[i] for i in layers)

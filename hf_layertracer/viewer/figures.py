@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from ..records.schema import LayerPlan, ReportData
+from ..records import LayerPlan, ReportData
 from ..report.palette import BLUE, ORANGE, PURPLE, SKY, kind_colours
 from .looks import after_layer, dress, explain, line, name_embedding, say_instead, wrapped
 from .terms import TERMS
@@ -27,9 +27,9 @@ def sensitivity_figure(report: ReportData, tasks: Sequence[str] = ()) -> go.Figu
     Returns:
         `go.Figure`: One trace a kind of layer, and one a task.
     """
-    scores, figure = report.sensitivity, go.Figure()
+    scores, figure = report.first.sensitivity, go.Figure()
     kinds = [layer.kind for layer in report.model.layers]
-    known = scores.draws > 1
+    known = scores.stderr_known
     for kind, colour in kind_colours(kinds).items():
         layers = [index for index, other in enumerate(kinds) if other == kind]
         figure.add_bar(
@@ -50,7 +50,7 @@ def sensitivity_figure(report: ReportData, tasks: Sequence[str] = ()) -> go.Figu
             **line(number, task),
         )
     estimate = ", estimated from gradients" if scores.estimate else ""
-    errors = "bars: ±1 standard error" if known else "one disturbance: no standard error"
+    errors = "bars: ±1 standard error" if known else "one perturbation: no standard error"
     top = max(m + min(e, 1) for m, e in zip(scores.mean, scores.stderr, strict=True))
     top = max([top, 1e-3, *(max(scores.by_task[task]) for task in tasks if task in scores.by_task)])
     dress(figure, f"Layer Sensitivity{estimate} ({errors})", "layer", "divergence in bits")
@@ -71,7 +71,7 @@ def lens_figure(report: ReportData, tasks: Sequence[str] = (), probes: Sequence[
     Returns:
         `go.Figure`: The curves; one sentence in place of them where the lens is not valid.
     """
-    lens, figure = report.lens, go.Figure()
+    lens, figure = report.first.lens, go.Figure()
     dress(figure, "Lens probability of the right answer after each layer", "layer", "probability")
     if not lens.mean_probability:
         reason = for_plotly(lens.reason or "it was not measured", 200)
@@ -157,15 +157,15 @@ def history_figure(report: ReportData) -> go.Figure:
     """How the Task Particle and Layer Sensitivity moved during training.
 
     Args:
-        report ([`ReportData`]): The report, with a history.
+        report ([`ReportData`]): The report, with later diagnoses.
 
     Returns:
         `go.Figure`: Above, Layer Sensitivity by step and layer; below, the Task Particle by step.
     """
     from plotly.subplots import make_subplots
 
-    steps = [0, *(snapshot.step for snapshot in report.history)]
-    rows = [report.sensitivity.mean, *(snapshot.sensitivity for snapshot in report.history)]
+    steps = [diagnosis.step for diagnosis in report.diagnoses]
+    rows = [diagnosis.sensitivity.mean for diagnosis in report.diagnoses]
     figure = make_subplots(rows=2, cols=1, vertical_spacing=0.2, row_heights=[0.6, 0.4])
     names = [str(step) for step in steps]
     figure.add_heatmap(
@@ -185,9 +185,8 @@ def history_figure(report: ReportData) -> go.Figure:
         row=1,
         col=1,
     )
-    particles = [(0, report.task_particle.layer, report.task_particle.interval)]
-    particles += [(s.step, s.task_particle, s.task_particle_interval) for s in report.history]
-    known = [(str(step), value, span or (value, value)) for step, value, span in particles if value is not None]
+    particles = [(str(diagnosis.step), diagnosis.task_particle) for diagnosis in report.diagnoses]
+    known = [(step, p.layer, p.interval or (p.layer, p.layer)) for step, p in particles if p.layer is not None]
     figure.add_scatter(
         x=[step for step, _, _ in known],
         y=[value for _, value, _ in known],
@@ -226,7 +225,7 @@ def probes_figure(report: ReportData, probes: Sequence[int]) -> go.Figure:
     Returns:
         `go.Figure`: A heat map.
     """
-    figure, lens = go.Figure(), report.lens
+    figure, lens = go.Figure(), report.first.lens
     dress(figure, "Lens probability of each probe", "layer", "probe")
     if not lens.per_probe or not probes:
         return say_instead(figure, "The lens was not read." if not lens.per_probe else "No probe fits the choice.")
@@ -254,12 +253,12 @@ def probes_figure(report: ReportData, probes: Sequence[int]) -> go.Figure:
 
 
 def _sensitivity_hover(report: ReportData, index: int) -> str:
-    scores, facts = report.sensitivity, report.model.layers[index]
-    error = f" ± {scores.stderr[index]:.3f}" if scores.draws > 1 else ""
+    scores, facts = report.first.sensitivity, report.model.layers[index]
+    error = f" ± {scores.stderr[index]:.3f}" if scores.stderr_known else ""
     plan = report.plan
     does = "" if plan is None else f", {'trained' if index in plan.trained_layers else 'frozen'} by the plan"
     role = "vulnerable layer" if index == scores.vulnerable_layer else "contender"
-    aside = f"<br><i>{role}: {wrapped(TERMS[role])}</i>" if index in scores.contenders else ""
+    aside = f"<br><i>{role}: {wrapped(TERMS[role])}</i>" if index in (scores.contenders or []) else ""
     return (
         f"<b>layer {index}</b> ({for_plotly(facts.kind)}{does})<br>Layer Sensitivity {scores.mean[index]:.3f}{error} bits"
         f"<br>{explain('Layer Sensitivity')}{aside}"
@@ -268,7 +267,7 @@ def _sensitivity_hover(report: ReportData, index: int) -> str:
 
 def _mark_particle(figure: go.Figure, report: ReportData) -> None:
     """The Task Particle as a line, its interval as a band behind the curves."""
-    particle = report.task_particle
+    particle = report.first.task_particle
     if particle.layer is None:
         return
     interval = ""
@@ -276,7 +275,7 @@ def _mark_particle(figure: go.Figure, report: ReportData) -> None:
         low, high = particle.interval
         figure.add_vrect(x0=low, x1=high, fillcolor=PURPLE, opacity=0.2, line_width=0, layer="below")
         interval = f" (95 % interval {layer(low)} to {layer(high)})"
-    top = max(report.lens.mean_probability)
+    top = max(report.first.lens.mean_probability)
     figure.add_scatter(
         x=[particle.layer, particle.layer],
         y=[0, top],

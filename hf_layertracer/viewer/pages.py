@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from ..records.schema import ReportData, Savings
+from ..records import ReportData, Savings
 from ..text import compact_ranges
 from .tables import particle_sentence
 from .terms import TERMS
@@ -92,14 +92,14 @@ def report_header(report: ReportData) -> str:
     Returns:
         `str`: HTML.
     """
-    model, probes, scores, plan = report.model, report.probes, report.sensitivity, report.plan
+    model, scores, plan = report.model, report.first.sensitivity, report.plan
     worst = scores.vulnerable_layer
-    error_of = f" ± {number(scores.stderr[worst])}" if scores.draws > 1 else ""
+    error_of = f" ± {number(scores.stderr[worst])}" if scores.stderr_known else ""
     facts = {
         "Task Particle": particle_sentence(report),
         "vulnerable layer": f"{worst}, with {number(scores.mean[worst])}{error_of} bits",
         "shallow minus deep": f"{scores.shallow_minus_deep:+.3f} ± {number(scores.shallow_minus_deep_stderr)} bits",
-        "accuracy": f"{probes.accuracy:.0%} of {probes.count} probes",
+        "accuracy": f"{report.first.scores.accuracy:.0%} of {report.probes.count} probes",
     }
     if plan is not None:
         facts["plan"] = f"{plan.strategy}: trains layers {compact_ranges(plan.trained_layers)}"
@@ -108,12 +108,10 @@ def report_header(report: ReportData) -> str:
     if training is not None:
         before, after = training.eval_loss_before, training.eval_loss_after
         facts["held-out loss"] = f"{number(before)} before, {number(after)} after {training.steps} steps"
-    subtitle = (
-        f"{model.architecture}, {report.num_layers} layers, {amount(_parameters(report))} parameters, {model.dtype}"
-    )
+    subtitle = f"{model.architecture}, {report.num_layers} layers, {amount(model.size)} parameters, {model.dtype}"
     subtitle += f", revision {model.revision[:12]}" if model.revision else ""
     return _HEADER.render(
-        title=model.id or model.architecture,
+        title=model.name,
         subtitle=f"{subtitle}; measured {report.created[:10]}",
         facts=facts,
         reason="",
@@ -158,9 +156,3 @@ def term(name: str) -> Markup:
         return Markup(for_html(name))
     tip, shown = for_html(sentence, 400), for_html(name)
     return Markup(f'<span class="lt-term" tabindex="0" data-tip="{tip}" aria-label="{shown}: {tip}">{shown}</span>')
-
-
-def _parameters(report: ReportData) -> int:
-    model = report.model
-    groups = [model.embeddings, model.norm, model.head, model.other, *(layer.parameters for layer in model.layers)]
-    return sum(sum(group.values()) for group in groups)

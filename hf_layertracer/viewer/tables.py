@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 
-from ..records.schema import ReportData
+from ..records import ReportData
 from .text import layer, number, plain
 
 
@@ -23,15 +23,15 @@ def layer_table(report: ReportData) -> tuple[list[str], list[list[str]]]:
     Returns:
         `tuple[list[str], list[list[str]]]`: The header, and a row a layer.
     """
-    scores, lens, plan = report.sensitivity, report.lens, report.plan
+    scores, lens, plan = report.first.sensitivity, report.first.lens, report.plan
     header = ["layer", "kind", "parameters", "sensitivity (bits)", "standard error", "block influence"]
     header += ["lens probability", "its standard error"] if lens.mean_probability else []
     header += ["plan"] if plan else []
     rows = []
     for index, facts in enumerate(report.model.layers):
-        row = [str(index), facts.kind, str(sum(facts.parameters.values()))]
-        row += [number(scores.mean[index], 4), number(scores.stderr[index], 4) if scores.draws > 1 else "–"]
-        row += [f"{report.block_influence[index]:.4g}"]
+        row = [str(index), facts.kind, str(facts.size)]
+        row += [number(scores.mean[index], 4), number(scores.stderr[index], 4) if scores.stderr_known else "–"]
+        row += [f"{report.first.block_influence[index]:.4g}"]
         row += (
             [number(lens.mean_probability[index + 1], 4), number(lens.stderr[index + 1], 4)] if len(header) > 7 else []
         )
@@ -51,14 +51,14 @@ def layer_csv(report: ReportData) -> str:
     Returns:
         `str`: The file's text, with full precision.
     """
-    scores, lens, plan = report.sensitivity, report.lens, report.plan
+    scores, lens, plan = report.first.sensitivity, report.first.lens, report.plan
     columns: dict[str, Sequence[object]] = {
         "layer": range(report.num_layers),
         "kind": [facts.kind for facts in report.model.layers],
-        "parameters": [sum(facts.parameters.values()) for facts in report.model.layers],
+        "parameters": [facts.size for facts in report.model.layers],
         "sensitivity": scores.mean,
-        "sensitivity_stderr": scores.stderr if scores.draws > 1 else [""] * report.num_layers,
-        "block_influence": report.block_influence,
+        "sensitivity_stderr": scores.stderr if scores.stderr_known else [""] * report.num_layers,
+        "block_influence": report.first.block_influence,
     }
     if lens.mean_probability:
         columns |= {"lens_probability": lens.mean_probability[1:], "lens_stderr": lens.stderr[1:]}
@@ -66,8 +66,8 @@ def layer_csv(report: ReportData) -> str:
         columns["plan"] = ["trained" if i in plan.trained_layers else "frozen" for i in range(report.num_layers)]
     columns |= {f"sensitivity: {task}": values for task, values in scores.by_task.items()}
     columns |= {f"lens_probability: {task}": values[1:] for task, values in lens.by_task.items()}
-    for snapshot in report.history:
-        columns[f"sensitivity after step {snapshot.step}"] = snapshot.sensitivity
+    for diagnosis in report.diagnoses[1:]:
+        columns[f"sensitivity after step {diagnosis.step}"] = diagnosis.sensitivity.mean
     file = io.StringIO(newline="")
     writer = csv.writer(file)
     writer.writerow([_cell(name) for name in columns])
@@ -94,9 +94,9 @@ def choose_probes(report: ReportData, task: str | None = None, text: str = "", o
         if (not task or probe.task == task)
         and (not wanted or wanted in f"{probe.prompt or ''}{probe.target or ''}".casefold())
     ]
-    items, particles = report.probes.items, report.task_particle.per_probe
+    probability, particles = report.first.scores.probability, report.first.task_particle.per_probe
     if order in ORDERS[1:3]:
-        chosen.sort(key=lambda index: items[index].probability, reverse=order == ORDERS[2])
+        chosen.sort(key=probability.__getitem__, reverse=order == ORDERS[2])
     elif order == ORDERS[3]:
         chosen.sort(key=lambda index: (particles[index] is None, particles[index] or 0))
     return chosen
@@ -122,15 +122,15 @@ def probe_table(report: ReportData, probes: Sequence[int]) -> tuple[list[str], l
         `tuple[list[str], list[list[str]]]`: The header, and a row a probe.
     """
     depths = sorted({round(report.num_layers * share) for share in (0.25, 0.5, 0.75, 1)})
-    tokens = report.lens.top_tokens
+    scores, tokens = report.first.scores, report.first.lens.top_tokens
     header = ["probe", "task", "prompt", "right answer", "its probability", "Task Particle"]
     header += (
         [f"reads after layer {depth - 1}" if depth else "reads the embedding" for depth in depths] if tokens else []
     )
     rows = []
     for index in probes:
-        probe, particle = report.probes.items[index], report.task_particle.per_probe[index]
-        answer = f"{probe.probability:.4f}{' (likeliest)' if probe.correct else ''}"
+        probe, particle = report.probes.items[index], report.first.task_particle.per_probe[index]
+        answer = f"{scores.probability[index]:.4f}{' (likeliest)' if scores.correct[index] else ''}"
         prompt = "–" if probe.prompt is None else probe.prompt[-70:]
         row = [str(index), probe.task, prompt, "–" if probe.target is None else probe.target, answer]
         row += ["unresolved" if particle is None else str(particle)]
@@ -149,7 +149,7 @@ def reading_table(report: ReportData, probe: int) -> tuple[list[str], list[list[
     Returns:
         `tuple[list[str], list[list[str]]]`: The header, and a row for the embedding and each layer.
     """
-    lens = report.lens
+    lens = report.first.lens
     header = ["after", "lens probability", "likeliest token"][: 3 if lens.top_tokens else 2]
     rows = []
     for column, value in enumerate(lens.per_probe[probe]):
@@ -165,9 +165,9 @@ def visible(token: str) -> str:
 
 def particle_sentence(report: ReportData) -> str:
     """The Task Particle in words."""
-    particle = report.task_particle
+    particle = report.first.task_particle
     if particle.layer is None:
-        return "unresolved" if report.lens.valid else "the lens is not valid for this model"
+        return "unresolved" if report.first.lens.valid else "the lens is not valid for this model"
     interval = (
         f", 95 % interval {layer(particle.interval[0])} to {layer(particle.interval[1])}" if particle.interval else ""
     )

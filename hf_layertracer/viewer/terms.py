@@ -4,10 +4,10 @@ from __future__ import annotations
 
 
 TERMS = {
-    "Layer Sensitivity": "How far the model's output moves when this layer's output is disturbed: Jensen-Shannon "
+    "Layer Sensitivity": "How far the model's output moves when this layer's output is perturbed: Jensen-Shannon "
     "divergence in bits, from 0 (nothing changes) to 1.",
-    "standard error": "How far the value would scatter if it were measured again with other probes and disturbances.",
-    "vulnerable layer": "The layer whose disturbance moves the output most.",
+    "standard error": "How far the value would scatter if it were measured again with other probes and perturbations.",
+    "vulnerable layer": "The layer whose perturbation moves the output most.",
     "contender": "A layer that cannot be told from the vulnerable one: the difference is within two standard errors.",
     "lens probability": "The probability of the right answer if the model stopped after this layer, read with its own "
     "final norm and head.",
@@ -28,7 +28,8 @@ TERMS = {
     "mean log-probability": "Mean natural logarithm of the probability of the right answers; 0 would be certainty.",
     "relative depth": "Layers as a fraction of all layers, so that models of different depth lie over each other: 0 is "
     "the embedding, 1 the last layer.",
-    "shallow minus deep": "Mean Layer Sensitivity of the first half of the layers minus that of the second half.",
+    "shallow minus deep": "Mean Layer Sensitivity of the first half of the layers minus that of the second half; the "
+    "middle layer of an odd depth is in neither.",
     "block influence": "How far a layer turns the hidden state: 1 minus the cosine similarity of its input and output.",
     "likeliest token": "What the model would say next if it stopped after this layer.",
     "held-out loss": "Mean loss on text that was not trained on, in nats per token; lower is better.",

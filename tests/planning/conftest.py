@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from hf_layertracer.modeling import find_parts
 from hf_layertracer.modeling.facts import model_facts
-from hf_layertracer.records.schema import ModelFacts
+from hf_layertracer.records import ModelFacts
 from hf_layertracer.report import LayerTracerReport
 
 

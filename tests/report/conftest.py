@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support import made_reports
 
-from hf_layertracer.records.schema import LayerPlan, ReportData
+from hf_layertracer.records import LayerPlan, ReportData
 
 
 @pytest.fixture(scope="session")

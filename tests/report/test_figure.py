@@ -17,7 +17,7 @@ from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from hf_layertracer.records.schema import ReportData
+from hf_layertracer.records import ReportData
 from hf_layertracer.report.figure import draw_report
 
 

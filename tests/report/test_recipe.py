@@ -8,7 +8,7 @@ import pytest
 
 from hf_layertracer import DiagnosisConfig, Probe, diagnose
 from hf_layertracer.probes import builtin_probes
-from hf_layertracer.records.schema import TrainingOutcome
+from hf_layertracer.records import TrainingOutcome
 from hf_layertracer.report.markdown import report_section
 from hf_layertracer.report.recipe import asks_builtin_probes, recipe
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from hf_layertracer import LayerTracerError, LayerTracerReport
 from hf_layertracer.errors import ReportNotFoundError
 from hf_layertracer.files import write_atomically
-from hf_layertracer.records.schema import SCHEMA_VERSION
+from hf_layertracer.records import SCHEMA_VERSION
 from hf_layertracer.report import REPORT_FILE
 
 

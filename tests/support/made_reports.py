@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from hf_layertracer.records.schema import LayerPlan, ReportData
+from hf_layertracer.records import LayerPlan, ReportData
 from hf_layertracer.report import LayerTracerReport
 
 

@@ -87,7 +87,7 @@ def _allocate(
     except LayerTracerError as error:
         kept = gr.CheckboxGroup(numbers, value=[str(layer) for layer in ticked])
         return [pages.error(error), gr.update(**plot(None)), kept, *shown, ""]
-    sizes = [sum(layer.parameters.values()) for layer in report.model.layers]
+    sizes = [layer.size for layer in report.model.layers]
     drawn = figures.plan_figure(plan, [layer.kind for layer in report.model.layers], sizes)
     try:
         text = gr.Code(snippet(plan, report, form), language=_LANGUAGES.get(form, "yaml"))

@@ -77,7 +77,7 @@ def _compare(shelf: Shelf, chosen: list[str], state: str, opened: Opened) -> lis
     except LayerTracerError as error:
         nothing = [gr.update(**plot(None))] * 2
         return [pages.error(error), *nothing, "", "", gr.Dropdown([], value=None, visible=False)]
-    runs = [name for name, report in reports.items() if report.history]
+    runs = [name for name, report in reports.items() if report.is_repeated]
     if state == _STATES[1]:
         reports = {name: compare.after_training(report) for name, report in reports.items()}
     return [

@@ -129,7 +129,7 @@ def _summary(shelf: Shelf, name: str | None, opened: Opened) -> list[dict[str, A
         ]
     offered = [(plain(task, 40) or "unnamed", task) for task in list(report.probes.tasks)[:_TASKS_OFFERED]]
     chosen["choices"] += offered
-    sizes = [sum(layer.parameters.values()) for layer in report.model.layers]
+    sizes = [layer.size for layer in report.model.layers]
     kinds = [layer.kind for layer in report.model.layers]
     return [
         {"value": pages.report_header(report)},
@@ -137,7 +137,7 @@ def _summary(shelf: Shelf, name: str | None, opened: Opened) -> list[dict[str, A
         plot(figures.sensitivity_figure(report)),
         plot(figures.lens_figure(report)),
         plot(figures.plan_figure(report.plan, kinds, sizes) if report.plan else None),
-        plot(figures.history_figure(report) if report.history else None),
+        plot(figures.history_figure(report) if report.is_repeated else None),
         {"value": pages.table(*tables.layer_table(report), "All values by layer")},
         chosen,
         _FIRST,
@@ -182,7 +182,7 @@ def _probe(shelf: Shelf, name: str | None, opened: Opened, probe: float | None) 
     if not 0 <= index < report.probes.count:
         said = f"There is no probe {index}: they are numbered 0 to {report.probes.count - 1}."
         return [plot(None), {"value": pages.note(said)}]
-    if not report.lens.per_probe:
+    if not report.first.lens.per_probe:
         said = "The lens is not valid for this model, so there is nothing to read of a probe."
         return [plot(None), {"value": pages.note(said)}]
     asked = report.probes.items[index]
@@ -193,7 +193,7 @@ def _probe(shelf: Shelf, name: str | None, opened: Opened, probe: float | None) 
 
 def _file(report: LayerTracerReport, kind: str) -> tuple[bytes, str]:
     """Content and name of a file to download; the name holds nothing of the report but letters, digits and dashes."""
-    stem = f"layertracer-{for_file_name((report.model.id or report.model.architecture).split('/')[-1])}"
+    stem = f"layertracer-{for_file_name(report.model.name.split('/')[-1])}"
     if kind == "JSON":
         return (report.model_dump_json(indent=1) + "\n").encode(), f"{stem}.json"
     if kind == "CSV":

@@ -1,0 +1,196 @@
+"""One diagnosis: what was measured of a model at one moment."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from .base import Count, Error, NonNegative, Probability, Real, Record
+from .sensitivity import Sensitivity
+
+
+class Lens(Record):
+    """What the model would answer if it stopped after each layer.
+
+    Args:
+        valid (`bool`): Whether the reading at the last layer is the model's own output.
+        reason (`str`, *optional*): Why it is not.
+        error (`float`, *optional*): Largest difference between the two, as a fraction of the largest probability.
+        mean_probability (`list[float]`): Mean lens probability of the targets, L + 1 values, the embedding's first.
+        stderr (`list[float]`): Standard errors of these means over probes.
+        by_task (`dict[str, list[float]]`): The mean curve of each task.
+        per_probe (`list[list[float]]`): The curve of each probe.
+        top_tokens (`list[list[str]]`, *optional*): The likeliest token at each layer, for each probe.
+    """
+
+    valid: bool
+    reason: str | None = None
+    error: NonNegative | None = None
+    mean_probability: list[Probability] = []
+    stderr: list[Error] = []
+    by_task: dict[str, list[Probability]] = {}
+    per_probe: list[list[Probability]] = []
+    top_tokens: list[list[str]] | None = None
+
+
+class TaskParticleSummary(Record):
+    """Where along the depth a set of probes is executed.
+
+    Args:
+        layer (`float`, *optional*): Median over the resolved probes; `None` where there is none.
+        quartiles (`tuple[float, float]`, *optional*): First and third quartile.
+        interval (`tuple[float, float]`, *optional*): Bootstrap 95 % interval of the median.
+        mean_curve_layer (`int`, *optional*): Task particle of the mean lens curve.
+        unresolved (`int`, *optional*): Number of probes without one; `None` where it was not recorded.
+    """
+
+    layer: NonNegative | None
+    quartiles: tuple[NonNegative, NonNegative] | None
+    interval: tuple[NonNegative, NonNegative] | None
+    mean_curve_layer: Count | None
+    unresolved: Count | None
+
+    def named_layers(self) -> list[float]:
+        """Every layer that the summary points at."""
+        named = (self.layer, self.mean_curve_layer, *(self.quartiles or ()), *(self.interval or ()))
+        return [layer for layer in named if layer is not None]
+
+
+class TaskParticle(TaskParticleSummary):
+    """[`TaskParticleSummary`] of all probes, with each probe's own layer and each task's summary."""
+
+    per_probe: list[Count | None]
+    by_task: dict[str, TaskParticleSummary]
+
+
+class Scores(Record):
+    """What the model answered to the probes.
+
+    Args:
+        accuracy (`float`): Fraction of probes whose target is the model's likeliest next token.
+        mean_log_probability (`float`): Mean natural logarithm of the targets' probabilities.
+        accuracy_by_task (`dict[str, float]`): The accuracy of each task.
+        probability (`list[float]`): Probability of each probe's target.
+        correct (`list[bool]`): Whether it is the likeliest token, for each probe.
+    """
+
+    accuracy: Probability
+    mean_log_probability: Real
+    accuracy_by_task: dict[str, Probability] = {}
+    probability: list[Probability] = []
+    correct: list[bool] = []
+
+
+class Diagnosis(Record):
+    """Everything that was measured of a model at one moment, with the report's probes and settings.
+
+    Lists may be empty in later diagnoses of reports that were written with schema version 1, which kept only means.
+
+    Args:
+        step (`int`): Optimizer step at which it was made; 0 before training.
+        lens ([`Lens`]): The lens curves.
+        task_particle ([`TaskParticle`]): Where the tasks are executed.
+        sensitivities (`dict[str, Sensitivity]`): What perturbing each layer does, by name of the perturbation.
+        block_influence (`list[float]`):
+            1 - cosine similarity of each layer's input and output (ShortGPT, arXiv 2403.03853), mean over all prompt
+            positions.
+        scores ([`Scores`]): What the model answered.
+        durations (`dict[str, float]`): Seconds that each part took.
+        memory (`dict[str, int]`): The memory budget in bytes and the batches that it allowed.
+        notes (`list[str]`): What holds of this diagnosis and is not among the report's notes.
+    """
+
+    step: Count
+    lens: Lens
+    task_particle: TaskParticle
+    sensitivities: Annotated[dict[str, Sensitivity], Field(min_length=1)]
+    block_influence: list[float]
+    scores: Scores
+    durations: dict[str, NonNegative] = {}
+    memory: dict[str, Count] = {}
+    notes: list[str] = []
+
+    @property
+    def perturbation(self) -> str:
+        """The perturbation that was measured first."""
+        return next(iter(self.sensitivities))
+
+    @property
+    def sensitivity(self) -> Sensitivity:
+        """Layer Sensitivity under the perturbation that was measured first."""
+        return self.sensitivities[self.perturbation]
+
+    def headline(self) -> dict[str, float | None]:
+        """The figures that are compared between diagnoses and between reports.
+
+        Returns:
+            `dict[str, float | None]`: `accuracy`, `mean_log_probability`, `task_particle`, `vulnerable_layer`,
+                `highest_sensitivity`, `mean_sensitivity` and `shallow_minus_deep`.
+        """
+        sensitivity = self.sensitivity
+        return {
+            "accuracy": self.scores.accuracy,
+            "mean_log_probability": self.scores.mean_log_probability,
+            "task_particle": self.task_particle.layer,
+            "vulnerable_layer": sensitivity.vulnerable_layer,
+            "highest_sensitivity": sensitivity.highest,
+            "mean_sensitivity": sensitivity.mean_over(range(len(sensitivity.mean))),
+            "shallow_minus_deep": sensitivity.shallow_minus_deep,
+        }
+
+    def check(self, num_layers: int, num_probes: int) -> None:
+        """Refuses lists of another length than the model and the probes have, and layers that do not exist.
+
+        Args:
+            num_layers (`int`): Layers of the model.
+            num_probes (`int`): Probes of the report.
+
+        Raises:
+            ValueError: Something does not fit.
+        """
+        self._check_lens(num_layers, num_probes)
+        particle = self.task_particle
+        _is_long("block_influence", self.block_influence, num_layers, or_empty=True)
+        _is_long("task_particle.per_probe", particle.per_probe, num_probes, or_empty=True)
+        _is_long("scores.probability", self.scores.probability, num_probes, or_empty=True)
+        _is_long("scores.correct", self.scores.correct, num_probes, or_empty=True)
+        named = [layer for layer in particle.per_probe if layer is not None]
+        for summary in (particle, *particle.by_task.values()):
+            named += summary.named_layers()
+        for name, sensitivity in self.sensitivities.items():
+            _check_sensitivity(f"sensitivities.{name}", sensitivity, num_layers)
+            named += sensitivity.contenders or []
+        for layer in named:
+            if layer >= num_layers:
+                raise ValueError(f"layer {layer:g} does not exist: the model has {num_layers} layers")
+
+    def _check_lens(self, num_layers: int, num_probes: int) -> None:
+        lens = self.lens
+        if not lens.mean_probability:
+            if lens.per_probe or lens.by_task:
+                raise ValueError("lens has curves of probes or tasks, but no mean_probability")
+        else:
+            _is_long("lens.mean_probability", lens.mean_probability, num_layers + 1)
+            _is_long("lens.stderr", lens.stderr, num_layers + 1, or_empty=True)
+            _is_long("lens.per_probe", lens.per_probe, num_probes, or_empty=True)
+        if lens.top_tokens is not None:
+            _is_long("lens.top_tokens", lens.top_tokens, len(lens.per_probe))
+        for curve in [*lens.by_task.values(), *lens.per_probe, *(lens.top_tokens or [])]:
+            _is_long("a lens curve", curve, num_layers + 1)
+
+
+def _check_sensitivity(name: str, sensitivity: Sensitivity, num_layers: int) -> None:
+    _is_long(f"{name}.mean", sensitivity.mean, num_layers)
+    _is_long(f"{name}.stderr", sensitivity.stderr, num_layers)
+    for task, values in sensitivity.by_task.items():
+        _is_long(f"{name}.by_task of {task!r}", values, num_layers)
+    if sensitivity.covariance is not None:
+        _is_long(f"{name}.covariance", sensitivity.covariance, num_layers)
+        for layer, row in enumerate(sensitivity.covariance):
+            _is_long(f"{name}.covariance of layer {layer}", row, layer + 1)
+
+
+def _is_long(name: str, values: list, length: int, or_empty: bool = False) -> None:
+    if len(values) != length and not (or_empty and not values):
+        raise ValueError(f"{name:.80} has {len(values)} entries, not {length}")

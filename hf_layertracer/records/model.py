@@ -1,0 +1,82 @@
+"""What a plan has to know of a model."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from .base import Count, Record
+
+
+class LayerFacts(Record):
+    """What one decoder layer is made of.
+
+    Args:
+        kind (`str`):
+            `"full_attention"`, `"linear_attention"`, `"mamba"`, ...: from the config, else from the classes inside the
+            layer; with `"+moe"` behind it where the layer routes to experts.
+        parameters (`dict[str, int]`): Number of elements of each parameter, by its name inside the layer.
+        frozen (`list[str]`): Those that did not require a gradient before any plan.
+    """
+
+    kind: str
+    parameters: dict[str, Count]
+    frozen: list[str] = []
+
+    @property
+    def size(self) -> int:
+        """Number of parameters."""
+        return sum(self.parameters.values())
+
+
+class ModelFacts(Record):
+    """What a plan has to know of a model, so that none has to be loaded to make one.
+
+    Args:
+        id (`str`, *optional*): Hub id, or the name of a local folder.
+        revision (`str`, *optional*): Commit on the Hub.
+        architecture (`str`): Class of the model.
+        model_type (`str`, *optional*): transformers' model type.
+        dtype (`str`): Data type of the parameters.
+        layers_path (`str`): Dotted path of the list of decoder layers.
+        layers (`list[LayerFacts]`): The decoder layers.
+        embeddings, norm, head, other (`dict[str, int]`):
+            Number of elements of each parameter outside the layers, by its full name; `other` holds what lies outside
+            the text decoder and is never frozen or unfrozen.
+        tied (`bool`): Whether embeddings and head share their matrix, which then stands in `embeddings`.
+        shared (`dict[str, list[int]]`):
+            Parameters that stand in several layers, by full name with the indices of these layers. They are counted in
+            the first.
+        frozen (`list[str]`): Parameters outside the layers that did not require a gradient before any plan.
+    """
+
+    id: str | None = None
+    revision: str | None = None
+    architecture: str
+    model_type: str | None = None
+    dtype: str
+    layers_path: str
+    layers: Annotated[list[LayerFacts], Field(min_length=1)]
+    embeddings: dict[str, Count]
+    norm: dict[str, Count]
+    head: dict[str, Count]
+    other: dict[str, Count] = {}
+    tied: bool
+    shared: dict[str, list[Count]] = {}
+    frozen: list[str] = []
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.layers)
+
+    @property
+    def name(self) -> str:
+        """The id, or the class where there is none."""
+        return self.id or self.architecture
+
+    @property
+    def size(self) -> int:
+        """Number of parameters."""
+        outside = (self.embeddings, self.norm, self.head, self.other)
+        return sum(sum(group.values()) for group in outside) + sum(layer.size for layer in self.layers)

@@ -1,0 +1,83 @@
+"""A plan: which layers train, and what that saves."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from .base import Count, Record
+
+
+class Savings(Record):
+    """What a plan saves against training every parameter that could be trained.
+
+    FLOPs are those of matrix products with parameters (2 per parameter and token forwards, 2 for the gradient of the
+    input, 2 for that of the weight); attention scores, norms and the embedding look-up are left out.
+
+    Args:
+        trainable_parameters, trainable_parameters_full (`int`): Parameters that train.
+        total_parameters (`int`): All parameters.
+        optimizer_bytes, optimizer_bytes_full (`int`): Adam's two moments in float32.
+        gradient_bytes, gradient_bytes_full (`int`): Gradients in the parameters' data type.
+        flops_per_token, flops_per_token_full (`int`): Of one training step, forward and backward.
+    """
+
+    trainable_parameters: Count
+    trainable_parameters_full: Count
+    total_parameters: Count
+    optimizer_bytes: Count
+    optimizer_bytes_full: Count
+    gradient_bytes: Count
+    gradient_bytes_full: Count
+    flops_per_token: Count
+    flops_per_token_full: Count
+
+
+class LayerPlan(Record):
+    """For every layer, train or freeze; likewise for embeddings, final norm and head.
+
+    Args:
+        strategy (`str`): Name of the strategy that made it.
+        options (`dict[str, Any]`): The strategy's options.
+        num_layers (`int`): Number of decoder layers of the model it is for.
+        layers_path (`str`): Dotted path of their list in that model.
+        trained_layers, frozen_layers (`list[int]`): Sorted layer indices; together they are all layers.
+        train_embeddings, train_norm, train_head (`bool`): The parts outside the layers.
+        patterns (`list[str]`):
+            Regular expressions on parameter names. If there are any, inside the layers only parameters that match
+            one train.
+        reason (`str`): Why, in words.
+        savings ([`Savings`]): What it saves.
+    """
+
+    strategy: str
+    options: dict[str, Any] = {}
+    num_layers: Annotated[int, Field(ge=1)]
+    layers_path: str
+    trained_layers: list[Count]
+    frozen_layers: list[Count]
+    train_embeddings: bool
+    train_norm: bool
+    train_head: bool
+    patterns: list[str] = []
+    reason: str
+    savings: Savings
+
+    @model_validator(mode="after")
+    def _layers_are_complete(self) -> LayerPlan:
+        if sorted(self.trained_layers + self.frozen_layers) != list(range(self.num_layers)):
+            raise ValueError(f"trained and frozen layers are not the {self.num_layers} layers of the model, each once")
+        return self
+
+
+class PlanRecord(Record):
+    """A plan and when it came into force.
+
+    Args:
+        step (`int`): The optimizer step from which it holds.
+        plan ([`LayerPlan`]): The plan.
+    """
+
+    step: Count
+    plan: LayerPlan

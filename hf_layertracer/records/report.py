@@ -1,0 +1,155 @@
+"""All fields of a report, and the figures that follow from several of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from ..config import DiagnosisConfig
+from .base import SCHEMA_VERSION, Record, relative_depth
+from .diagnosis import Diagnosis, Lens, TaskParticle
+from .model import ModelFacts
+from .plan import LayerPlan, PlanRecord
+from .probes import ProbeFacts
+from .sensitivity import Sensitivity
+from .training import TrainingOutcome
+
+
+@dataclass(frozen=True)
+class Change:
+    """A figure of the first diagnosis against that of the latest.
+
+    Args:
+        before, after (`float`, *optional*): The two; `None` where there is none.
+    """
+
+    before: float | None
+    after: float | None
+
+    @property
+    def difference(self) -> float | None:
+        """After minus before; `None` where one of them is missing."""
+        return None if self.before is None or self.after is None else self.after - self.before
+
+
+class ReportData(Record):
+    """All fields of a report; [`LayerTracerReport`] adds files.
+
+    Args:
+        schema_version (`int`): Version of this layout.
+        created (`str`): UTC time in ISO 8601.
+        versions (`dict[str, str]`): Versions of the libraries that measured.
+        model ([`ModelFacts`]): The model.
+        settings ([`DiagnosisConfig`]): The settings of every diagnosis.
+        probes ([`ProbeFacts`]): What every diagnosis asked.
+        diagnoses (`list[Diagnosis]`): What was measured, in the order of measurement; at least one.
+        plans (`list[PlanRecord]`): What to train, each with the step from which it holds, in that order.
+        training ([`TrainingOutcome`], *optional*): The training run.
+        notes (`list[str]`): What a reader must know to read the numbers right.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    created: str
+    versions: dict[str, str]
+    model: ModelFacts
+    settings: DiagnosisConfig
+    probes: ProbeFacts
+    diagnoses: Annotated[list[Diagnosis], Field(min_length=1)]
+    plans: list[PlanRecord] = []
+    training: TrainingOutcome | None = None
+    notes: list[str] = []
+
+    @property
+    def num_layers(self) -> int:
+        return self.model.num_layers
+
+    @property
+    def first(self) -> Diagnosis:
+        """The diagnosis before training."""
+        return self.diagnoses[0]
+
+    @property
+    def latest(self) -> Diagnosis:
+        """The last diagnosis; the first where there is only one."""
+        return self.diagnoses[-1]
+
+    @property
+    def is_repeated(self) -> bool:
+        """Whether the model was diagnosed again during or after training."""
+        return len(self.diagnoses) > 1
+
+    @property
+    def sensitivity(self) -> Sensitivity:
+        """Layer Sensitivity in the latest diagnosis."""
+        return self.latest.sensitivity
+
+    @property
+    def lens(self) -> Lens:
+        """The lens curves of the latest diagnosis."""
+        return self.latest.lens
+
+    @property
+    def task_particle(self) -> TaskParticle:
+        """The Task Particle in the latest diagnosis."""
+        return self.latest.task_particle
+
+    @property
+    def block_influence(self) -> list[float]:
+        """Block influence in the latest diagnosis."""
+        return self.latest.block_influence
+
+    @property
+    def plan(self) -> LayerPlan | None:
+        """The latest plan."""
+        return self.plans[-1].plan if self.plans else None
+
+    def set_plan(self, plan: LayerPlan, step: int = 0) -> None:
+        """Puts a plan into the report. Plans from the same step on, or from later ones, are dropped.
+
+        Args:
+            plan ([`LayerPlan`]): The plan.
+            step (`int`, *optional*, defaults to `0`): The optimizer step from which it holds.
+        """
+        self.plans = [*(earlier for earlier in self.plans if earlier.step < step), PlanRecord(step=step, plan=plan)]
+
+    def relative_depth(self, layer: float | None) -> float | None:
+        """Where along the depth of this model a layer lies, as [`relative_depth`][records.relative_depth] counts it.
+
+        Args:
+            layer (`float`, *optional*): Index of the layer.
+
+        Returns:
+            `float`: From 0, the embedding, to 1, the last layer; `None` for no layer.
+        """
+        return None if layer is None else relative_depth(layer, self.num_layers)
+
+    def changes(self) -> dict[str, Change]:
+        """Before and after: the figures of [`Diagnosis.headline`], first against latest.
+
+        Returns:
+            `dict[str, Change]`: By name; both sides are equal where there is a single diagnosis.
+        """
+        after = self.latest.headline()
+        return {name: Change(value, after[name]) for name, value in self.first.headline().items()}
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> ReportData:
+        if len(self.probes.items) != self.probes.count:
+            raise ValueError(f"probes.items has {len(self.probes.items)} entries, not {self.probes.count}")
+        for number, diagnosis in enumerate(self.diagnoses):
+            try:
+                diagnosis.check(self.num_layers, self.probes.count)
+            except ValueError as error:
+                raise ValueError(f"diagnosis {number}: {error}") from error
+        for steps, what in (
+            ([diagnosis.step for diagnosis in self.diagnoses], "diagnoses"),
+            ([record.step for record in self.plans], "plans"),
+        ):
+            if steps != sorted(steps):
+                raise ValueError(f"the {what} are not in the order of their steps")
+        for record in self.plans:
+            if record.plan.num_layers != self.num_layers:
+                raise ValueError(f"the plan is for {record.plan.num_layers} layers, the model has {self.num_layers}")
+        return self
