@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from matplotlib.figure import Figure
+from support import made_reports
 
 from hf_layertracer import DiagnosisConfig, LayerTracerReport, Probe, diagnose
 
@@ -47,13 +48,7 @@ def make_report(measured) -> Callable[..., LayerTracerReport]:
         content = measured.model_dump(mode="json")
         content["model"]["id"] = model
         content["training"] = dict(TRAINING) if training else None
-        for name, value in changes.items():
-            *parents, last = name.split("__")
-            place = content
-            for parent in parents:
-                place = place[parent]
-            place[last] = value
-        return LayerTracerReport.from_dict(content)
+        return LayerTracerReport.from_dict(made_reports.changed(content, **changes))
 
     return make
 

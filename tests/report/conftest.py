@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from support import made_reports
 
-from hf_layertracer.records import LayerPlan, ReportData
+from hf_layertracer.records import LayerPlan
+from hf_layertracer.report import LayerTracerReport
 
 
 @pytest.fixture(scope="session")
-def make_report() -> Callable[..., ReportData]:
+def make_report() -> Callable[..., LayerTracerReport]:
     """`make_report(num_layers=6, probes=4, **changes)`: `lens__valid=False` changes `lens.valid`."""
     return made_reports.make_report
 
@@ -24,6 +24,6 @@ def make_plan_for() -> Callable[..., LayerPlan]:
 
 
 @pytest.fixture(scope="session")
-def make_snapshot() -> Callable[..., dict[str, Any]]:
-    """`make_snapshot(num_layers, **changes)`: a diagnosis after step 100."""
-    return made_reports.make_snapshot
+def make_later() -> Callable[..., dict]:
+    """`make_later(num_layers, probes=4, **changes)`: a diagnosis after step 100, as JSON."""
+    return made_reports.make_later

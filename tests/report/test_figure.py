@@ -240,16 +240,16 @@ def test_without_a_plan_nothing_is_shaded(make_report):
     assert "no plan" in draw_report(report).get_suptitle()
 
 
-def test_the_latest_snapshot_lies_dashed_over_both_panels(make_report, make_snapshot):
-    snapshots = [make_snapshot(6, step=50), make_snapshot(6, step=200)]
-    above, below = panels(make_report(history=snapshots))
-    assert list(line(above, "after step 200").get_ydata()) == snapshots[1]["sensitivity"]
-    assert list(line(below, "after step 200").get_ydata()) == snapshots[1]["lens_mean_probability"]
+def test_the_latest_diagnosis_lies_dashed_over_both_panels(make_report, make_later):
+    later = [make_later(6, step=50), make_later(6, step=200)]
+    above, below = panels(make_report(later=later))
+    assert list(line(above, "after step 200").get_ydata()) == later[1]["sensitivities"]["mask"]["mean"]
+    assert list(line(below, "after step 200").get_ydata()) == later[1]["lens"]["mean_probability"]
     assert list(line(below, "its Task Particle: layer 1").get_xdata()) == [1, 1]
     for axes in (above, below):
         assert line(axes, "after step 200").get_linestyle() == "--"
         assert "after step 50" not in labels(axes)
-    assert above.get_ylim()[1] > max(snapshots[1]["sensitivity"])
+    assert above.get_ylim()[1] > max(later[1]["sensitivities"]["mask"]["mean"])
     png(above.figure)
 
 
@@ -297,7 +297,7 @@ def test_layer_numbers_do_not_run_into_each_other(make_report, num_layers: int):
     assert not overlaps
 
 
-def test_nothing_is_drawn_outside_the_picture_even_with_every_legend_entry(make_report, make_snapshot):
+def test_nothing_is_drawn_outside_the_picture_even_with_every_legend_entry(make_report, make_later):
     curve = make_report(num_layers=60).lens.mean_probability
     layers = [{"kind": f"kind_of_layer_number_{n % 6}", "parameters": {}} for n in range(60)]
     figure = draw_report(
@@ -305,7 +305,7 @@ def test_nothing_is_drawn_outside_the_picture_even_with_every_legend_entry(make_
             num_layers=60,
             model__layers=layers,
             lens__by_task={f"a_task_with_a_long_name_{n}": curve for n in range(10)},
-            history=[make_snapshot(60)],
+            later=[make_later(60)],
             sensitivity__contenders=[0, 1],
         )
     )

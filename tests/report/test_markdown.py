@@ -68,7 +68,7 @@ def cells(section: str, first: str) -> list[str]:
     return [cell.strip() for cell in row.strip("|").split("|")]
 
 
-def hostile_report(make_report, make_plan_for, make_snapshot, text: str):
+def hostile_report(make_report, make_plan_for, make_later, text: str):
     plan = make_plan_for(6, strategy=text, options={text: text}, patterns=[text], reason=text)
     plain = make_report()
     return make_report(
@@ -77,7 +77,6 @@ def hostile_report(make_report, make_plan_for, make_snapshot, text: str):
         model__architecture=text,
         created=text,
         versions={text: text},
-        config={"perturbation": text, "diagnosis_seed": text, "rise": text},
         probes__sha256=text,
         probes__tasks={text: 4, "other": 0},
         task_particle__by_task={
@@ -87,7 +86,7 @@ def hostile_report(make_report, make_plan_for, make_snapshot, text: str):
         sensitivity__path=text,
         sensitivity__path_reason=text,
         plan=plan,
-        history=[make_snapshot(6)],
+        later=[make_later(6)],
         training=TRAINING | {"peak_memory_of": text},
         notes=[text, text],
     )
@@ -102,13 +101,13 @@ def test_the_section_opens_with_its_heading_and_shows_the_picture(make_report):
 
 
 def test_it_says_what_was_measured_and_how(make_report):
-    section = report_section(make_report(config__rise=0.1))
+    section = report_section(make_report(settings__rise=0.1))
     assert "6 layers of `someone/tiny-llama` (`LlamaForCausalLM`, revision `0123abc`)" in section
     assert "measured on 4 probes" in section
     assert "`mask`, `mask_ratio` `0.3`, `diagnosis_seed` `7`, 256 draws (64 per probe)" in section
-    assert "noise_scale" not in section, "the strength of another disturbance would mislead"
+    assert "noise_scale" not in section, "the strength of another perturbation would mislead"
     assert "`rise` `0.1`, `min_probability` `0.01`" in section
-    assert "exact: every disturbance of every layer was run, path `replay`" in section
+    assert "exact: every perturbation of every layer was run, path `replay`" in section
     assert "`torch 2.13.0`" in section
 
 
@@ -161,7 +160,8 @@ def test_a_long_list_of_tasks_is_cut_and_counted(make_report):
 
 
 def test_the_sensitivity_is_concluded_with_errors(make_report):
-    section = report_section(make_report(sensitivity__contenders=[0, 1, 2, 4]))
+    values = [0.6, 0.5, 0.4, 0.3, 0.3, 0.27]
+    section = report_section(make_report(sensitivity__mean=values, sensitivity__contenders=[0, 1, 2, 4]))
     assert "**Vulnerable layer:** 0, with 0.600 ± 0.020 bits" in section
     assert "**Not to be told from it** (within two standard errors): 1-2, 4" in section
     assert "**Shallow half minus deep half:** 0.210 ± 0.015 bits" in section
@@ -233,9 +233,9 @@ def test_the_training_outcome_is_a_table_of_what_was_measured(make_report):
     assert "Mean training loss" not in section
 
 
-def test_before_is_set_against_the_latest_snapshot(make_report, make_snapshot):
-    snapshots = [make_snapshot(6, step=50, accuracy=0.1), make_snapshot(6, step=200)]
-    section = report_section(make_report(history=snapshots))
+def test_before_is_set_against_the_latest_diagnosis(make_report, make_later):
+    later = [make_later(6, step=50, scores__accuracy=0.1), make_later(6, step=200)]
+    section = report_section(make_report(later=later))
     assert cells(section, "Same probes, same settings")[1:] == ["Before", "After step 200"]
     assert cells(section, "Accuracy on the probes")[1:] == ["50.0 %", "75.0 %"]
     assert cells(section, "Task Particle")[1:] == ["3.5", "1"]
@@ -249,9 +249,9 @@ def test_notes_are_a_list(make_report):
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_no_string_of_a_report_changes_the_structure_of_the_card(make_report, make_plan_for, make_snapshot, text: str):
-    harmless = report_section(hostile_report(make_report, make_plan_for, make_snapshot, "plain"))
-    hostile = report_section(hostile_report(make_report, make_plan_for, make_snapshot, text))
+def test_no_string_of_a_report_changes_the_structure_of_the_card(make_report, make_plan_for, make_later, text: str):
+    harmless = report_section(hostile_report(make_report, make_plan_for, make_later, "plain"))
+    hostile = report_section(hostile_report(make_report, make_plan_for, make_later, text))
     assert skeleton(hostile) == skeleton(harmless)
     assert not {"html_block", "html_inline", "hr", "blockquote_open"} & set(skeleton(hostile))
     assert skeleton(hostile).count("fence") == 2, "the recipe and the citation"
@@ -262,10 +262,10 @@ def test_no_string_of_a_report_changes_the_structure_of_the_card(make_report, ma
 
 
 @given(text=st.text(st.sampled_from("ab1 .-+=#>|`<*_[]()!\\&;$~\n\t\"'@:/"), min_size=1))
-def test_no_text_at_all_changes_it(make_report, make_plan_for, make_snapshot, text: str):
+def test_no_text_at_all_changes_it(make_report, make_plan_for, make_later, text: str):
     text = f"x{text}"
-    harmless = report_section(hostile_report(make_report, make_plan_for, make_snapshot, "x"))
-    hostile = report_section(hostile_report(make_report, make_plan_for, make_snapshot, text))
+    harmless = report_section(hostile_report(make_report, make_plan_for, make_later, "x"))
+    hostile = report_section(hostile_report(make_report, make_plan_for, make_later, text))
     assert skeleton(hostile) == skeleton(harmless)
 
 

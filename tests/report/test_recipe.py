@@ -56,16 +56,10 @@ def test_other_probes_are_asked_for(tiny_llama, tiny_tokenizer):
     assert f"the {len(probes)} probes with the SHA-256 above" in report_section(report)
 
 
-def test_a_training_run_is_repeated_with_its_plan(make_report, make_plan_for, make_snapshot):
+def test_a_training_run_is_repeated_with_its_plan(make_report, make_plan_for, make_later):
     plan = make_plan_for(6, strategy="explicit", options={"train_layers": [0, 1, 5], "train_norm": True})
-    config = {
-        "perturbation": "skip",
-        "diagnosis_seed": 4,
-        "diagnosis_batch_size": 3,
-        "memory_budget": 100,
-        "repeats": None,
-    }
-    report = make_report(plan=plan, training=TRAINING, config=config, history=[make_snapshot(6, step=3)])
+    config = {"perturbation": "skip", "diagnosis_seed": 4, "diagnosis_batch_size": 3, "memory_budget": 100, "repeats": None}
+    report = make_report(plan=plan, training=TRAINING, settings=config, later=[make_later(6, step=3)])
     code = recipe(report)
     compile(code, "recipe", "exec")
     assert keywords(code) == {
@@ -85,6 +79,6 @@ def test_a_training_run_is_repeated_with_its_plan(make_report, make_plan_for, ma
 @pytest.mark.parametrize("text", ["'); import os #", "```", "a\nb", "<!-- layertracer:end -->", "\\", "`x`", "é"])
 def test_no_string_of_a_report_becomes_code(make_report, make_plan_for, text):
     plan = make_plan_for(6, strategy=text, options={"train_layers": text, text: text})
-    report = make_report(plan=plan, training=TRAINING, config={"perturbation": text, text: text, "layers_path": text})
+    report = make_report(plan=plan, training=TRAINING, settings={text: text, "layers_path": text})
     assert keywords(recipe(report)) == {"num_probes": 4}
-    assert keywords(recipe(make_report(config={"perturbation": text, text: text, "layers_path": text}))) == {}
+    assert keywords(recipe(make_report(settings={text: text, "layers_path": text}))) == {}

@@ -25,15 +25,13 @@ from hf_layertracer.report import REPORT_FILE
 
 
 @pytest.fixture(scope="session")
-def report(make_report, make_snapshot) -> LayerTracerReport:
+def report(make_report, make_later) -> LayerTracerReport:
     """A report with a history, a training run and text in several scripts."""
-    content = make_report(6, probes=3).model_dump()
-    content["history"] = [
-        make_snapshot(6),
-        make_snapshot(6, step=200, task_particle=None, task_particle_interval=None),
-    ]
+    unresolved = {"task_particle__layer": None, "task_particle__interval": None}
+    later = [make_later(6, 3), make_later(6, 3, step=200, **unresolved)]
+    content = make_report(6, probes=3, later=later).model_dump()
     content["probes"]["items"][1] |= {"prompt": "Die Hauptstadt 法国的首都是\u2028", "target": " \U0001f600\t\"'\\"}
-    content["lens"]["top_tokens"] = [[" a", "<b>", "的", " ", "\n", "\U0001f600", " c"]] * 3
+    content["diagnoses"][0]["lens"]["top_tokens"] = [[" a", "<b>", "的", " ", "\n", "\U0001f600", " c"]] * 3
     content["training"] = {
         "steps": 7,
         "seconds": 1.25,
@@ -94,9 +92,9 @@ def test_numbers_and_text_survive_exactly(make_report, tmp_path_factory, sensiti
             sensitivity__mean=sensitivity,
             block_influence=influence,
             notes=[text],
-            durations=durations,
         ).model_dump()
     )
+    report.first.durations = durations
     folder = tmp_path_factory.getbasetemp() / "exact"
     report.save_json(folder)
     assert LayerTracerReport.load(folder) == report
@@ -134,7 +132,9 @@ def test_a_newer_schema_is_refused_with_the_remedy(report):
 
 def test_unknown_fields_of_the_same_schema_are_dropped(report):
     content = report.model_dump(mode="json") | {"colour": "blue"}
-    content["plan"]["mood"] = "good"
+    content["plans"][0]["plan"]["mood"] = "good"
+    content["diagnoses"][1]["lens"]["mood"] = "good"
+    content["settings"]["mood"] = "good"
     assert LayerTracerReport.from_dict(content) == report
 
 
@@ -186,17 +186,7 @@ def test_every_cut_of_a_report_is_refused(report, tmp_path):
             LayerTracerReport.load(tmp_path)
 
 
-REQUIRED = [
-    "created",
-    "versions",
-    "model",
-    "config",
-    "probes",
-    "lens",
-    "task_particle",
-    "sensitivity",
-    "block_influence",
-]
+REQUIRED = ["created", "versions", "model", "settings", "probes", "diagnoses"]
 
 
 @pytest.mark.parametrize("field", REQUIRED)
@@ -211,21 +201,25 @@ def test_a_report_without_a_required_part_is_refused_by_its_name(report, field):
 @pytest.mark.parametrize(
     "place",
     [
-        "sensitivity.mean",
-        "sensitivity.stderr",
-        "block_influence",
-        "task_particle.per_probe",
+        "diagnoses.0.sensitivities.mask.mean",
+        "diagnoses.0.sensitivities.mask.stderr",
+        "diagnoses.0.sensitivities.mask.covariance",
+        "diagnoses.0.sensitivities.mask.covariance.3",
+        "diagnoses.0.sensitivities.mask.by_task.facts",
+        "diagnoses.0.block_influence",
+        "diagnoses.0.task_particle.per_probe",
+        "diagnoses.0.scores.probability",
+        "diagnoses.0.scores.correct",
         "probes.items",
-        "lens.mean_probability",
-        "lens.stderr",
-        "lens.per_probe",
-        "lens.by_task.facts",
-        "lens.top_tokens",
-        "lens.top_tokens.1",
-        "sensitivity.by_task.facts",
-        "history.0.lens_mean_probability",
-        "history.0.sensitivity",
-        "history.0.sensitivity_stderr",
+        "diagnoses.0.lens.mean_probability",
+        "diagnoses.0.lens.stderr",
+        "diagnoses.0.lens.per_probe",
+        "diagnoses.0.lens.by_task.facts",
+        "diagnoses.0.lens.top_tokens",
+        "diagnoses.0.lens.top_tokens.1",
+        "diagnoses.1.lens.mean_probability",
+        "diagnoses.1.sensitivities.mask.mean",
+        "diagnoses.1.sensitivities.mask.stderr",
         "model.layers",
     ],
 )
@@ -245,16 +239,15 @@ def test_lists_of_another_length_are_refused(report, place, longer):
 @pytest.mark.parametrize(
     "place",
     [
-        "sensitivity.vulnerable_layer",
-        "sensitivity.contenders.0",
-        "task_particle.layer",
-        "task_particle.mean_curve_layer",
-        "task_particle.quartiles.1",
-        "task_particle.interval.1",
-        "task_particle.per_probe.0",
-        "task_particle.by_task.facts.layer",
-        "history.0.task_particle",
-        "history.0.task_particle_interval.1",
+        "diagnoses.0.sensitivities.mask.contenders.0",
+        "diagnoses.0.task_particle.layer",
+        "diagnoses.0.task_particle.mean_curve_layer",
+        "diagnoses.0.task_particle.quartiles.1",
+        "diagnoses.0.task_particle.interval.1",
+        "diagnoses.0.task_particle.per_probe.0",
+        "diagnoses.0.task_particle.by_task.facts.layer",
+        "diagnoses.1.task_particle.mean_curve_layer",
+        "diagnoses.1.task_particle.interval.1",
     ],
 )
 def test_a_layer_that_does_not_exist_is_refused_wherever_it_is_named(report, place):
@@ -272,9 +265,9 @@ def test_a_layer_that_does_not_exist_is_refused_wherever_it_is_named(report, pla
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999", "-0.1", "1.1", '"0.5x"', "null"])
 def test_values_that_are_no_bits_are_refused(report, tmp_path, value):
     content = report.model_dump(mode="json")
-    content["sensitivity"]["mean"][2] = "HERE"
+    content["diagnoses"][0]["sensitivities"]["mask"]["mean"][2] = "HERE"
     (tmp_path / REPORT_FILE).write_text(json.dumps(content).replace('"HERE"', value), encoding="utf-8")
-    with pytest.raises(LayerTracerError, match=r"sensitivity\.mean\.2") as caught:
+    with pytest.raises(LayerTracerError, match=r"sensitivities\.mask\.mean\.2") as caught:
         LayerTracerReport.load(tmp_path)
     assert_one_line(caught)
 
@@ -284,9 +277,9 @@ def test_values_that_are_no_bits_are_refused(report, tmp_path, value):
 def test_nan_is_refused_where_any_number_is_allowed(report, field, value):
     content = report.model_dump()
     if field == "block_influence":
-        content[field][0] = value
+        content["diagnoses"][0][field][0] = value
     elif field == "durations":
-        content[field]["x"] = value
+        content["diagnoses"][0][field]["x"] = value
     else:
         content["training"][field] = value
     with pytest.raises(LayerTracerError, match="finite number"):
@@ -294,7 +287,8 @@ def test_nan_is_refused_where_any_number_is_allowed(report, field, value):
 
 
 def test_a_plan_for_another_depth_is_refused(report, make_plan_for):
-    content = report.model_dump(mode="json") | {"plan": make_plan_for(5).model_dump(mode="json")}
+    plan = {"step": 0, "plan": make_plan_for(5).model_dump(mode="json")}
+    content = report.model_dump(mode="json") | {"plans": [plan]}
     with pytest.raises(LayerTracerError, match="the plan is for 5 layers, the model has 6") as caught:
         LayerTracerReport.from_dict(content)
     assert_one_line(caught)

@@ -61,11 +61,11 @@ def _draw_everything(report: LayerTracerReport) -> list[str]:
         pages.table(*tables.layer_table(report), "layers"),
         pages.table(*tables.probe_table(report, probes), "x"),
     ]
-    if report.lens.per_probe:
+    if report.first.lens.per_probe:
         texts += [pages.table(*tables.reading_table(report, probe), "probe") for probe in probes[:1]]
     if report.plan is not None:
         drawn.append(figures.plan_figure(report.plan, kinds, sizes))
-    if report.history:
+    if report.is_repeated:
         figure, table = compare.before_and_after(report)
         drawn += [figures.history_figure(report), figure]
         texts.append(pages.table(*table, "before and after"))
