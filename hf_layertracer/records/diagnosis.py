@@ -85,7 +85,8 @@ class Scores(Record):
 class Diagnosis(Record):
     """Everything that was measured of a model at one moment, with the report's probes and settings.
 
-    Lists may be empty in later diagnoses of reports that were written with schema version 1, which kept only means.
+    The first diagnosis of a report is whole. In later ones of reports that were written with schema version 1, which kept
+    only means, lists may be empty and values `None`.
 
     Args:
         step (`int`): Optimizer step at which it was made; 0 before training.
@@ -139,50 +140,55 @@ class Diagnosis(Record):
             "shallow_minus_deep": sensitivity.shallow_minus_deep,
         }
 
-    def check(self, num_layers: int, num_probes: int) -> None:
+    def check(self, num_layers: int, num_probes: int, whole: bool) -> None:
         """Refuses lists of another length than the model and the probes have, and layers that do not exist.
 
         Args:
             num_layers (`int`): Layers of the model.
             num_probes (`int`): Probes of the report.
+            whole (`bool`): Whether nothing but the lens may be missing.
 
         Raises:
             ValueError: Something does not fit.
         """
-        self._check_lens(num_layers, num_probes)
+        self._check_lens(num_layers, num_probes, whole)
         particle = self.task_particle
-        _is_long("block_influence", self.block_influence, num_layers, or_empty=True)
-        _is_long("task_particle.per_probe", particle.per_probe, num_probes, or_empty=True)
-        _is_long("scores.probability", self.scores.probability, num_probes, or_empty=True)
-        _is_long("scores.correct", self.scores.correct, num_probes, or_empty=True)
+        _is_long("block_influence", self.block_influence, num_layers, or_empty=not whole)
+        _is_long("task_particle.per_probe", particle.per_probe, num_probes, or_empty=not whole)
+        _is_long("scores.probability", self.scores.probability, num_probes, or_empty=not whole)
+        _is_long("scores.correct", self.scores.correct, num_probes, or_empty=not whole)
+        if whole and None in (particle.unresolved, *(summary.unresolved for summary in particle.by_task.values())):
+            raise ValueError("task_particle does not count the unresolved probes")
         named = [layer for layer in particle.per_probe if layer is not None]
         for summary in (particle, *particle.by_task.values()):
             named += summary.named_layers()
         for name, sensitivity in self.sensitivities.items():
-            _check_sensitivity(f"sensitivities.{name}", sensitivity, num_layers)
+            _check_sensitivity(f"sensitivities.{name}", sensitivity, num_layers, whole)
             named += sensitivity.contenders or []
         for layer in named:
             if layer >= num_layers:
                 raise ValueError(f"layer {layer:g} does not exist: the model has {num_layers} layers")
 
-    def _check_lens(self, num_layers: int, num_probes: int) -> None:
+    def _check_lens(self, num_layers: int, num_probes: int, whole: bool) -> None:
         lens = self.lens
         if not lens.mean_probability:
             if lens.per_probe or lens.by_task:
                 raise ValueError("lens has curves of probes or tasks, but no mean_probability")
         else:
             _is_long("lens.mean_probability", lens.mean_probability, num_layers + 1)
-            _is_long("lens.stderr", lens.stderr, num_layers + 1, or_empty=True)
-            _is_long("lens.per_probe", lens.per_probe, num_probes, or_empty=True)
+            _is_long("lens.stderr", lens.stderr, num_layers + 1, or_empty=not whole)
+            _is_long("lens.per_probe", lens.per_probe, num_probes, or_empty=not whole)
         if lens.top_tokens is not None:
             _is_long("lens.top_tokens", lens.top_tokens, len(lens.per_probe))
         for curve in [*lens.by_task.values(), *lens.per_probe, *(lens.top_tokens or [])]:
             _is_long("a lens curve", curve, num_layers + 1)
 
 
-def _check_sensitivity(name: str, sensitivity: Sensitivity, num_layers: int) -> None:
+def _check_sensitivity(name: str, sensitivity: Sensitivity, num_layers: int, whole: bool) -> None:
     _is_long(f"{name}.mean", sensitivity.mean, num_layers)
     _is_long(f"{name}.stderr", sensitivity.stderr, num_layers)
+    if whole and None in (sensitivity.contenders, sensitivity.shallow_minus_deep_stderr):
+        raise ValueError(f"{name:.80} lacks its contenders or the standard error of its shallow minus its deep half")
     for task, values in sensitivity.by_task.items():
         _is_long(f"{name}.by_task of {task!r}", values, num_layers)
     if sensitivity.covariance is not None:

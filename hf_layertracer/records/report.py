@@ -140,7 +140,7 @@ class ReportData(Record):
             raise ValueError(f"probes.items has {len(self.probes.items)} entries, not {self.probes.count}")
         for number, diagnosis in enumerate(self.diagnoses):
             try:
-                diagnosis.check(self.num_layers, self.probes.count)
+                diagnosis.check(self.num_layers, self.probes.count, whole=number == 0)
             except ValueError as error:
                 raise ValueError(f"diagnosis {number}: {error}") from error
         for steps, what in (

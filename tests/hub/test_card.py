@@ -7,6 +7,7 @@ import yaml
 from huggingface_hub import ModelCard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support import made_reports
 from support.hub_cards import card_errors
 
 from hf_layertracer.errors import LayerTracerError
@@ -15,16 +16,16 @@ from hf_layertracer.hub.privacy import without_paths
 from hf_layertracer.report.markdown import START
 
 
-SNAPSHOT = {
-    "step": 9,
-    "lens_mean_probability": [0.1] * 5,
-    "task_particle": None,
-    "task_particle_interval": None,
-    "sensitivity": [0.1, 0.2, 0.4, 0.1],
-    "sensitivity_stderr": [0.0] * 4,
-    "accuracy": 0.5,
-    "mean_log_probability": -1.0,
-}
+LATER = made_reports.make_later(
+    4,
+    2,
+    step=9,
+    task_particle__layer=None,
+    task_particle__interval=None,
+    sensitivity__mean=[0.1, 0.2, 0.4, 0.1],
+    scores__accuracy=0.5,
+    scores__mean_log_probability=-1.0,
+)
 
 
 def results(report) -> dict[str, float]:
@@ -34,8 +35,8 @@ def results(report) -> dict[str, float]:
 def test_a_diagnosed_model_is_told_by_its_diagnosis(make_report):
     report = make_report(task_particle__layer=2.0)
     assert results(report) == {
-        "accuracy": report.probes.accuracy,
-        "mean_log_probability": report.probes.mean_log_probability,
+        "accuracy": report.first.scores.accuracy,
+        "mean_log_probability": report.first.scores.mean_log_probability,
         "task_particle": 2.0,
         "vulnerable_layer": report.sensitivity.vulnerable_layer,
         "layer_sensitivity": max(report.sensitivity.mean),
@@ -44,7 +45,7 @@ def test_a_diagnosed_model_is_told_by_its_diagnosis(make_report):
 
 def test_a_trained_model_is_not_told_by_what_it_was_before(make_report):
     assert results(make_report(training=True)) == {"loss": 2.5}
-    later = results(make_report(training=True, history=[SNAPSHOT]))
+    later = results(make_report(training=True, later=[LATER]))
     assert later == {
         "loss": 2.5,
         "accuracy": 0.5,
@@ -148,7 +149,7 @@ def test_whatever_stands_in_a_card_stays(make_report, data, tags, body):
 
 
 def test_the_hub_accepts_the_results(make_report):
-    for report in (make_report(), make_report(training=True), make_report(training=True, history=[SNAPSHOT])):
+    for report in (make_report(), make_report(training=True), make_report(training=True, later=[LATER])):
         assert card_errors(model_card(None, report, "alice/tiny"), "model") == []
 
 

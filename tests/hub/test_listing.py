@@ -7,6 +7,7 @@ import json
 import pandas as pd
 import pytest
 from huggingface_hub import HfApi
+from support import made_reports
 
 from hf_layertracer import compare_reports, list_reports, push_report
 from hf_layertracer.errors import HubError, LayerTracerError
@@ -57,24 +58,15 @@ def test_a_dataset_of_reports(hub, make_report):
 
 
 def test_rows_make_a_data_frame(make_report):
-    history = [
-        {
-            "step": 9,
-            "lens_mean_probability": [0.1] * 5,
-            "task_particle": 3.0,
-            "task_particle_interval": (3.0, 3.0),
-            "sensitivity": [0.1, 0.2, 0.4, 0.1],
-            "sensitivity_stderr": [0.0] * 4,
-            "accuracy": 0.5,
-            "mean_log_probability": -1.0,
-        }
-    ]
-    first, second = make_report(), make_report(training=True, history=history)
+    later = made_reports.make_later(
+        4, 2, step=9, task_particle__layer=3.0, task_particle__interval=None, sensitivity__mean=[0.1, 0.2, 0.4, 0.1]
+    )
+    first, second = make_report(), make_report(training=True, later=[later])
     frame = pd.DataFrame(compare_reports([first, second]))
     assert frame["vulnerable_layer"].tolist() == [first.sensitivity.vulnerable_layer, 2]
     assert frame["shallow_minus_deep"].tolist() == pytest.approx([first.sensitivity.shallow_minus_deep, -0.1])
     assert frame["task_particle_depth"].tolist()[1] == 1.0
-    assert frame["vulnerable_layer_depth"].tolist()[1] == pytest.approx(2 / 3)
+    assert frame["vulnerable_layer_depth"].tolist()[1] == 0.75
     assert frame["step"].tolist() == [0, 9]
     assert frame["model"].tolist() == ["alice/tiny"] * 2
     json.dumps(compare_reports([first, second]))

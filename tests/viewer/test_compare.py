@@ -13,7 +13,6 @@ from hf_layertracer.viewer.compare import (
     depth_table,
     difference_table,
     lens_curves,
-    relative_depth,
     sensitivity_curves,
 )
 
@@ -35,7 +34,7 @@ def test_models_of_different_depth_lie_over_each_other(make_report):
 def test_the_task_particle_is_marked_on_its_curve(make_report):
     report = make_report(11)
     (mark,) = [trace for trace in lens_curves({"a": report}).data if trace.mode == "markers"]
-    assert mark.x[0] == pytest.approx(relative_depth(7, 11))
+    assert mark.x[0] == pytest.approx(8 / 11)
     assert mark.y[0] == report.lens.mean_probability[8]
 
 
@@ -46,8 +45,8 @@ def test_reports_without_a_lens_are_left_out_and_none_at_all_is_said(make_report
 
 
 def test_differences_are_against_the_first(make_report):
-    a = make_report(sensitivity__shallow_minus_deep=0.2, probes__accuracy=0.5)
-    b = make_report(12, sensitivity__shallow_minus_deep=0.3, probes__accuracy=0.25)
+    a = make_report(sensitivity__mean=[0.5] * 3 + [0.3] * 3, scores__accuracy=0.5)
+    b = make_report(12, sensitivity__mean=[0.5] * 6 + [0.2] * 6, scores__accuracy=0.25)
     table = difference_table({"a": a, "b": b})
     assert table[0] == ["quantity", "a", "b"]
     assert row(table, "layers") == ["6", "12 (+6)"]
@@ -85,7 +84,7 @@ def test_what_makes_reports_incomparable_is_said(make_report):
     assert cautions({"a": a, "b": make_report()}) == []
     probes = make_report(probes__sha256="other")
     assert "probes are not the same" in cautions({"a": a, "b": probes})[0]
-    settings = make_report(config={**a.config, "mask_ratio": 0.1})
+    settings = make_report(settings__mask_ratio=0.1)
     assert "mask_ratio 0.1, 0.3" in cautions({"a": a, "b": settings})[0]
     assert "estimates" in cautions({"a": a, "b": make_report(sensitivity__estimate=True)})[0]
 
@@ -94,8 +93,8 @@ def test_before_and_after_one_training(make_report):
     report = make_report(history=True)
     figure, table = before_and_after(report)
     before, after = figure.data
-    assert list(before.y) == report.sensitivity.mean
-    assert list(after.y) == report.history[-1].sensitivity
+    assert list(before.y) == report.first.sensitivity.mean
+    assert list(after.y) == report.latest.sensitivity.mean
     assert table[0] == ["quantity", "before", "after step 20"]
     assert row(table, "accuracy on the probes") == ["0.500", "0.750 (+0.250)"]
     assert row(table, "held-out loss") == ["3.2500", "3.0000 (-0.2500)"]
@@ -103,15 +102,14 @@ def test_before_and_after_one_training(make_report):
 
 def test_a_report_after_training_holds_the_last_diagnosis(make_report):
     report = make_report(history=True)
-    after, last = after_training(report), report.history[-1]
-    assert after.sensitivity.mean == last.sensitivity
+    after, last = after_training(report), report.latest
+    assert after.first == after.latest == last
     assert after.sensitivity.vulnerable_layer == 5
     assert after.sensitivity.shallow_minus_deep == pytest.approx(0.3 - (0.3 + 0.3 + 0.4) / 3)
-    assert after.lens.mean_probability == last.lens_mean_probability
     assert after.task_particle.layer == 1.0
-    assert after.probes.accuracy == 0.75
+    assert after.first.scores.accuracy == 0.75
     assert after_training(make_report()) == make_report()
-    assert report.sensitivity.mean != last.sensitivity, "the report itself must stay as it is"
+    assert report.first != last, "the report itself must stay as it is"
 
 
 def test_names_of_reports_are_text(make_report, markup):

@@ -128,7 +128,7 @@ def test_the_history_begins_with_the_first_diagnosis(make_report):
     report = make_report(history=True)
     heat, particles = history_figure(report).data
     assert list(heat.y) == ["0", "10", "20"]
-    assert [list(row) for row in heat.z] == [report.sensitivity.mean, *(s.sensitivity for s in report.history)]
+    assert [list(row) for row in heat.z] == [d.sensitivity.mean for d in report.diagnoses]
     assert list(particles.x) == ["0", "10", "20"]
     assert list(particles.y) == [report.task_particle.layer, 1.0, 1.0]
     assert particles.error_y.array[1] == 1.0

@@ -90,7 +90,7 @@ def test_a_file_of_brackets_is_refused_before_it_is_parsed(monkeypatch, unit):
 
 
 @pytest.mark.parametrize("depth", [41, 500, 5_000, 400_000])
-@pytest.mark.parametrize("place", ["config", "unknown", "plan.options"])
+@pytest.mark.parametrize("place", ["settings", "unknown", "plans.0.plan.options"])
 def test_deep_nesting_is_refused_wherever_it_stands(make_report, depth, place):
     content = changed(make_report(), place, "HERE").replace(b'"HERE"', b'{"a":' + b"[" * depth + b"]" * depth + b"}")
     assert "nested" in refused(content) or "not JSON" in refused(content)
@@ -98,14 +98,14 @@ def test_deep_nesting_is_refused_wherever_it_stands(make_report, depth, place):
 
 
 @pytest.mark.parametrize(
-    "place", ["model.id", "plan.reason", "probes.items.0.prompt", "lens.top_tokens.0.0", "config.x", "unknown"]
+    "place", ["model.id", "plans.0.plan.reason", "probes.items.0.prompt", "diagnoses.0.lens.top_tokens.0.0", "settings.x", "unknown"]
 )
 def test_megabytes_in_a_field_are_refused(make_report, place):
     assert "text of 2,000,000 characters" in refused(changed(make_report(), place, "x" * 2_000_000))
 
 
 def test_megabytes_in_a_key_are_refused(make_report):
-    assert "characters" in refused(changed(make_report(), "config", {"k" * 1_000_000: 1}))
+    assert "characters" in refused(changed(make_report(), "settings", {"k" * 1_000_000: 1}))
 
 
 def test_more_layers_than_a_page_can_show_are_refused(make_report):
@@ -124,7 +124,7 @@ def test_more_parameters_than_a_page_can_plan_for_are_refused(make_report):
     "value", [b"NaN", b"Infinity", b"-Infinity", b"1e999", b"-1", b'"0.5"x', b"null", b"[]", b"1e31"]
 )
 @pytest.mark.parametrize(
-    "place", ["sensitivity.mean.0", "sensitivity.stderr.0", "lens.per_probe.0.0", "lens.mean_probability.0"]
+    "place", ["diagnoses.0.sensitivities.mask.mean.0", "diagnoses.0.sensitivities.mask.stderr.0", "diagnoses.0.lens.per_probe.0.0", "diagnoses.0.lens.mean_probability.0"]
 )
 def test_numbers_that_are_none_are_refused(make_report, place, value):
     refused(changed(make_report(), place, "HERE").replace(b'"HERE"', value))
@@ -134,14 +134,14 @@ def test_numbers_that_are_none_are_refused(make_report, place, value):
     ("place", "value"),
     [
         ("model.layers.0.parameters.w", 10**400),
-        ("plan.savings.flops_per_token", 2**63),
-        ("task_particle.layer", 1e9),
-        ("task_particle.per_probe.0", 10**12),
-        ("sensitivity.vulnerable_layer", -1),
-        ("plan.trained_layers", list(range(10**5))),
-        ("sensitivity.by_task.facts", [0.1]),
-        ("history.0.sensitivity", []),
-        ("lens.top_tokens", [[" a"] * 7]),
+        ("plans.0.plan.savings.flops_per_token", 2**63),
+        ("diagnoses.0.task_particle.layer", 1e9),
+        ("diagnoses.0.task_particle.per_probe.0", 10**12),
+        ("diagnoses.0.sensitivities.mask.contenders.0", -1),
+        ("plans.0.plan.trained_layers", list(range(10**5))),
+        ("diagnoses.0.sensitivities.mask.by_task.facts", [0.1]),
+        ("diagnoses.1.sensitivities.mask.mean", []),
+        ("diagnoses.0.lens.top_tokens", [[" a"] * 7]),
         ("probes.count", 10**9),
         ("model.shared", {"w": [-1]}),
     ],
@@ -177,7 +177,7 @@ def test_whatever_stands_in_a_field_every_view_is_drawn_or_the_report_is_refused
 
 
 def test_half_a_surrogate_ends_in_no_page(make_report, draw_everything):
-    for place in ("config.x", "model.id", "plan.reason"):
+    for place in ("settings.x", "model.id", "plans.0.plan.reason"):
         refused(changed(make_report(), place, "HERE").replace(b"HERE", b"\\ud800"))
     whole = changed(make_report(), "model.id", "HERE").replace(b"HERE", b"\\ud83d\\ude00")
     for text in draw_everything(parse_report(whole)):

@@ -20,19 +20,17 @@ from hf_layertracer.viewer.tables import (
 )
 
 
-def items(probabilities, tasks=None):
+def asked(probabilities, tasks=None):
+    """The changes that give a report these probes and answers."""
     tasks = tasks or ["facts"] * len(probabilities)
-    return [
-        {
-            "prompt": f"prompt {i}",
-            "target": f" answer {i}",
-            "task": task,
-            "tokens": 3,
-            "probability": p,
-            "correct": p > 0.5,
-        }
-        for i, (p, task) in enumerate(zip(probabilities, tasks, strict=True))
+    items = [
+        {"prompt": f"prompt {i}", "target": f" answer {i}", "task": task, "tokens": 3} for i, task in enumerate(tasks)
     ]
+    return {
+        "probes__items": items,
+        "scores__probability": probabilities,
+        "scores__correct": [p > 0.5 for p in probabilities],
+    }
 
 
 def test_a_row_a_layer_with_every_value(make_report):
@@ -57,11 +55,11 @@ def test_what_was_not_measured_has_no_column(make_report):
 def test_the_csv_reads_back_as_the_report(make_report):
     report = make_report(history=True)
     rows = list(csv.DictReader(io.StringIO(layer_csv(report), newline="")))
-    assert [float(row["sensitivity"]) for row in rows] == report.sensitivity.mean
-    assert [float(row["sensitivity_stderr"]) for row in rows] == report.sensitivity.stderr
-    assert [float(row["lens_probability"]) for row in rows] == report.lens.mean_probability[1:]
-    assert [float(row["sensitivity: facts"]) for row in rows] == report.sensitivity.by_task["facts"]
-    assert [float(row["sensitivity after step 20"]) for row in rows] == report.history[1].sensitivity
+    assert [float(row["sensitivity"]) for row in rows] == report.first.sensitivity.mean
+    assert [float(row["sensitivity_stderr"]) for row in rows] == report.first.sensitivity.stderr
+    assert [float(row["lens_probability"]) for row in rows] == report.first.lens.mean_probability[1:]
+    assert [float(row["sensitivity: facts"]) for row in rows] == report.first.sensitivity.by_task["facts"]
+    assert [float(row["sensitivity after step 20"]) for row in rows] == report.latest.sensitivity.mean
     assert [int(row["layer"]) for row in rows] == list(range(6))
 
 
@@ -76,7 +74,7 @@ def test_no_cell_of_the_csv_is_a_formula(full_of, markup):
 def test_probes_are_chosen_by_task_and_text_and_put_in_order(make_report):
     report = make_report(
         probes=4,
-        probes__items=items([0.5, 0.1, 0.9, 0.3], ["facts", "sums", "facts", "sums"]),
+        **asked([0.5, 0.1, 0.9, 0.3], ["facts", "sums", "facts", "sums"]),
         probes__tasks={"facts": 2, "sums": 2},
         task_particle__per_probe=[3, None, 1, 2],
     )
@@ -100,7 +98,7 @@ def test_pages_hold_all_probes_once():
 
 
 def test_the_table_of_probes_says_what_the_lens_reads(make_report):
-    report = make_report(8, probes=2, probes__items=items([0.25, 0.75]), task_particle__per_probe=[None, 5])
+    report = make_report(8, probes=2, **asked([0.25, 0.75]), task_particle__per_probe=[None, 5])
     header, rows = probe_table(report, [1, 0])
     first, second = (dict(zip(header, row, strict=True)) for row in rows)
     assert (first["probe"], first["its probability"], first["Task Particle"]) == ("1", "0.7500 (likeliest)", "5")
@@ -115,7 +113,7 @@ def test_the_reading_of_a_probe_has_a_row_for_each_layer(make_report):
     assert [row[0] for row in rows] == ["embedding", *(f"layer {i}" for i in range(6))]
     assert [float(row[1]) for row in rows] == report.lens.per_probe[1]
     assert rows[3][2] == "␣t3"
-    report.lens.top_tokens = None
+    report.first.lens.top_tokens = None
     assert reading_table(report, 0)[0] == header[:2]
     assert all(len(row) == 2 for row in reading_table(report, 0)[1])
 
