@@ -277,7 +277,9 @@ def _print_report(report) -> None:
     table.add_column("Result")
     resolved = f"{report.probes.count - particle.unresolved} of {report.probes.count} probes"
     if particle.layer is None:
-        table.add_row("Task Particle", "unresolved" if report.first.lens.valid else "the lens is not valid for this model")
+        table.add_row(
+            "Task Particle", "unresolved" if report.first.lens.valid else "the lens is not valid for this model"
+        )
     else:
         low, high = particle.interval
         table.add_row("Task Particle", f"layer {particle.layer:g} (95 % interval {low:g} to {high:g}; {resolved})")

@@ -104,7 +104,7 @@ def layer_rows(report: LayerTracerReport) -> list[dict[str, Any]]:
         "perturbation": latest.perturbation,
         "mask_ratio": settings.mask_ratio,
         "noise_scale": settings.noise_scale,
-        "seed": settings.seed,
+        "seed": settings.diagnosis_seed,
         "draws": sensitivity.draws,
         "probes": report.probes.count,
         "probes_sha256": report.probes.sha256,

@@ -128,7 +128,7 @@ def _measurement(report: ReportData) -> str:
 
 def _perturbation(diagnosis: Diagnosis, settings: DiagnosisConfig) -> str:
     perturbation, sensitivity = diagnosis.perturbation, diagnosis.sensitivity
-    said = _settings(asdict(settings), [_STRENGTHS.get(perturbation, ""), "seed"])
+    said = _settings(asdict(settings), [_STRENGTHS.get(perturbation, ""), "diagnosis_seed"])
     return f"{name(perturbation)}, {said}, {sensitivity.draws} draws ({sensitivity.repeats} per probe)"
 
 

@@ -6,6 +6,7 @@ import pytest
 from datasets import load_dataset
 from huggingface_hub import DatasetCard, HfApi, list_datasets
 from markdown_it import MarkdownIt
+from support import made_reports
 
 from hf_layertracer import LayerTracerReport, push_report
 from hf_layertracer.errors import LayerTracerError, ReportNotFoundError
@@ -117,11 +118,12 @@ def test_no_name_of_a_model_leaves_its_folder(make_report, name):
     assert len(made) < 130
 
 
-def test_settings_of_other_types_do_not_break_the_table(make_report):
-    (first, *_) = layer_rows(make_report(config={"perturbation": 3, "mask_ratio": "x", "diagnosis_seed": True}))
-    assert first["perturbation"] is None
-    assert first["mask_ratio"] is None
-    assert first["seed"] is None
+def test_a_trained_model_is_collected_as_it_was_measured_last(make_report):
+    later = made_reports.make_later(4, 2, step=9, sensitivity__mean=[0.1, 0.2, 0.4, 0.3], scores__accuracy=1.0)
+    found = layer_rows(make_report(training=True, later=[later]))
+    assert {row["step"] for row in found} == {9}
+    assert [row["layer_sensitivity"] for row in found] == [0.1, 0.2, 0.4, 0.3]
+    assert {row["accuracy"] for row in found} == {1.0}
 
 
 def test_a_time_that_is_none_is_no_obstacle(make_report):

@@ -338,7 +338,7 @@ def test_explanations_lose_their_paths_on_the_way(hub, make_report):
     pushed = json.loads(content["layertracer_report.json"])
     assert pushed["notes"][0] == "No default plan: could not open x.json."
     assert pushed["notes"][1] == "model failed; see https://example.org/a/b and 1/2 or and/or."
-    assert pushed["lens"]["reason"] == "in modeling.py, line 3"
+    assert pushed["diagnoses"][0]["lens"]["reason"] == "in modeling.py, line 3"
     assert report.notes == notes, "the report itself is not changed"
 
 

@@ -58,7 +58,13 @@ def test_other_probes_are_asked_for(tiny_llama, tiny_tokenizer):
 
 def test_a_training_run_is_repeated_with_its_plan(make_report, make_plan_for, make_later):
     plan = make_plan_for(6, strategy="explicit", options={"train_layers": [0, 1, 5], "train_norm": True})
-    config = {"perturbation": "skip", "diagnosis_seed": 4, "diagnosis_batch_size": 3, "memory_budget": 100, "repeats": None}
+    config = {
+        "perturbation": "skip",
+        "diagnosis_seed": 4,
+        "diagnosis_batch_size": 3,
+        "memory_budget": 100,
+        "repeats": None,
+    }
     report = make_report(plan=plan, training=TRAINING, settings=config, later=[make_later(6, step=3)])
     code = recipe(report)
     compile(code, "recipe", "exec")

@@ -13,6 +13,8 @@ import torch
 from pydantic import BaseModel
 from torch import nn
 
+from hf_layertracer.records import Diagnosis
+
 
 Weights = dict[str, torch.Tensor]
 
@@ -35,6 +37,11 @@ def nearly(value: Any, rel: float = RELATIVE, abs: float = ABSOLUTE) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(nearly(item, rel, abs) for item in value)
     return value
+
+
+def measured(diagnosis: Diagnosis) -> dict[str, Any]:
+    """What a diagnosis found, without what it cost."""
+    return diagnosis.model_dump(exclude={"durations", "memory"})
 
 
 def weights(model: nn.Module | Weights) -> Weights:

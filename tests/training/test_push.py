@@ -124,7 +124,7 @@ def test_each_strategy_pushes_weights_with_their_report(hub, make_trainer, strat
         report = json.loads(commit.files["layertracer_report.json"].content)
         step = int(commit.title.split()[4].rstrip(",")) if commit.title.startswith("Training") else 5
         assert report["training"]["steps"] == step, "the report is of the weights beside it"
-        assert [snapshot["step"] for snapshot in report["history"]] == [s for s in (2, 4) if s <= step]
+        assert [d["step"] for d in report["diagnoses"]] == [s for s in (0, 2, 4) if s <= step]
     folders = {path.rsplit("/", 1)[0] for path in repo.files if "/" in path}
     assert folders == {
         "checkpoint": {"last-checkpoint"},
@@ -144,10 +144,8 @@ def test_the_results_are_those_of_the_weights_that_were_pushed(hub, make_trainer
     results = {(r.dataset_type, r.metric_type): r.metric_value for r in data.eval_results}
     report = LayerTracerReport.load("alice/tiny")
     assert results["layertracer-evaluation", "loss"] == report.training.eval_loss_after
-    assert results["layertracer-probes", "accuracy"] == report.history[-1].accuracy
-    assert results["layertracer-probes", "vulnerable_layer"] == report.history[-1].sensitivity.index(
-        max(report.history[-1].sensitivity)
-    )
+    assert results["layertracer-probes", "accuracy"] == report.latest.scores.accuracy
+    assert results["layertracer-probes", "vulnerable_layer"] == report.sensitivity.vulnerable_layer
     assert set(data.tags) >= {"mine", "generated_from_trainer", "layertracer"}
     assert data.language == ["en"]
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.tolerance import assert_close_weights, nearly
+from support.tolerance import assert_close_weights, measured, nearly
 from transformers import LlamaConfig, LlamaForSequenceClassification, Trainer
 
 from hf_layertracer import (
@@ -73,8 +73,8 @@ def test_a_resumed_run_keeps_the_plan_without_a_diagnosis_and_ends_with_the_same
     report = resumed.layertracer_report
     assert report.plan == saved.plan
     assert (report.plan.strategy, report.plan.trained_layers) == ("explicit", [0, 2])
-    assert report.sensitivity == saved.sensitivity
-    assert [snapshot.step for snapshot in report.history] == [2]
+    assert report.first == saved.first
+    assert [diagnosis.step for diagnosis in report.diagnoses] == [0, 2]
     assert report.training.steps == 2
     assert_close_weights(resumed.model, whole.model)
     assert {name for name, p in resumed.model.named_parameters() if p.requires_grad} == {
@@ -89,7 +89,6 @@ def test_a_run_resumed_with_its_own_settings_warns_of_nothing_and_repeats_later_
     config = quick(strategy="random", freeze_ratio=0.25, diagnosis_seed=4, train_norm=True, diagnose_steps=2)
     whole = LayerTracerTrainer(model=make_model(), args=saving, train_dataset=token_dataset, layertracer_config=config)
     whole.train()
-    history = whole.layertracer_report.history
     # Killed between the checkpoint and its report: the report of the run, which may be ahead, has to do.
     checkpoint = _lose_the_end(saving)
     (checkpoint / "layertracer_report.json").unlink()
@@ -99,8 +98,10 @@ def test_a_run_resumed_with_its_own_settings_warns_of_nothing_and_repeats_later_
     resumed.train(resume_from_checkpoint=str(checkpoint))
     assert warnings_of() == []
     assert_close_weights(resumed.model, whole.model)
-    assert [snapshot.step for snapshot in history] == [2, 4]
-    assert [nearly(snapshot) for snapshot in history] == [s.model_dump() for s in resumed.layertracer_report.history]
+    assert [diagnosis.step for diagnosis in whole.layertracer_report.diagnoses] == [0, 2, 4]
+    assert [nearly(measured(d)) for d in whole.layertracer_report.diagnoses] == [
+        measured(d) for d in resumed.layertracer_report.diagnoses
+    ]
 
 
 def test_other_options_of_the_same_strategy_are_warned_of(make_model, saving, token_dataset, quick, warnings_of):
@@ -208,7 +209,7 @@ def test_the_callback_goes_on_under_the_same_plan_without_the_argument(make_mode
     resumed, callback = _callback_trainer(make_model(), saving, token_dataset, quick(diagnose_steps=2))
     resumed.train(resume_from_checkpoint=True)
     assert_close_weights(resumed.model, whole.model)
-    assert [snapshot.step for snapshot in callback.report.history] == [2, 4]
+    assert [diagnosis.step for diagnosis in callback.report.diagnoses] == [0, 2, 4]
 
 
 @pytest.mark.parametrize(

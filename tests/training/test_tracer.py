@@ -19,7 +19,7 @@ from hf_layertracer.planning import STRATEGIES
 # -- diagnosing again ------------------------------------------------------------------------------------------------
 
 
-def test_diagnosing_again_leaves_snapshots_and_does_not_change_the_training(
+def test_diagnosing_again_is_recorded_and_does_not_change_the_training(
     make_model, make_args, token_dataset, quick, assert_same_weights
 ):
     trainers = []
@@ -34,16 +34,19 @@ def test_diagnosing_again_leaves_snapshots_and_does_not_change_the_training(
         trainers.append(trainer)
     once, again = trainers
     assert_same_weights(again.model, once.model)
-    assert once.layertracer_report.history == []
-    history = again.layertracer_report.history
-    assert [snapshot.step for snapshot in history] == [2, 4, 5]
-    assert LayerTracerReport.load(again.args.output_dir).history == history
-    assert all(len(snapshot.sensitivity) == 4 for snapshot in history)
-    assert all(len(snapshot.lens_mean_probability) == 5 for snapshot in history)
-    assert len({snapshot.mean_log_probability for snapshot in history}) == 3
+    assert not once.layertracer_report.is_repeated
+    found = again.layertracer_report.diagnoses
+    assert [diagnosis.step for diagnosis in found] == [0, 2, 4, 5]
+    assert LayerTracerReport.load(again.args.output_dir).diagnoses == found
+    assert len({diagnosis.scores.mean_log_probability for diagnosis in found}) == 4
+    # A later diagnosis holds all that the first one holds.
+    for diagnosis in found:
+        diagnosis.check(4, again.layertracer_report.probes.count, whole=True)
+        assert diagnosis.sensitivity.covariance is not None
+        assert diagnosis.durations
 
 
-def test_the_last_snapshot_is_that_of_the_final_model(make_model, make_args, token_dataset, quick):
+def test_the_last_diagnosis_is_that_of_the_final_model(make_model, make_args, token_dataset, quick):
     trainer = LayerTracerTrainer(
         model=make_model(),
         args=make_args(),
@@ -53,10 +56,10 @@ def test_the_last_snapshot_is_that_of_the_final_model(make_model, make_args, tok
     trainer.train()
     probes, config = trainer._layertracer.tracer._probes, quick().diagnosis()
     now = diagnose(trainer.model, probes, config=config)
-    (last,) = trainer.layertracer_report.history
+    last = trainer.layertracer_report.latest
     # The trainer has wrapped the model that is measured by hand here.
-    assert last.sensitivity == nearly(now.sensitivity.mean)
-    assert last.mean_log_probability == nearly(now.probes.mean_log_probability)
+    assert last.sensitivity.mean == nearly(now.sensitivity.mean)
+    assert last.scores == nearly(now.latest.scores)
     assert trainer.layertracer_report.probes.sha256 == now.probes.sha256
     assert trainer.model.training
 
@@ -69,7 +72,7 @@ def test_a_diagnosis_due_at_the_last_step_is_not_made_twice(make_model, make_arg
         layertracer_config=quick(diagnose_steps=2, diagnose_after=True),
     )
     trainer.train()
-    assert [snapshot.step for snapshot in trainer.layertracer_report.history] == [2]
+    assert [diagnosis.step for diagnosis in trainer.layertracer_report.diagnoses] == [0, 2]
     assert LayerTracerReport.load(trainer.args.output_dir).training.steps == 2
 
 
@@ -82,10 +85,10 @@ def test_in_mixed_precision_later_diagnoses_compare_with_the_first(make_model, m
     )
     trainer.train()
     report = trainer.layertracer_report
-    (after,) = report.history
+    before, after = report.diagnoses
     # The first is taken before the model is wrapped, the second after.
-    assert after.sensitivity == nearly(report.sensitivity.mean, abs=1e-8)
-    assert after.lens_mean_probability == nearly(report.lens.mean_probability)
+    assert after.sensitivity.mean == nearly(before.sensitivity.mean, abs=1e-8)
+    assert after.lens.mean_probability == nearly(before.lens.mean_probability)
 
 
 @pytest.mark.parametrize("arguments", [{}, {"gradient_accumulation_steps": 3}])
@@ -124,13 +127,13 @@ def test_metrics_reach_tensorboard(make_model, make_args, token_dataset, quick, 
         tag.removeprefix("train/"): [(event.step, event.value) for event in events.Scalars(tag)]
         for tag in events.Tags()["scalars"]
     }
-    means = [report.sensitivity.mean, report.history[0].sensitivity]
+    means = [diagnosis.sensitivity.mean for diagnosis in report.diagnoses]
     assert scalars["layertracer/sensitivity"] == [
         (0, pytest.approx(sum(means[0]) / 4)),
         (2, pytest.approx(sum(means[1]) / 4)),
     ]
-    particles = [(0, report.task_particle.layer), (2, report.history[0].task_particle)]
-    assert report.task_particle.layer is not None
+    particles = [(diagnosis.step, diagnosis.task_particle.layer) for diagnosis in report.diagnoses]
+    assert report.first.task_particle.layer is not None
     assert scalars["layertracer/task_particle"] == [(s, v) for s, v in particles if v is not None]
     assert scalars["layertracer/trained_layers"] == [(0, 2)]
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
+from support.tolerance import measured
 from torch import nn
 from transformers import (
     DataCollatorForLanguageModeling,
@@ -548,13 +549,13 @@ def test_a_model_init_is_diagnosed_and_frozen_at_every_run(
     set_seed(args.seed)
     fresh = weights_of(init())
     assert_trained_only(trainer.model, fresh, SHALLOW_HALF)
-    first, snapshots = weights_of(trainer.model), list(trainer.layertracer_report.history)
+    first, found = weights_of(trainer.model), [measured(d) for d in trainer.layertracer_report.diagnoses]
     trainer.train()
     assert_same_weights(trainer.model, first)
     assert {name for name, p in trainer.model.named_parameters() if p.requires_grad} == {
         name for name in fresh if name.startswith(SHALLOW_HALF)
     }
-    assert trainer.layertracer_report.history == snapshots
+    assert [measured(d) for d in trainer.layertracer_report.diagnoses] == found
 
 
 def test_each_model_of_a_model_init_gets_a_report_of_its_own(make_model, make_args, token_dataset, quick):
@@ -582,16 +583,16 @@ def test_a_second_call_of_train_keeps_the_plan_and_reports_on_itself(
         model=model, args=make_args(), train_dataset=token_dataset, layertracer_config=quick(diagnose_after=True)
     )
     trainer.train()
-    plan, (first,), between = trainer.layertracer_report.plan, trainer.layertracer_report.history, weights_of(model)
+    plan, first, between = trainer.layertracer_report.plan, trainer.layertracer_report.latest, weights_of(model)
     trainer.train()
     assert trainer.layertracer_report.plan == plan
     assert_trained_only(model, before, SHALLOW_HALF)
     assert_trained_only(model, between, SHALLOW_HALF)
     report = trainer.layertracer_report
     assert (report.training.steps, report.training.tokens) == (3, 72)
-    (second,) = report.history
+    _, second = report.diagnoses
     assert second.step == 3
-    assert second.mean_log_probability != first.mean_log_probability
+    assert second.scores.mean_log_probability != first.scores.mean_log_probability
 
 
 def test_evaluating_before_training_is_as_harmless_as_under_trainer(
@@ -665,7 +666,7 @@ def test_the_mixin_traces_sft_on_text(
     report = trainer.layertracer_report
     assert report.probes.tasks == {"text": 4}
     assert report.training.tokens > 0
-    assert [snapshot.step for snapshot in report.history] == [2]
+    assert [diagnosis.step for diagnosis in report.diagnoses] == [0, 2]
     assert [entry["step"] for entry in trainer.state.log_history if "loss" in entry] == [1, 2, 3]
     card = Path(args.output_dir, "README.md").read_text()
     assert "LayerTracer" in card

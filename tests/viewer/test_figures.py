@@ -130,7 +130,7 @@ def test_the_history_begins_with_the_first_diagnosis(make_report):
     assert list(heat.y) == ["0", "10", "20"]
     assert [list(row) for row in heat.z] == [d.sensitivity.mean for d in report.diagnoses]
     assert list(particles.x) == ["0", "10", "20"]
-    assert list(particles.y) == [report.task_particle.layer, 1.0, 1.0]
+    assert list(particles.y) == [report.first.task_particle.layer, 1.0, 1.0]
     assert particles.error_y.array[1] == 1.0
     assert particles.error_y.arrayminus[1] == 0.0
 

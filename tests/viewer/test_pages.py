@@ -52,7 +52,7 @@ def test_the_header_says_what_was_measured(make_report):
         "measured 2026-01-02",
         "layer 3.5, 95 % interval 3.25 to 3.75; 3 of 4 probes resolved",
         "0, with 0.600 ± 0.020 bits",
-        "+0.210 ± 0.015 bits",
+        "+0.242 ± 0.015 bits",
         "50% of 4 probes",
         "freeze-deep: trains layers 0-2",
         "60 M of 120 M (50%)",

@@ -98,7 +98,15 @@ def test_deep_nesting_is_refused_wherever_it_stands(make_report, depth, place):
 
 
 @pytest.mark.parametrize(
-    "place", ["model.id", "plans.0.plan.reason", "probes.items.0.prompt", "diagnoses.0.lens.top_tokens.0.0", "settings.x", "unknown"]
+    "place",
+    [
+        "model.id",
+        "plans.0.plan.reason",
+        "probes.items.0.prompt",
+        "diagnoses.0.lens.top_tokens.0.0",
+        "settings.x",
+        "unknown",
+    ],
 )
 def test_megabytes_in_a_field_are_refused(make_report, place):
     assert "text of 2,000,000 characters" in refused(changed(make_report(), place, "x" * 2_000_000))
@@ -124,7 +132,13 @@ def test_more_parameters_than_a_page_can_plan_for_are_refused(make_report):
     "value", [b"NaN", b"Infinity", b"-Infinity", b"1e999", b"-1", b'"0.5"x', b"null", b"[]", b"1e31"]
 )
 @pytest.mark.parametrize(
-    "place", ["diagnoses.0.sensitivities.mask.mean.0", "diagnoses.0.sensitivities.mask.stderr.0", "diagnoses.0.lens.per_probe.0.0", "diagnoses.0.lens.mean_probability.0"]
+    "place",
+    [
+        "diagnoses.0.sensitivities.mask.mean.0",
+        "diagnoses.0.sensitivities.mask.stderr.0",
+        "diagnoses.0.lens.per_probe.0.0",
+        "diagnoses.0.lens.mean_probability.0",
+    ],
 )
 def test_numbers_that_are_none_are_refused(make_report, place, value):
     refused(changed(make_report(), place, "HERE").replace(b'"HERE"', value))

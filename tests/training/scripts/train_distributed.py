@@ -59,8 +59,8 @@ def main(output_dir: Path, kind: str) -> None:
     seen = {
         "wrapper": type(trainer.model_wrapped).__name__,
         "plan": result.plan.model_dump(),
-        "sensitivity": result.sensitivity.mean,
-        "history": [snapshot.model_dump() for snapshot in result.history],
+        "sensitivity": result.first.sensitivity.mean,
+        "diagnoses": [d.model_dump(exclude={"durations", "memory"}) for d in result.diagnoses],
         "tokens": result.training.tokens,
         "trainable": sorted(clean(name) for name, p in trainer.model.named_parameters() if p.requires_grad),
         "optimizer_parameters": sum(len(group["params"]) for group in trainer.optimizer.param_groups),
