@@ -77,7 +77,7 @@ def run() -> list[tuple[str, str]]:
     def diagnosed(estimator: str, chosen: list, repeats: int = REPEATS):
         settings = DiagnosisConfig(estimator=estimator, repeats=repeats)
         report = diagnose(model, chosen, tokenizer=tokenizer, config=settings)
-        return report, sum(seconds for part, seconds in report.durations.items() if part != "lens")
+        return report, sum(seconds for part, seconds in report.first.durations.items() if part != "lens")
 
     diagnosed("exact", probes[:4])  # warm up
     subset = [encoded[index] for index in some]

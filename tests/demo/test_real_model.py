@@ -34,7 +34,7 @@ def test_the_task_particle_of_simple_facts_is_deep(report):
     assert report.lens.valid
     assert report.task_particle.unresolved == 0
     assert report.task_particle.layer >= 20
-    assert report.probes.accuracy >= 0.75
+    assert report.first.scores.accuracy >= 0.75
 
 
 def test_layer_sensitivity_equals_a_naive_loop_of_hooks_and_whole_passes(report, real_model, real_tokenizer):

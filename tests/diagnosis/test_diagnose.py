@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from support.tolerance import nearly
+from support.tolerance import measured, nearly
 from torch import nn
 
 from hf_layertracer.config import DiagnosisConfig
@@ -30,7 +30,7 @@ QUICK = DiagnosisConfig(repeats=2, diagnosis_seed=3)
 
 def comparable(report):
     """All that was measured, without what differs from run to run."""
-    return report.model_dump(exclude={"created", "durations", "memory", "config"})
+    return report.model_dump(exclude={"created", "settings", "diagnoses"}) | {"diagnosis": measured(report.first)}
 
 
 def assert_alike(first, second, tolerance=2e-6):
@@ -127,9 +127,9 @@ def test_lens_task_particle_scores_and_block_influence_agree_with_a_slow_reading
     assert 0 < len(resolved) < 5
     assert report.task_particle.layer == statistics.median(resolved)
     assert report.task_particle.unresolved == 5 - len(resolved)
-    assert report.probes.mean_log_probability == pytest.approx(statistics.fmean(own), abs=1e-3)
-    assert report.probes.accuracy == statistics.fmean(correct)
-    assert [item.probability for item in report.probes.items] == pytest.approx([c[-1] for c in curves], abs=5e-5)
+    assert report.first.scores.mean_log_probability == pytest.approx(statistics.fmean(own), abs=1e-3)
+    assert report.first.scores.accuracy == statistics.fmean(correct)
+    assert report.first.scores.probability == pytest.approx([c[-1] for c in curves], abs=5e-5)
     assert report.block_influence == pytest.approx(influence, abs=1e-5)
 
 
@@ -225,7 +225,9 @@ def test_dropout_and_checkpointing_are_off_during_a_diagnosis_in_training_mode(t
         report = diagnose(
             model.train(), token_probes, config=DiagnosisConfig(repeats=2, diagnosis_seed=3, estimator=estimator)
         )
-        assert report.lens.model_dump() == nearly(expected["lens"])  # the estimate keeps a graph, the measurement none
+        assert report.lens.model_dump() == nearly(
+            expected["diagnosis"]["lens"]
+        )  # the estimate keeps a graph, the measurement none
 
 
 def test_frozen_parameters_and_no_grad_around_it_do_not_matter(tiny_llama, token_probes):
