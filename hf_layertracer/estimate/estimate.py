@@ -12,7 +12,7 @@ from ..errors import LayerTracerError
 from ..modeling import context_length, find_parts
 from ..modeling.loading import load_config
 from ..planning import apply_plan
-from ..records.schema import LayerPlan, Record
+from ..records import LayerPlan, Record
 from .devices import UTILISATION, find_device
 from .sharding import share_out
 from .step import FakeModel, trace_step
