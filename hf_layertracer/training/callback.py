@@ -19,8 +19,9 @@ from ..logs import get_logger
 from ..probes import Probe
 from ..records import LayerPlan
 from ..report import FIGURE_FILE, REPORT_FILE, LayerTracerReport
-from .publish import calling_trainer, failed_upload, is_uploading, write_card
+from .publish import write_card
 from .tracer import Tracer, last_checkpoint
+from .uploads import failed_upload, finish_upload, is_uploading, push_of
 
 
 logger = get_logger(__name__)
@@ -29,20 +30,34 @@ logger = get_logger(__name__)
 class LayerTracerCallback(TrainerCallback):
     """Traces a training run: `Trainer(..., callbacks=[LayerTracerCallback()])`.
 
-    The model is diagnosed and frozen while the trainer is constructed, before there is an optimizer. A callback does
-    not see the datasets, so the probes are those that it is given or those of the package, and it cannot call
-    `Trainer.log`: its metrics stand in `trainer.state.log_history`, but trackers do not show them.
-    [`LayerTracerTrainer`] has neither limit.
+    The model is diagnosed and frozen while the trainer is constructed, before there is an optimizer. A callback knows
+    less than a trainer:
+
+    * It does not see the datasets, so the probes are those that it is given or those of the package.
+    * Its metrics reach the trackers, and files wait for uploads under way, once it is attached to its trainer: see
+      [`~LayerTracerCallback.attach`].
+    * [`~transformers.Trainer.push_to_hub`] writes a new card right before it uploads. The report and its picture go with
+      it, the report's section of the card does not: call [`push_report`] afterwards.
+
+    [`LayerTracerTrainer`], and [`LayerTracerMixin`] in front of any other trainer class, have none of these limits.
 
     Args:
         config ([`LayerTracerConfig`], *optional*): The settings.
         probes (`Sequence[Probe]`, *optional*): What to diagnose with.
+
+    Example:
+
+    ```python
+    callback = LayerTracerCallback()
+    trainer = Trainer(model=model, args=args, train_dataset=dataset, processing_class=tokenizer, callbacks=[callback])
+    callback.attach(trainer)
+    trainer.train()
+    print(callback.report.plan.reason)
+    ```
     """
 
     def __init__(self, config: LayerTracerConfig | None = None, probes: Sequence[Probe] | None = None):
         self.tracer = Tracer(config, probes)
-        # The mixin puts Trainer.log here.
-        self.log: Callable[[dict[str, float]], None] | None = None
         self._trainer: Callable[[], Trainer | None] = lambda: None
         self._is_training = False
         self._told_of: Any = None
@@ -51,6 +66,22 @@ class LayerTracerCallback(TrainerCallback):
     def report(self) -> LayerTracerReport | None:
         """The report, once the model has been diagnosed."""
         return self.tracer.report
+
+    def attach(self, trainer: Trainer) -> None:
+        """Gives the callback its trainer: metrics then reach the trackers, and files wait for uploads under way.
+
+        Args:
+            trainer ([`~transformers.Trainer`]): The trainer, which has this callback among its callbacks.
+
+        Raises:
+            LayerTracerError: It has not.
+        """
+        if self not in trainer.callback_handler.callbacks:
+            raise LayerTracerError(
+                "This LayerTracerCallback is not one of the trainer's: pass it to the constructor first, "
+                "Trainer(..., callbacks=[callback])."
+            )
+        self._trainer = weakref.ref(trainer)
 
     def on_init_end(
         self,
@@ -94,7 +125,9 @@ class LayerTracerCallback(TrainerCallback):
         self._is_training = True
         if args.should_save:
             self.tracer.save(args.output_dir)
-        self._log(self.tracer.metrics(), state, control)
+        # Going on, these were logged by the run that was interrupted.
+        if state.global_step == 0:
+            self._log(self.tracer.metrics(), args, state, control)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -120,9 +153,6 @@ class LayerTracerCallback(TrainerCallback):
     ) -> None:
         if self.report is None or self.tracer.untraceable or not args.should_save:
             return
-        if self._trainer() is None and (trainer := calling_trainer(self)) is not None:
-            self.follow(trainer)
-            self._complete_cards_of(trainer)
         self._finish_upload(args)
         if self._is_training:
             self.tracer.finish(state.global_step, state.log_history, args.device, alone=True)
@@ -150,10 +180,6 @@ class LayerTracerCallback(TrainerCallback):
         elif args.should_save:
             self.tracer.save(args.output_dir)
 
-    def follow(self, trainer: Trainer) -> None:
-        """Remembers whose callback this is."""
-        self._trainer = weakref.ref(trainer)
-
     def write_card(self, args: TrainingArguments, model: Any) -> None:
         """Writes the report into the card in the output directory; a card that cannot be written ends no training."""
         trainer = self._trainer()
@@ -163,22 +189,13 @@ class LayerTracerCallback(TrainerCallback):
         except (LayerTracerError, OSError, UnicodeDecodeError) as error:
             logger.error(f"The LayerTracer report is not in the card. {error}")
 
-    def _complete_cards_of(self, trainer: Trainer) -> None:
-        create = trainer.create_model_card
-
-        def create_and_complete(*args: Any, **kwargs: Any) -> None:
-            create(*args, **kwargs)
-            if trainer.args.should_save:
-                self.write_card(trainer.args, trainer.model)
-
-        trainer.create_model_card = create_and_complete
-
     def _finish_upload(self, args: TrainingArguments) -> None:
         """Waits for the upload under way, whose files may not change, and tells if it failed."""
         trainer = self._trainer()
-        if is_uploading(trainer):
-            trainer.push_in_progress.wait_until_done()
-        push, reason = getattr(trainer, "push_in_progress", None), failed_upload(trainer)
+        if trainer is None:
+            return
+        finish_upload(trainer)
+        push, reason = push_of(trainer), failed_upload(trainer)
         if reason is not None and push is not self._told_of:
             self._told_of = push
             logger.error(f"A push during training failed: {reason} The files are in {args.output_dir}.")
@@ -187,19 +204,26 @@ class LayerTracerCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any
     ) -> None:
         diagnosis = self.tracer.diagnose_again(model, state.global_step)
-        self._log(self.tracer.metrics(diagnosis), state, control)
+        self._log(self.tracer.metrics(diagnosis), args, state, control)
         # Files that are being uploaded stay as they are: the next push, or the end of training, brings these.
-        if args.should_save and not is_uploading(self._trainer()):
+        trainer = self._trainer()
+        if args.should_save and not (trainer is not None and is_uploading(trainer)):
             self.tracer.save(args.output_dir)
 
-    def _log(self, metrics: dict[str, float], state: TrainerState, control: TrainerControl) -> None:
-        if self.log is not None:
-            # Logging withdraws the wish to log, and the trainer's own line with the loss is still to come.
-            should_log = control.should_log
-            self.log(metrics)
-            control.should_log = should_log
-        else:
-            state.log_history.append({**metrics, "step": state.global_step})
+    def _log(
+        self, metrics: dict[str, float], args: TrainingArguments, state: TrainerState, control: TrainerControl
+    ) -> None:
+        """Shows numbers to the trackers. `log_history` stays the trainer's: whoever indexes it finds what is expected."""
+        trainer = self._trainer()
+        if trainer is None:
+            return
+        if state.epoch is not None:
+            metrics["epoch"] = state.epoch
+        # Logging withdraws the wish to log, and the trainer's own line with the loss is still to come. Its `log` may do
+        # more: those of TRL add what they have gathered to the next line, and forget it.
+        should_log = control.should_log
+        trainer.callback_handler.on_log(args, state, control, metrics)
+        control.should_log = should_log
 
     def _compare_with(self, checkpoint: Path) -> None:
         """The callback alone learns too late that a run is resumed: the plan that it made has to be the same."""

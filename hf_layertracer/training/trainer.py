@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +39,27 @@ class LayerTracerMixin:
     ):
         # Not among the callbacks yet: on_init_end would diagnose without the datasets.
         self._layertracer = LayerTracerCallback(layertracer_config, probes)
+        self._resume_from: str | bool | None = None
         super().__init__(*args, **kwargs)
-        self._layertracer.log = self.log
-        self._layertracer.follow(self)
-        self.add_callback(self._layertracer)
+        # Behind transformers' own first one: other code counts callbacks from the end, where the trainer's own are.
+        self.callback_handler.callbacks.insert(1, self._layertracer)
+        self._layertracer.attach(self)
 
     @property
     def layertracer_report(self) -> LayerTracerReport | None:
         """The report, once training has begun; it is complete when training has ended."""
         return self._layertracer.report
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        self._resume_from = argument_of(super().train, "resume_from_checkpoint", args, kwargs)
+        return super().train(*args, **kwargs)
+
+    def get_train_dataloader(self) -> Any:
+        # The first thing that training asks for. Here the model is the one that will be trained, with the checkpoint's
+        # weights; there is no optimizer yet, and nothing is wrapped.
+        if self.is_in_train:
+            self._trace(last_checkpoint(self._resume_from, self.args.output_dir))
+        return super().get_train_dataloader()
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         self._trace(None)
@@ -72,12 +85,6 @@ class LayerTracerMixin:
     def _repo_name(self) -> str:
         return self.hub_model_id or self.args.hub_model_id or Path(self.args.output_dir).name
 
-    def _inner_training_loop(self, *args: Any, **kwargs: Any) -> Any:
-        # The first point at which the model is the one that will be trained and the checkpoint is known, and the last
-        # before the optimizer exists and the model is wrapped.
-        self._trace(last_checkpoint(kwargs.get("resume_from_checkpoint"), self.args.output_dir))
-        return super()._inner_training_loop(*args, **kwargs)
-
     def _trace(self, resume_from: str | None) -> None:
         self._layertracer.tracer.prepare(
             self.model,
@@ -88,6 +95,22 @@ class LayerTracerMixin:
             resume_from=resume_from,
             precision=self.accelerator.autocast,
         )
+
+
+def argument_of(function: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What a call gives for one argument, by position or by name.
+
+    Args:
+        function (`Callable`): The function that is called.
+        name (`str`): Name of the argument.
+        args (`tuple`), kwargs (`dict`): What it is called with.
+
+    Returns:
+        `Any`: The value, or the default where the call gives none; `None` where the function names no such argument.
+    """
+    bound = inspect.signature(function).bind(*args, **kwargs)
+    bound.apply_defaults()
+    return bound.arguments.get(name, kwargs.get(name))
 
 
 class LayerTracerTrainer(LayerTracerMixin, Trainer):

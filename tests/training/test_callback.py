@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.tolerance import assert_close_weights, nearly
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 
 from hf_layertracer import LayerTracerCallback, LayerTracerError, LayerTracerReport, LayerTracerTrainer, Probe
 
@@ -89,22 +89,44 @@ def test_a_callback_with_a_model_init_is_refused(make_model, make_args, token_da
         trainer.train()
 
 
-def test_metrics_stand_in_the_log_history(make_model, make_args, token_dataset, quick):
-    callback = LayerTracerCallback(quick(diagnose_steps=2), PROBES)
-    trainer = Trainer(
-        model=make_model(),
-        args=make_args(logging_strategy="steps", logging_steps=1),
-        train_dataset=token_dataset,
-        callbacks=[callback],
-    )
-    trainer.train()
-    ours = [entry for entry in trainer.state.log_history if "layertracer/sensitivity" in entry]
-    assert [entry["step"] for entry in ours] == [0, 2]
-    report = callback.report
-    assert ours[0]["layertracer/trained_layers"] == 2
-    assert ours[0]["layertracer/sensitivity"] == pytest.approx(sum(report.first.sensitivity.mean) / 4)
-    assert ours[1]["layertracer/sensitivity"] == pytest.approx(sum(report.latest.sensitivity.mean) / 4)
-    assert [entry["step"] for entry in trainer.state.log_history if "loss" in entry] == [1, 2, 3]
+def test_a_callback_that_is_attached_shows_its_metrics_to_the_trackers(make_model, make_args, token_dataset, quick):
+    class Tracker(TrainerCallback):
+        def __init__(self):
+            self.seen: list[tuple[int, dict[str, float]]] = []
+
+        def on_log(self, args, state, control, logs, **_):
+            self.seen.append((state.global_step, dict(logs)))
+
+    histories = []
+    for attached in (True, False):
+        tracker, callback = Tracker(), LayerTracerCallback(quick(diagnose_steps=2), PROBES)
+        trainer = Trainer(
+            model=make_model(),
+            args=make_args(logging_strategy="steps", logging_steps=1),
+            train_dataset=token_dataset,
+            callbacks=[callback, tracker],
+        )
+        if attached:
+            callback.attach(trainer)
+        trainer.train()
+        ours = [(step, logs) for step, logs in tracker.seen if "layertracer/sensitivity" in logs]
+        assert [step for step, _ in ours] == ([0, 2] if attached else [])
+        if attached:
+            report = callback.report
+            assert ours[0][1]["layertracer/trained_layers"] == 2
+            assert ours[0][1]["layertracer/sensitivity"] == pytest.approx(sum(report.first.sensitivity.mean) / 4)
+            assert ours[1][1]["layertracer/sensitivity"] == pytest.approx(
+                sum(report.diagnoses[1].sensitivity.mean) / 4
+            )
+        histories.append([(entry["step"], sorted(entry)) for entry in trainer.state.log_history])
+    assert [step for step, names in histories[0] if "loss" in names] == [1, 2, 3]
+    assert histories[0] == histories[1], "log_history is the trainer's alone"
+
+
+def test_a_callback_is_attached_to_no_trainer_that_does_not_have_it(make_model, make_args, token_dataset, quick):
+    trainer = Trainer(model=make_model(), args=make_args(), train_dataset=token_dataset)
+    with pytest.raises(LayerTracerError, match=r"not one of the trainer's.*callbacks=\[callback\]"):
+        LayerTracerCallback(quick(), PROBES).attach(trainer)
 
 
 def test_frozen_parameters_drop_out_of_an_optimizer_made_before_the_callback(

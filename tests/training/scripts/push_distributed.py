@@ -28,7 +28,9 @@ def main(folder: str, name: str) -> None:
     if name == "trainer":
         trainer = LayerTracerTrainer(layertracer_config=config, **settings)
     else:
-        trainer = Trainer(callbacks=[LayerTracerCallback(config, [Probe((5, 6, 7), 8)] * 4)], **settings)
+        callback = LayerTracerCallback(config, [Probe((5, 6, 7), 8)] * 4)
+        trainer = Trainer(callbacks=[callback], **settings)
+        callback.attach(trainer)
     trainer.train()
     trainer.push_to_hub()
 
