@@ -18,7 +18,7 @@ from transformers.utils import logging
 
 from hf_layertracer import LayerTracerConfig, LayerTracerTrainer, Probe, apply_plan, make_plan
 from hf_layertracer.demo.model import demo_model
-from hf_layertracer.training.tracer import peak_of_process
+from hf_layertracer.modeling.devices import peak_bytes
 
 
 STEPS, ROUNDS, BATCH, LENGTH = 5, 3, 4, 128
@@ -155,7 +155,7 @@ def _measure_peak(folder: str, strategy: str) -> None:
     apply_plan(model, make_plan(model, strategy))
     rows = torch.randint(0, 49152, (4 * BATCH, LENGTH), generator=torch.Generator().manual_seed(0))
     bare_loop(model, rows, 3)
-    print(peak_of_process())
+    print(peak_bytes(torch.device("cpu"))[0])
 
 
 if __name__ == "__main__":

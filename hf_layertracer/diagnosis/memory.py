@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import psutil
 import torch
 from torch import Tensor
 
@@ -12,6 +11,7 @@ from ..config import DiagnosisConfig
 from ..distributed import largest, smallest
 from ..errors import LayerTracerError
 from ..modeling.accounting import peak_bytes
+from ..modeling.devices import free_bytes
 from .gradient import differentiating
 from .replay import CleanRun, LayerStack
 
@@ -103,5 +103,4 @@ def default_budget(device: torch.device) -> int:
 
     In a distributed run every process has to make the same forward passes, so the smallest budget holds for all.
     """
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    return smallest(min(free // 2, 4 * GIB), device)
+    return smallest(min(free_bytes(device) // 2, 4 * GIB), device)

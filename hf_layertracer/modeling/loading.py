@@ -8,6 +8,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..errors import LayerTracerError
+from .devices import default_device
 
 
 def load_model(
@@ -41,8 +42,7 @@ def load_model(
         )
     except (OSError, ValueError, HfHubHTTPError, KeyError) as error:
         raise LayerTracerError(f"Could not load {name!r}: {_first_lines(error)}") from error
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    return model.eval().to(device), tokenizer
+    return model.eval().to(default_device()), tokenizer
 
 
 def load_config(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedConfig:

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .devices import random_states, set_random_states
+
 
 # Buffers that a forward pass may rewrite (rotary frequencies, running statistics) are small; a quantized model keeps
 # its weights in buffers too, and copying those would double its memory.
@@ -46,7 +48,7 @@ def preserved(model: nn.Module) -> Iterator[None]:
     # Layers are answered from outside here, which a graph that was compiled with their own forward does not see.
     compiled = [(module, module._compiled_call_impl) for module in modules if module._compiled_call_impl is not None]
     python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    device_states = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    device_states = random_states()
     model.eval()
     for module, _ in compiled:
         module._compiled_call_impl = None
@@ -67,5 +69,4 @@ def preserved(model: nn.Module) -> Iterator[None]:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
         torch.set_rng_state(torch_state)
-        if device_states:
-            torch.cuda.set_rng_state_all(device_states)
+        set_random_states(device_states)

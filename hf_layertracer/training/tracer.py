@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from torch import nn
 from transformers.trainer_utils import get_last_checkpoint
@@ -22,6 +21,7 @@ from ..errors import LayerTracerError, UntraceableModelError
 from ..hub.privacy import public_report
 from ..logs import get_logger
 from ..modeling import find_parts, unwrap
+from ..modeling.devices import default_device, peak_bytes, reset_peak
 from ..modeling.preserve import preserved
 from ..planning import AppliedPlan, apply_plan, make_plan
 from ..probes import Probe, builtin_probes, load_probes
@@ -188,8 +188,7 @@ class Tracer:
         self._first_step, self._seconds, self.tokens = step, 0.0, None
         first, *later = self.report.diagnoses
         self.report.diagnoses = [first, *(diagnosis for diagnosis in later if diagnosis.step <= step)]
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
+        reset_peak(default_device())
 
     def begin_step(self) -> None:
         """Starts the clock: evaluating, saving and diagnosing are not training."""
@@ -267,7 +266,7 @@ class Tracer:
         """
         unknown = self.tokens is None or (alone and is_distributed())
         tokens = None if unknown else total(self.tokens, device)
-        on_gpu = device.type == "cuda"
+        peak, owner = peak_bytes(device)
         evaluations = _evaluation_losses(log_history)
         losses = [entry["train_loss"] for entry in log_history if "train_loss" in entry]
         self.report.training = TrainingOutcome(
@@ -275,8 +274,8 @@ class Tracer:
             seconds=round(self._seconds, 3),
             tokens=tokens,
             tokens_per_second=tokens and round(tokens / self._seconds, 2),
-            peak_memory_bytes=torch.cuda.max_memory_allocated(device) if on_gpu else peak_of_process(),
-            peak_memory_of="cuda" if on_gpu else "process",
+            peak_memory_bytes=peak,
+            peak_memory_of=owner,
             trainable_parameters=self.applied.trainable_parameters,
             train_loss=losses[-1] if losses else None,
             eval_loss_before=evaluations[0] if len(evaluations) > 1 else None,
@@ -354,17 +353,3 @@ def _drop_frozen(optimizer: torch.optim.Optimizer) -> None:
             if not parameter.requires_grad:
                 optimizer.state.pop(parameter, None)
         group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
-
-
-def peak_of_process() -> int:
-    """The most memory that this process ever held, in bytes."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        # Not getrusage: on Linux its peak includes that of the process which started this one.
-        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(peak.split()[1]) * 1024
-    if psutil.WINDOWS:
-        return psutil.Process().memory_info().peak_wset
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS

@@ -70,10 +70,10 @@ def test_a_budget_too_small_for_one_probe_says_how_much_is_needed(tiny_llama):
 
 
 def test_the_budget_is_half_of_what_is_free_and_at_most_4_gib(monkeypatch):
-    from hf_layertracer.diagnosis import memory
+    from hf_layertracer.modeling import devices
 
     for free, expected in ((2 * GIB, GIB), (100 * GIB, 4 * GIB)):
         monkeypatch.setattr(
-            memory.psutil, "virtual_memory", lambda free=free: type("Memory", (), {"available": free})()
+            devices.psutil, "virtual_memory", lambda free=free: type("Memory", (), {"available": free})()
         )
         assert default_budget(torch.device("cpu")) == expected

@@ -1,0 +1,83 @@
+"""The one place that asks devices for memory and random states: a CPU, or whatever accelerator PyTorch runs on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+
+def default_device() -> torch.device:
+    """The accelerator of this machine, or its CPU."""
+    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free: of an accelerator, or of the whole machine.
+
+    Args:
+        device (`torch.device`): The device.
+
+    Returns:
+        `int`: Bytes.
+    """
+    if device.type in ("cuda", "xpu"):
+        return torch.get_device_module(device).mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def reset_peak(device: torch.device) -> None:
+    """Lets [`peak_bytes`] begin anew where a device can; the peak of a process on a CPU cannot be reset."""
+    if device.type in ("cuda", "xpu"):
+        torch.get_device_module(device).reset_peak_memory_stats(device)
+
+
+def peak_bytes(device: torch.device) -> tuple[int, str]:
+    """The most memory that was in use, and whose it is.
+
+    Args:
+        device (`torch.device`): The device that was worked on.
+
+    Returns:
+        `tuple[int, str]`: Bytes, and `"cuda"` or `"xpu"` for what PyTorch allocated there, `"process"` for the resident
+        memory of this process.
+    """
+    if device.type in ("cuda", "xpu"):
+        return torch.get_device_module(device).max_memory_allocated(device), device.type
+    return _peak_of_process(), "process"
+
+
+def random_states() -> list[torch.Tensor]:
+    """The states of the accelerators' random generators; none where no accelerator has been used yet."""
+    module = _initialized_module()
+    return module.get_rng_state_all() if module is not None else []
+
+
+def set_random_states(states: list[torch.Tensor]) -> None:
+    """Puts back what [`random_states`] returned."""
+    module = _initialized_module()
+    if states and module is not None:
+        module.set_rng_state_all(states)
+
+
+def _initialized_module() -> Any | None:
+    # Asking an accelerator that nobody uses would start it, with hundreds of MiB for its context.
+    for module in (torch.cuda, torch.xpu):
+        if module.is_initialized():
+            return module
+    return None
+
+
+def _peak_of_process() -> int:
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # Not getrusage: on Linux its peak includes that of the process which started this one.
+        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(peak.split()[1]) * 1024
+    if psutil.WINDOWS:
+        return psutil.Process().memory_info().peak_wset
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
