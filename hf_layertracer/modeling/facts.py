@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from huggingface_hub.constants import HF_HUB_CACHE
+from huggingface_hub.file_download import repo_folder_name
 from torch import nn
 
 from ..records import LayerFacts, ModelFacts
@@ -45,11 +47,11 @@ def model_facts(parts: ModelParts) -> ModelFacts:
             outside[group][name] = elements(parameter)
             if not trainable[name]:
                 frozen.append(name)
-    name_or_path = getattr(config, "_name_or_path", "") or getattr(parts.model, "name_or_path", "")
+    name_or_path = getattr(config, "name_or_path", None) or getattr(parts.model, "name_or_path", None) or ""
     dtypes = {str(parameter.dtype).removeprefix("torch.") for parameter in parameters.values()}
     return ModelFacts(
         id=public_model_id(name_or_path),
-        revision=getattr(config, "_commit_hash", None),
+        revision=loaded_commit(name_or_path),
         architecture=type(parts.model).__name__,
         model_type=getattr(config, "model_type", None),
         dtype="/".join(sorted(dtypes)),
@@ -80,3 +82,21 @@ def public_model_id(name_or_path: str) -> str | None:
         return None
     is_local = Path(name_or_path).is_absolute() or Path(name_or_path).exists() or name_or_path.startswith((".", "~"))
     return Path(name_or_path).name if is_local or name_or_path.count("/") > 1 else name_or_path
+
+
+def loaded_commit(name_or_path: str) -> str | None:
+    """The commit of a model from the Hub, where there is no doubt which one was loaded.
+
+    transformers does not keep it. What is in the cache does tell, unless several commits of the model are there.
+
+    Args:
+        name_or_path (`str`): The model's Hub id, or a local path.
+
+    Returns:
+        `str`: The commit, or `None` where it is not known.
+    """
+    if not name_or_path or Path(name_or_path).exists():
+        return None
+    snapshots = Path(HF_HUB_CACHE) / repo_folder_name(repo_id=name_or_path, repo_type="model") / "snapshots"
+    commits = [path.parent.name for path in snapshots.glob("*/config.json")]
+    return commits[0] if len(commits) == 1 else None

@@ -31,7 +31,7 @@ def write_card(directory: Path, report: LayerTracerReport, repo_id: str, model: 
     """
     path, report = directory / CARD_FILE, public_report(report)
     text = path.read_bytes().decode() if path.is_file() else ""
-    text = _without_local_model(text, getattr(getattr(model, "config", None), "_name_or_path", ""))
+    text = _without_local_model(text, getattr(getattr(model, "config", None), "name_or_path", None) or "")
     try:
         text = model_card(text, report, repo_id)
     except LayerTracerError as error:

@@ -98,3 +98,16 @@ def test_a_local_folder_that_looks_like_a_hub_id_is_not_published(tmp_path, monk
     (tmp_path / "clients" / "model").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert public_model_id("clients/model") == "model"
+
+
+def test_the_commit_that_was_loaded_from_the_hub_is_known_unless_there_are_several(hub, tiny_llama):
+    def load(**kwargs):
+        return model_facts(find_parts(transformers.AutoModelForCausalLM.from_pretrained("alice/tiny", **kwargs)))
+
+    tiny_llama().push_to_hub("alice/tiny")
+    first = hub.repo("alice/tiny").commits()[-1].oid
+    assert load().revision == load(revision=first).revision == first
+    tiny_llama(num_hidden_layers=2).push_to_hub("alice/tiny")
+    assert load().num_layers == 2
+    assert load().revision is None
+    assert model_facts(find_parts(tiny_llama())).revision is None
