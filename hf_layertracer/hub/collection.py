@@ -89,7 +89,7 @@ def layer_rows(report: LayerTracerReport) -> list[dict[str, Any]]:
         `list[dict[str, Any]]`: One row per layer, with the keys of `COLUMNS`.
     """
     model, latest, plan, settings = report.model, report.latest, report.plan, report.settings
-    lens, sensitivity, created = latest.lens, latest.sensitivity, _created(report)
+    created = _created(report)
     same = {
         "report": report_name(report),
         "model": model.id,
@@ -99,35 +99,21 @@ def layer_rows(report: LayerTracerReport) -> list[dict[str, Any]]:
         "layers": report.num_layers,
         "step": latest.step,
         "task_particle": latest.task_particle.layer,
-        "estimate": sensitivity.estimate,
+        "estimate": latest.sensitivity.estimate,
         "strategy": plan.strategy if plan else None,
         "perturbation": latest.perturbation,
         "mask_ratio": settings.mask_ratio,
         "noise_scale": settings.noise_scale,
         "seed": settings.diagnosis_seed,
-        "draws": sensitivity.draws,
+        "draws": latest.sensitivity.draws,
         "probes": report.probes.count,
         "probes_sha256": report.probes.sha256,
         "accuracy": latest.scores.accuracy,
         "eval_loss_before": report.training.eval_loss_before if report.training else None,
         "eval_loss_after": report.training.eval_loss_after if report.training else None,
     }
-    rows = []
-    for index, layer in enumerate(model.layers):
-        own = {
-            "layer": index,
-            "kind": layer.kind,
-            "parameters": layer.size,
-            "lens_probability": _at(lens.mean_probability, index + 1),
-            "lens_probability_stderr": _at(lens.stderr, index + 1),
-            "layer_sensitivity": sensitivity.mean[index],
-            "layer_sensitivity_stderr": sensitivity.stderr[index],
-            "block_influence": _at(latest.block_influence, index),
-            "trained": index in plan.trained_layers if plan else None,
-        }
-        values = {**same, **own}
-        rows.append({name: values[name] for name in COLUMNS})
-    return rows
+    rows = [{**same, **row} for row in report.layer_rows()]
+    return [{name: row[name] for name in COLUMNS} for row in rows]
 
 
 def dataset_card(text: str | None, repo_id: str, files: Iterable[str]) -> str:
@@ -174,8 +160,3 @@ def _created(report: LayerTracerReport) -> datetime | None:
         return datetime.fromisoformat(report.created).astimezone(UTC)
     except ValueError:
         return None
-
-
-def _at(values: list[float], index: int) -> float | None:
-    """A value of a list, which is empty where nothing was measured."""
-    return values[index] if values else None

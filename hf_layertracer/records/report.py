@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -134,6 +134,38 @@ class ReportData(Record):
         after = self.latest.headline()
         return {name: Change(value, after[name]) for name, value in self.first.headline().items()}
 
+    def layer_rows(self, diagnosis: Diagnosis | None = None) -> list[dict[str, Any]]:
+        """What is known of each layer, as a table.
+
+        Args:
+            diagnosis ([`Diagnosis`], *optional*): The diagnosis to take the values from; the latest by default.
+
+        Returns:
+            `list[dict[str, Any]]`: One row per layer: `layer`, `relative_depth`, `kind`, `parameters`,
+                `layer_sensitivity`, `layer_sensitivity_stderr`, `block_influence`, `lens_probability`,
+                `lens_probability_stderr` and `trained`; `None` where something was not measured. Of perturbations after
+                the first, the columns end in the perturbation's name.
+        """
+        found = diagnosis or self.latest
+        rows = []
+        for layer, facts in enumerate(self.model.layers):
+            row = {
+                "layer": layer,
+                "relative_depth": self.relative_depth(layer),
+                "kind": facts.kind,
+                "parameters": facts.size,
+                "block_influence": _at(found.block_influence, layer),
+                "lens_probability": _at(found.lens.mean_probability, layer + 1),
+                "lens_probability_stderr": _at(found.lens.stderr, layer + 1),
+                "trained": None if self.plan is None else layer in self.plan.trained_layers,
+            }
+            for name, sensitivity in found.sensitivities.items():
+                end = "" if name == found.perturbation else f"_{name}"
+                row[f"layer_sensitivity{end}"] = sensitivity.mean[layer]
+                row[f"layer_sensitivity_stderr{end}"] = sensitivity.stderr[layer]
+            rows.append(row)
+        return rows
+
     @model_validator(mode="after")
     def _parts_agree(self) -> ReportData:
         if len(self.probes.items) != self.probes.count:
@@ -153,3 +185,8 @@ class ReportData(Record):
             if record.plan.num_layers != self.num_layers:
                 raise ValueError(f"the plan is for {record.plan.num_layers} layers, the model has {self.num_layers}")
         return self
+
+
+def _at(values: list[float], index: int) -> float | None:
+    """A value of a list, which is empty where nothing was measured."""
+    return values[index] if values else None

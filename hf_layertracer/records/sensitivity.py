@@ -6,6 +6,8 @@ import math
 from collections.abc import Collection
 from statistics import fmean
 
+from pydantic import computed_field
+
 from .base import Bits, Count, Error, Measured, Real, Record, halves
 
 
@@ -47,6 +49,8 @@ class Sensitivity(Record):
     path_reason: str | None = None
     calibration_draws: Count | None = None
 
+    # Written for readers of the JSON, and derived anew when it is read.
+    @computed_field
     @property
     def vulnerable_layer(self) -> int:
         """The layer with the largest mean; of equals, the shallowest."""

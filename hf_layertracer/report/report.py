@@ -6,15 +6,21 @@ import io
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from ..errors import LayerTracerError, ReportNotFoundError
 from ..files import write_atomically
-from ..records import SCHEMA_VERSION, ReportData
+from ..records import SCHEMA_VERSION, Diagnosis, ReportData
 from ..records.version1 import upgrade
+from ..text import one_line
 
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitInfo
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
 
 REPORT_FILE = "layertracer_report.json"
 FIGURE_FILE = "layertracer_report.png"
@@ -25,7 +31,31 @@ class LayerTracerReport(ReportData):
     """What a diagnosis measured, what was decided and what came of it.
 
     The fields are those of [`~records.ReportData`].
+
+    Example:
+
+    ```python
+    >>> from hf_layertracer import LayerTracerReport
+    >>> from hf_layertracer.viewer.space import example_reports
+    >>> report = LayerTracerReport.load(example_reports() / "gemma-3-270m")
+    >>> report
+    LayerTracerReport(google/gemma-3-270m: 18 layers, 144 probes, 1 diagnosis, plan freeze-deep)
+    >>> report.sensitivity.vulnerable_layer, report.task_particle.layer
+    (17, 13.0)
+    >>> report.to_pandas().nlargest(3, "layer_sensitivity")["layer"].tolist()
+    [17, 6, 4]
+
+    ```
     """
+
+    def __repr__(self) -> str:
+        counts = [(self.num_layers, "layer", "layers"), (self.probes.count, "probe", "probes")]
+        counts += [(len(self.diagnoses), "diagnosis", "diagnoses")]
+        parts = [f"{number} {one if number == 1 else several}" for number, one, several in counts]
+        parts.append(f"plan {self.plan.strategy}" if self.plan else "no plan")
+        return f"{type(self).__name__}({one_line(self.model.name, 80)}: {', '.join(parts)})"
+
+    __str__ = __repr__
 
     def save(self, directory: str | Path) -> None:
         """Writes `layertracer_report.json`, its picture and its section of `README.md`, each whole or not at all.
@@ -76,6 +106,79 @@ class LayerTracerReport(ReportData):
     def to_json(self) -> bytes:
         """The content of `layertracer_report.json`."""
         return (self.model_dump_json(indent=1) + "\n").encode()
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> CommitInfo:
+        """Pushes the report with its picture and a card, in one commit.
+
+        Args:
+            repo_id (`str`): The repository, made where it does not exist.
+            kwargs: As in [`push_report`], such as `repo_type="dataset"`, `private=True` or `create_pr=True`.
+
+        Returns:
+            `CommitInfo`: The commit.
+
+        Raises:
+            HubError: The Hub or the way to it failed; call it again.
+            LayerTracerError: The repository is of another type, or its card cannot be read.
+        """
+        from ..hub import push_report
+
+        return push_report(self, repo_id, **kwargs)
+
+    @classmethod
+    def from_pretrained(cls, repo_id: str | Path, **kwargs: Any) -> LayerTracerReport:
+        """Reads the report of a repository on the Hub, or of a folder: [`LayerTracerReport.load`] by its usual name.
+
+        Args:
+            repo_id (`str` or `Path`): The repository, or a folder or file.
+            kwargs: As in [`LayerTracerReport.load`], such as `revision="main"` or `repo_type="dataset"`.
+
+        Returns:
+            [`LayerTracerReport`]: The report.
+
+        Raises:
+            ReportNotFoundError: There is none.
+            LayerTracerError: It is malformed or of a newer version than this library knows.
+        """
+        return cls.load(repo_id, **kwargs)
+
+    def to_pandas(self, diagnosis: Diagnosis | None = None) -> DataFrame:
+        """The report as a table, one row per layer.
+
+        Args:
+            diagnosis ([`Diagnosis`], *optional*):
+                The diagnosis to take the values from, such as `report.first`; the latest by default.
+
+        Returns:
+            `pandas.DataFrame`: The columns are those of [`~records.ReportData.layer_rows`].
+        """
+        from pandas import DataFrame
+
+        return DataFrame(self.layer_rows(diagnosis))
+
+    def plot(self, path: str | Path | None = None) -> Figure:
+        """Draws Layer Sensitivity above and lens probability below, as in `layertracer_report.png`.
+
+        Args:
+            path (`str` or `Path`, *optional*): File to write the picture to: `.png`, `.pdf` or `.svg`.
+
+        Returns:
+            `matplotlib.figure.Figure`: The picture; a notebook shows it.
+
+        Raises:
+            LayerTracerError: The file cannot be written, or matplotlib knows no such format.
+        """
+        from .figure import draw_report
+
+        figure = draw_report(self)
+        if path is not None:
+            content = io.BytesIO()
+            try:
+                figure.savefig(content, format=Path(path).suffix.lstrip(".") or "png")
+            except ValueError as error:
+                raise LayerTracerError(f"{path} is no picture that can be drawn: {error}.") from error
+            write_atomically(Path(path), content.getvalue())
+        return figure
 
     @classmethod
     def load(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -212,10 +211,10 @@ def _page(driver: webdriver.Chrome, url: str, tmp_path: Path) -> Page:
 
 
 @pytest.fixture(scope="session")
-def examples() -> dict[str, dict]:
+def examples() -> dict[str, LayerTracerReport]:
     """The reports that the Space ships with, by name."""
     return {
-        path.parent.name: json.loads(path.read_text())
+        path.parent.name: LayerTracerReport.load(path)
         for path in sorted((SPACE / "examples").glob("*/layertracer_report.json"))
     }
 

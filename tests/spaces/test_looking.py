@@ -24,8 +24,8 @@ TABS = ("See", "Compare", "Try an allocation", "Diagnose")
 
 def test_the_page_is_alive_without_a_network(page, examples):
     first = next(iter(examples.values()))
-    assert first["model"]["id"] in page.text("#lt-report")
-    assert page.bars() == len(first["sensitivity"]["mean"])
+    assert first.model.id in page.text("#lt-report")
+    assert page.bars() == first.num_layers
     assert page.errors() == []
     assert page.requests_elsewhere() == []
 
@@ -33,20 +33,18 @@ def test_the_page_is_alive_without_a_network(page, examples):
 def test_each_example_opens(page, examples):
     for name, report in reversed(examples.items()):
         page.choose("#lt-name", name)
-        layers = len(report["sensitivity"]["mean"])
+        layers = report.num_layers
         page.wait(
-            lambda report=report, layers=layers: (
-                report["model"]["id"] in page.text("#lt-report") and page.bars() == layers
-            )
+            lambda report=report, layers=layers: report.model.id in page.text("#lt-report") and page.bars() == layers
         )
         assert f"{layers} layers" in page.text("#lt-report")
         page.wait(lambda layers=layers: page.bars("#lt-plan") == layers + 3)
-        assert bool(page.all("#lt-history .hm")) == bool(report["history"])
+        assert bool(page.all("#lt-history .hm")) == report.is_repeated
     assert page.errors() == []
 
 
 def test_tasks_are_drawn_over_the_mean(page, examples):
-    task = next(iter(next(iter(examples.values()))["probes"]["tasks"]))
+    task = next(iter(next(iter(examples.values())).probes.tasks))
     before = len(page.all("#lt-lens .scatterlayer .trace"))
     page.choose("#lt-tasks", task)
     page.wait(lambda: len(page.all("#lt-lens .scatterlayer .trace")) == before + 1)
@@ -62,7 +60,7 @@ def test_probes_are_found_and_one_is_read_at_every_layer(page, examples):
     page.fill("#lt-probe", "3")
     page.wait(lambda: "probe 3" in page.text("#lt-readings"))
     rows = page.all("#lt-readings tbody tr")
-    assert len(rows) == len(report["sensitivity"]["mean"]) + 1
+    assert len(rows) == report.num_layers + 1
     page.wait(lambda: "probe 3" in page.text("#lt-curve .legend"))
     page.fill("#lt-probe", "99999")
     page.wait(lambda: "There is no probe 99999" in page.text("#lt-readings"))
@@ -87,10 +85,10 @@ def test_a_report_is_downloaded(page, examples, kind):
     name, content = page.downloaded()
     assert name == f"layertracer-{report['model']['id'].split('/')[1]}.{kind}"
     if kind == "json":
-        assert json.loads(content)["sensitivity"] == report["sensitivity"]
+        assert LayerTracerReport.from_dict(json.loads(content)) == report
     elif kind == "csv":
         rows = list(csv.DictReader(io.StringIO(content.decode(), newline="")))
-        assert [float(row["sensitivity"]) for row in rows] == report["sensitivity"]["mean"]
+        assert [float(row["sensitivity"]) for row in rows] == report.first.sensitivity.mean
     else:
         assert content.startswith(b"\x89PNG")
 
@@ -103,7 +101,7 @@ def test_two_models_are_compared(page, examples):
     page.tab("Compare")
     page.wait(lambda: len(page.all("#lt-compare-sensitivity .scatterlayer .trace")) == 2)
     page.wait(lambda: "Task Particle (relative depth)" in page.text("#lt-differences"))
-    layers = [len(report["sensitivity"]["mean"]) for report in (first, second)]
+    layers = [report.num_layers for report in (first, second)]
     assert f"layers {layers[0]} {layers[1]} ({layers[1] - layers[0]:+d})" in page.text("#lt-differences")
     assert "probes are not the same" in page.text("#lt-cautions")
     assert len(page.all("#lt-depths tbody tr")) == 10

@@ -36,7 +36,7 @@ HOSTILE = {
         b'{"schema_version": 1, "<img src=x onerror=window.hacked=1>": 1}',
         "is not a valid LayerTracer report",
     ),
-    "nan.json": (b'{"schema_version": 1, "block_influence": [NaN]}', "is not a valid LayerTracer report"),
+    "nan.json": (b'{"schema_version": 2, "diagnoses": [NaN]}', "is not a valid LayerTracer report"),
     "newer.json": (b'{"schema_version": 99}', "pip install -U"),
     "picture.json": (b"\x89PNG\r\n\x1a\n" + b"\0" * 1000, "not JSON"),
     "text.json": (b'{"schema_version": 1, "x": "' + b"x" * 3_000_000 + b'"}', "characters"),
