@@ -1,0 +1,9 @@
+"""Controlled trials: which allocation pays, on one's own model and data."""
+
+from .arms import ArmConfig
+from .config import ObjectiveConfig, TrainConfig, TrialsConfig
+from .results import TrialsResult
+from .run import run_trials
+
+
+__all__ = ["ArmConfig", "ObjectiveConfig", "TrainConfig", "TrialsConfig", "TrialsResult", "run_trials"]

@@ -1,0 +1,59 @@
+"""What all runs share, made once in a process of its own: token blocks, the diagnosis, the arms' plans."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..config import DiagnosisConfig
+from ..diagnosis import diagnose
+from ..modeling.loading import load_model
+from ..probes import Probe, builtin_probes, load_probes
+from ..report import REPORT_FILE, LayerTracerReport
+from .config import TrialsConfig
+from .data import count_blocks, write_blocks
+from .folder import TrialFolder, read_json, write_json
+from .matching import prepare_arms
+from .process import run_as_child
+
+
+def prepare(folder: TrialFolder) -> None:
+    """Cuts the training data, diagnoses the model and plans the arms; what is there already is kept.
+
+    Args:
+        folder ([`TrialFolder`]): The trial's folder, whose `trial.json` holds the config.
+
+    Raises:
+        LayerTracerError: Data, model or an arm cannot be used.
+    """
+    config = TrialsConfig(**read_json(folder.trial)["config"])
+    model, tokenizer = load_model(config.model, revision=config.revision, dtype=config.dtype)
+    if not folder.blocks.is_file():
+        write_blocks(config.train.files, tokenizer, config.train.sequence_length, folder.blocks)
+    if not (folder.diagnosis / REPORT_FILE).is_file():
+        settings = DiagnosisConfig(**config.diagnosis)
+        diagnose(model, trial_probes(config, tokenizer), tokenizer=tokenizer, config=settings).save(folder.diagnosis)
+    arms = prepare_arms(config, model, LayerTracerReport.load(folder.diagnosis))
+    there, needed = count_blocks(folder.blocks), config.train.steps * config.train.batch_size
+    notes = []
+    if needed > there:
+        notes.append(
+            f"The training files hold {there} blocks and a run takes {needed}: they are read {needed / there:.1f} times."
+        )
+    if shared := set(config.train.files) & set(config.evaluate.new):
+        notes.append(
+            f"{sorted(shared)[0]} is trained on and evaluated on: what is learned of it may be learned by heart."
+        )
+    write_json(folder.prepared, {"arms": [arm.model_dump() for arm in arms], "notes": notes, "fingerprint": None})
+
+
+def trial_probes(config: TrialsConfig, tokenizer: Any) -> list[Probe]:
+    """The probes that the model is diagnosed with: those of the evaluation, or the package's."""
+    source = config.evaluate.probes
+    return builtin_probes() if source in (None, "builtin") else load_probes(source, tokenizer=tokenizer)
+
+
+if __name__ == "__main__":
+    folder = TrialFolder(Path(sys.argv[1]))
+    run_as_child(lambda: prepare(folder), folder.preparing.failure)

@@ -1,0 +1,264 @@
+"""Runs a trial: every arm with every seed, one after the other, each in a process of its own."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from tqdm import tqdm
+from transformers.utils import logging as transformers_logging
+
+from ..documents import read_documents
+from ..errors import LayerTracerError
+from ..evaluation import check_evaluation
+from ..logs import get_logger
+from .config import UNTOUCHED, TrialsConfig
+from .fingerprint import differences, fingerprint, shared_facts
+from .folder import TrialFolder, UnitFolder, read_json, write_json
+from .process import run_module
+from .results import TrialsResult
+
+
+logger = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One run.
+
+    Args:
+        name (`str`): The arm's name.
+        seed (`int`, *optional*): The seed; the untouched model has none.
+        arm (`dict[str, Any]`, *optional*): The arm with all its options.
+        folder ([`UnitFolder`]): Where it lies.
+    """
+
+    name: str
+    seed: int | None
+    arm: dict[str, Any] | None
+    folder: UnitFolder
+
+
+def run_trials(config: TrialsConfig, out_dir: str | Path) -> TrialsResult:
+    """Trains and evaluates every arm with every seed, and the untouched model.
+
+    Each run has a folder and a process of its own. Finished runs are kept: call it again after an interruption, and the
+    run that was cut goes on from its last checkpoint, to the same numbers. A run that fails is reported with its cause,
+    the others still finish, and the next call tries it again.
+
+    Args:
+        config ([`TrialsConfig`]): What to compare.
+        out_dir (`str` or `Path`): Folder for everything; one of another config is refused.
+
+    Returns:
+        [`TrialsResult`]: Also written there as `results.json`, `results.md` and pictures.
+
+    Raises:
+        LayerTracerError: The config, its files or the folder cannot be used, or the model cannot be loaded.
+
+    Example:
+
+    ```python
+    result = run_trials(TrialsConfig.from_file("trials.yaml"), "trials-out")
+    print(result.to_markdown())
+    ```
+    """
+    check_trials(config)
+    folder = TrialFolder(Path(out_dir))
+    folder.claim()
+    try:
+        facts = shared_facts(config)
+        _open(folder, config, facts)
+        prepared = _prepared(folder, config, facts)
+        units = list(trial_units(folder, config, prepared))
+        for unit in units:
+            _open_unit(unit, config, facts)
+        with _Bar(units, config.train.steps) as bar:
+            for unit in units:
+                bar.show(unit)
+                if not unit.folder.result.is_file():
+                    cause = run_module(
+                        f"{__package__}.unit",
+                        unit.folder.path,
+                        unit.folder.log,
+                        unit.folder.failure,
+                        processes=1 if unit.arm is None else config.processes,
+                        watch=bar.update,
+                    )
+                    if cause is not None:
+                        logger.warning(f"The run {unit.folder.path.name} failed: {cause}")
+                bar.finish(unit)
+                collect(folder).save(folder.path, pictures=False)
+        result = collect(folder)
+        result.save(folder.path)
+        return result
+    finally:
+        folder.release()
+
+
+def check_trials(config: TrialsConfig) -> None:
+    """Finds what is wrong with a config's files before anything is computed.
+
+    Args:
+        config ([`TrialsConfig`]): The config.
+
+    Raises:
+        LayerTracerError: A file is not there or holds no text; the line begins with its place in the config.
+    """
+    for place, files in (
+        ("train.files", config.train.files),
+        ("evaluate.new", config.evaluate.new),
+        ("evaluate.old", config.evaluate.old),
+    ):
+        for path in files:
+            if not Path(path).is_file():
+                raise LayerTracerError(f"{place}: there is no file {path}.")
+        if files and not any(True for path in files for _ in read_documents(path)):
+            raise LayerTracerError(f"{place}: there is no text in {', '.join(files)}.")
+    try:
+        check_evaluation(config.evaluate)
+    except LayerTracerError as error:
+        raise LayerTracerError(f"evaluate: {error}") from error
+
+
+def trial_units(folder: TrialFolder, config: TrialsConfig, prepared: dict[str, Any]) -> Iterator[Unit]:
+    """The runs in their order: the untouched model, then all arms with the first seed, with the second, ..."""
+    yield Unit(UNTOUCHED, None, None, folder.unit(UNTOUCHED))
+    for seed in config.seeds:
+        for entry in prepared["arms"]:
+            arm = entry["arm"]
+            yield Unit(arm["name"], seed, arm, folder.unit(f"{arm['name']}-seed{seed}"))
+
+
+def collect(folder: TrialFolder) -> TrialsResult:
+    """Reads what a trial has come to so far.
+
+    Args:
+        folder ([`TrialFolder`]): The trial's folder.
+
+    Returns:
+        [`TrialsResult`]: The finished runs, and the causes of those that failed.
+
+    Raises:
+        LayerTracerError: There is no trial in the folder.
+    """
+    trial, prepared = read_json(folder.trial), read_json(folder.prepared)
+    if trial is None or prepared is None:
+        raise LayerTracerError(f"{folder.path} holds no trial: layertracer trials run makes one.")
+    units = list(trial_units(folder, TrialsConfig(**trial["config"]), prepared))
+    finished, failures = [], {}
+    for unit in units:
+        if (result := read_json(unit.folder.result)) is not None:
+            finished.append(result)
+        elif (failure := read_json(unit.folder.failure)) is not None:
+            failures[unit.folder.path.name] = failure["cause"]
+    return TrialsResult(
+        config=trial["config"],
+        versions=trial["facts"]["versions"],
+        machine=trial["machine"],
+        arms=prepared["arms"],
+        units=finished,
+        failures=failures,
+        missing=[unit.folder.path.name for unit in units if not unit.folder.result.is_file()],
+        notes=prepared["notes"],
+    )
+
+
+def _open(folder: TrialFolder, config: TrialsConfig, facts: dict[str, Any]) -> None:
+    """Takes the folder over, unless it belongs to another config."""
+    there = read_json(folder.trial)
+    if there is not None and (changed := differences(there["facts"], facts)):
+        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+        raise LayerTracerError(
+            f"{folder.path} holds results of another config: {changed[0]}{more}. Choose another folder with --out."
+        )
+    write_json(folder.trial, {"config": config.model_dump(), "facts": facts, "machine": _machine()})
+
+
+def _prepared(folder: TrialFolder, config: TrialsConfig, facts: dict[str, Any]) -> dict[str, Any]:
+    """The arms with all their options, from an earlier run or made now."""
+    wanted = fingerprint([facts, config.match, [arm.model_dump() for arm in config.arms]])
+    there = read_json(folder.prepared)
+    if there is not None and there["fingerprint"] == wanted:
+        return there
+    cause = run_module(f"{__package__}.prepare", folder.path, folder.preparing.log, folder.preparing.failure)
+    if cause is not None:
+        raise LayerTracerError(cause)
+    prepared = {**read_json(folder.prepared), "fingerprint": wanted}
+    write_json(folder.prepared, prepared)
+    return prepared
+
+
+def _open_unit(unit: Unit, config: TrialsConfig, facts: dict[str, Any]) -> None:
+    own = {"arm": unit.arm, "seed": unit.seed}
+    there = read_json(unit.folder.settings)
+    if there is not None and (changed := differences(there["own"], own)):
+        raise LayerTracerError(
+            f"{unit.folder.path} holds results of another arm of that name: {changed[0]}. Give the arm another name, or "
+            "choose another folder with --out."
+        )
+    write_json(
+        unit.folder.settings,
+        {
+            "name": unit.name,
+            **own,
+            "own": own,
+            "config": config.model_dump(),
+            "fingerprint": fingerprint({"shared": facts, **own}),
+        },
+    )
+
+
+def _machine() -> str:
+    import torch
+
+    if torch.accelerator.is_available():
+        kind = torch.accelerator.current_accelerator().type
+        name = torch.cuda.get_device_name() if kind == "cuda" else kind
+        return f"{torch.accelerator.device_count()} x {name}"
+    return f"{platform.machine()}, {len(psutil.Process().cpu_affinity()) if psutil.LINUX else psutil.cpu_count()} CPU cores"
+
+
+class _Bar:
+    """A progress bar over all runs, in optimizer steps, with the time left."""
+
+    def __init__(self, units: list[Unit], steps: int):
+        self._units, self._steps = units, steps
+        # Evaluating and loading take time too: count them as a tenth of a run.
+        self._extra = max(1, steps // 10)
+        self._unit: Unit | None = None
+        self._before = 0
+
+    def __enter__(self) -> _Bar:
+        total = sum(self._size(unit) for unit in self._units)
+        self._bar = tqdm(
+            total=total, desc="trials", unit="step", disable=not transformers_logging.is_progress_bar_enabled()
+        )
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._bar.close()
+
+    def _size(self, unit: Unit) -> int:
+        return self._extra + (self._steps if unit.arm is not None else 0)
+
+    def show(self, unit: Unit) -> None:
+        """Names the run that is made now."""
+        self._unit, self._before = unit, int(self._bar.n)
+        if unit.folder.result.is_file():
+            # What was there already says nothing about the speed.
+            self._bar.initial += self._size(unit)
+        self._bar.set_description(unit.folder.path.name)
+
+    def finish(self, unit: Unit) -> None:
+        """Counts all of a run."""
+        self._bar.update(self._before + self._size(unit) - self._bar.n)
+
+    def update(self) -> None:
+        """Counts the steps of the run so far."""
+        progress = read_json(self._unit.folder.progress) or {}
+        self._bar.update(max(0, self._before + progress.get("step", 0) - self._bar.n))

@@ -1,0 +1,224 @@
+"""One run of a trial, in a process of its own: an arm trained with a seed and evaluated, or the model as it was."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoModelForCausalLM,
+    PreTrainedTokenizerBase,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from ..distributed import is_main_process
+from ..evaluation import evaluate_model
+from ..modeling import unwrap
+from ..modeling.loading import load_model
+from ..training import LayerTracerTrainer
+from .arms import ArmConfig, with_adapters
+from .config import TrialsConfig
+from .data import Blocks
+from .folder import TrialFolder, UnitFolder, read_json, write_json
+from .prepare import trial_probes
+from .process import run_as_child
+
+
+_COMPLETE = "complete"  # lies in a checkpoint once all of it does
+_LOGS = 50  # points of a loss curve
+
+
+def run_unit(folder: UnitFolder) -> None:
+    """Trains and evaluates, or goes on where an earlier process was interrupted.
+
+    Args:
+        folder ([`UnitFolder`]): Its folder, with the settings.
+
+    Raises:
+        LayerTracerError: Model, data or evaluation cannot be used.
+    """
+    settings = read_json(folder.settings)
+    config = TrialsConfig(**settings["config"])
+    arm = None if settings["arm"] is None else ArmConfig(**settings["arm"])
+    model, tokenizer = load_model(config.model, revision=config.revision, dtype=config.dtype)
+    trained: dict[str, Any] = {"cost": _cost_of_nothing(), "losses": [], "plan": None}
+    if arm is not None:
+        trained = read_json(folder.trained)
+        if trained is None:
+            model, trained = _train(folder, config, arm, settings["seed"], model, tokenizer)
+        else:
+            model = _trained_model(model, arm, folder.training / trained["checkpoint"])
+    if not is_main_process():
+        return
+    _say(folder, phase="evaluating")
+    evaluation = evaluate_model(model, tokenizer, config.evaluate)
+    write_json(
+        folder.result,
+        {
+            "arm": settings["name"],
+            "strategy": arm and arm.strategy,
+            "options": arm and arm.options,
+            "learning_rate": arm and (arm.learning_rate or config.train.learning_rate),
+            "seed": settings["seed"],
+            "fingerprint": settings["fingerprint"],
+            "evaluation": evaluation.to_dict(),
+            **trained,
+        },
+    )
+    for checkpoint in folder.training.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def _train(
+    folder: UnitFolder,
+    config: TrialsConfig,
+    arm: ArmConfig,
+    seed: int,
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+) -> tuple[nn.Module, dict[str, Any]]:
+    train, trial = config.train, TrialFolder(folder.path.parent.parent)
+    set_seed(seed)
+    if arm.is_lora:
+        model = with_adapters(model, arm)
+    elif arm.strategy == "random" and "plan_seed" not in arm.options:
+        arm = arm.with_options(plan_seed=seed)
+    trainer = LayerTracerTrainer(
+        model=model,
+        args=_arguments(folder, config, arm, seed),
+        train_dataset=Blocks(trial.blocks, train.steps * train.batch_size, seed),
+        processing_class=tokenizer,
+        probes=trial_probes(config, tokenizer),
+        layertracer_config=arm.tracing(report=str(trial.diagnosis)),
+    )
+    # After the tracer's own callback, which writes into checkpoints too.
+    trainer.add_callback(_Progress(folder, train.steps))
+    checkpoint = _last_whole_checkpoint(folder.training)
+    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    trained = {
+        "checkpoint": f"{PREFIX_CHECKPOINT_DIR}-{train.steps}",
+        "cost": _cost(trainer, train.steps * train.batch_size * train.sequence_length),
+        "losses": [[entry["step"], entry["loss"]] for entry in trainer.state.log_history if "loss" in entry],
+        "plan": None if arm.is_lora else trainer.layertracer_report.plan.model_dump(mode="json"),
+    }
+    if is_main_process():
+        write_json(folder.trained, trained)
+    return unwrap(trainer.model), trained
+
+
+def _arguments(folder: UnitFolder, config: TrialsConfig, arm: ArmConfig, seed: int) -> TrainingArguments:
+    train = config.train
+    log_every = max(1, train.steps // _LOGS)
+    save_every = train.save_steps or max(1, train.steps // 10)
+    return TrainingArguments(
+        str(folder.training),
+        max_steps=train.steps,
+        per_device_train_batch_size=train.batch_size // (config.processes * train.gradient_accumulation_steps),
+        gradient_accumulation_steps=train.gradient_accumulation_steps,
+        learning_rate=arm.learning_rate or train.learning_rate,
+        warmup_steps=round(train.warmup_ratio * train.steps),
+        lr_scheduler_type=train.scheduler,
+        weight_decay=train.weight_decay,
+        bf16=train.bf16,
+        save_strategy="steps",
+        # The Trainer's mean loss starts anew when it resumes: where a logging interval ends, that changes nothing.
+        save_steps=-(-save_every // log_every) * log_every,
+        save_total_limit=2,
+        logging_steps=log_every,
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=torch.accelerator.is_available(),
+        seed=seed,
+    )
+
+
+def _cost(trainer: LayerTracerTrainer, tokens: int) -> dict[str, Any]:
+    report = trainer.layertracer_report
+    outcome, savings = report.training, report.plan.savings
+    state = [
+        value
+        for values in trainer.optimizer.state.values()
+        for value in values.values()
+        if isinstance(value, torch.Tensor)
+    ]
+    return {
+        "tokens": tokens,
+        "tokens_per_second": outcome.tokens_per_second,
+        "peak_memory_bytes": outcome.peak_memory_bytes,
+        "peak_memory_of": outcome.peak_memory_of,
+        "trainable_parameters": outcome.trainable_parameters,
+        "optimizer_bytes": sum(value.numel() * value.element_size() for value in state),
+        "flops": savings.flops_per_token * tokens,
+    }
+
+
+def _cost_of_nothing() -> dict[str, Any]:
+    return {
+        "tokens": 0,
+        "tokens_per_second": None,
+        "peak_memory_bytes": None,
+        "peak_memory_of": None,
+        "trainable_parameters": 0,
+        "optimizer_bytes": 0,
+        "flops": 0,
+    }
+
+
+def _trained_model(model: nn.Module, arm: ArmConfig, checkpoint: Path) -> nn.Module:
+    """The model of a run that was interrupted after its training."""
+    if arm.is_lora:
+        from peft import PeftModel
+
+        return unwrap(PeftModel.from_pretrained(model, checkpoint))
+    parameter = next(model.parameters())
+    return AutoModelForCausalLM.from_pretrained(checkpoint, dtype=parameter.dtype).eval().to(parameter.device)
+
+
+def _last_whole_checkpoint(training: Path) -> Path | None:
+    """The newest checkpoint of which all was written; what is left of others is removed."""
+    steps = {}
+    for checkpoint in training.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        if (checkpoint / _COMPLETE).is_file():
+            steps[int(checkpoint.name.rpartition("-")[2])] = checkpoint
+        elif is_main_process():
+            shutil.rmtree(checkpoint, ignore_errors=True)
+    return steps[max(steps)] if steps else None
+
+
+class _Progress(TrainerCallback):
+    """Says how far a run is, and marks checkpoints that are whole."""
+
+    def __init__(self, folder: UnitFolder, steps: int):
+        self._folder, self._steps, self._said = folder, steps, 0.0
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if args.should_save and time.monotonic() - self._said > 1:
+            self._said = time.monotonic()
+            _say(self._folder, phase="training", step=state.global_step)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        checkpoint = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        # There is nothing to resume from the last one: a run without trained.json makes its last steps again.
+        if args.should_save and state.global_step < self._steps:
+            (checkpoint / _COMPLETE).touch()
+
+
+def _say(folder: UnitFolder, **progress: Any) -> None:
+    write_json(folder.progress, progress)
+
+
+if __name__ == "__main__":
+    unit = UnitFolder(Path(sys.argv[1]))
+    run_as_child(lambda: run_unit(unit), unit.failure)
