@@ -20,6 +20,7 @@ _EXPORTS = {
     "planning": ["apply_plan", "export_plan", "make_plan"],
     "viewer.space": ["push_space"],
     "training": ["LayerTracerCallback", "LayerTracerMixin", "LayerTracerTrainer"],
+    "trials": ["TrialsConfig", "run_trials"],
 }
 _MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from .records import LayerPlan
     from .report import LayerTracerReport
     from .training import LayerTracerCallback, LayerTracerMixin, LayerTracerTrainer
+    from .trials import TrialsConfig, run_trials
     from .viewer.space import push_space
 
 

@@ -15,6 +15,7 @@ from ..config import DiagnosisConfig
 from ..errors import IncompatibleDonorsError, LayerTracerError, ReportNotFoundError
 from . import hub as cli_hub
 from .hybrid import hybrid
+from .trials import trials
 
 
 app = typer.Typer(
@@ -175,6 +176,7 @@ def plan(
 
 
 app.add_typer(hybrid)
+app.add_typer(trials)
 app.command("push")(cli_hub.push)
 app.command("list")(cli_hub.list_reports)
 

@@ -18,7 +18,7 @@ from .config import TrialsConfig
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..records.schema import LayerPlan
+    from ..records import LayerPlan
     from ..report import LayerTracerReport
 
 

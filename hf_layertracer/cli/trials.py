@@ -1,0 +1,72 @@
+"""`layertracer trials`: which allocation pays, by controlled experiment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+
+trials = typer.Typer(name="trials", help="Find out by experiment which layers to train.", no_args_is_help=True)
+
+Out = Annotated[Path, typer.Option(help="Folder for everything; run it again after an interruption.")]
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `trials run` writes to.")]
+
+
+@trials.command()
+def init(
+    path: Annotated[Path, typer.Argument(metavar="[CONFIG]", help="File to write.")] = Path("trials.yaml"),
+    model: Annotated[str, typer.Option(help="Hub id or local folder of the model.")] = "HuggingFaceTB/SmolLM2-135M",
+) -> None:
+    """Write a config with comments, to fill in."""
+    from ..errors import LayerTracerError
+    from ..files import write_atomically
+    from ..trials.template import config_template
+
+    if path.exists():
+        raise LayerTracerError(f"{path} exists already: name another file.")
+    write_atomically(path, config_template(model).encode())
+    typer.echo(f"Config: {path}. Name your texts in it, then: layertracer trials run {path} --out trials-out")
+
+
+@trials.command()
+def run(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; `trials init` writes one.")],
+    out: Out = Path("layertracer-trials"),
+) -> None:
+    """Train and evaluate every arm with every seed, and the untouched model.
+
+    After an interruption, the same command goes on where it was.
+    """
+    from ..errors import LayerTracerError
+    from ..trials import TrialsConfig, run_trials
+
+    result = run_trials(TrialsConfig.from_file(config), out)
+    typer.echo(f"Results: {out}")
+    if result.failures:
+        name, cause = next(iter(result.failures.items()))
+        raise LayerTracerError(
+            f"{len(result.failures)} of the runs failed; the others are finished. {name}: {cause} (log: "
+            f"{out / 'units' / name / 'log.txt'})"
+        )
+
+
+@trials.command()
+def status(directory: Directory) -> None:
+    """Show how far a trial is, also while it runs."""
+    from ..trials.status import trial_status
+
+    statuses = trial_status(directory)
+    table = Table(title=escape(str(directory)))
+    for column in ("run", "state", "steps", ""):
+        table.add_column(column, justify="right" if column == "steps" else "left", overflow="fold")
+    for unit in statuses:
+        steps = f"{unit.step} of {unit.steps}" if unit.steps else ""
+        table.add_row(escape(unit.name), unit.state, steps, escape(unit.note))
+    Console().print(table)
+    finished = sum(unit.state == "finished" for unit in statuses)
+    typer.echo(f"{finished} of {len(statuses)} runs are finished.")
