@@ -9,7 +9,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from hf_layertracer import DiagnosisConfig, Probe, diagnose
-from hf_layertracer.diagnosis.accounting import peak_bytes
+from hf_layertracer.modeling.accounting import peak_bytes
 
 
 LAYERS, WIDTHS, PROBES = (8, 16, 32, 64), (64, 128, 256, 512), (8, 16, 32, 64)

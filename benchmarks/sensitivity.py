@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from hf_layertracer import DiagnosisConfig, diagnose, load_probes
 from hf_layertracer.demo.model import demo_model
 from hf_layertracer.diagnosis.divergence import jensen_shannon
-from hf_layertracer.diagnosis.perturbation import dimension_mask
+from hf_layertracer.diagnosis.perturbations.mask import dimension_mask
 from hf_layertracer.diagnosis.statistics import rank_correlation
 from hf_layertracer.modeling import find_parts
 from hf_layertracer.probes.encoding import EncodedProbe, encode_probes, equal_length_batches

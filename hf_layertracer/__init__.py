@@ -12,7 +12,7 @@ _EXPORTS = {
     "config": ["DiagnosisConfig", "LayerTracerConfig"],
     "estimate": ["estimate_training"],
     "probes": ["Probe", "load_probes"],
-    "diagnosis": ["diagnose"],
+    "diagnosis.diagnose": ["diagnose"],
     "hybrid": ["HybridRecipe", "build_hybrid"],
     "hub": ["compare_reports", "list_reports", "push_report"],
     "report": ["LayerTracerReport"],
@@ -29,7 +29,7 @@ __all__ = sorted(_MODULE_OF)
 
 if TYPE_CHECKING:
     from .config import DiagnosisConfig, LayerTracerConfig
-    from .diagnosis import diagnose
+    from .diagnosis.diagnose import diagnose
     from .errors import LayerTracerError
     from .estimate import estimate_training
     from .hub import compare_reports, list_reports, push_report

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from .diagnosis.perturbations import PERTURBATIONS
 from .errors import LayerTracerError
 
 
-PERTURBATIONS = ("mask", "skip", "noise")
 ESTIMATORS = ("exact", "gradient")
 
 
@@ -53,7 +54,7 @@ class DiagnosisConfig:
     """
 
     perturbation: str = field(
-        default="mask", metadata={"help": "What is done to a layer's output.", "choices": PERTURBATIONS}
+        default="mask", metadata={"help": "What is done to a layer's output.", "choices": tuple(PERTURBATIONS)}
     )
     mask_ratio: float = field(default=0.3, metadata={"help": "Fraction of the hidden dimensions that a mask zeroes."})
     noise_scale: float = field(
@@ -179,7 +180,7 @@ def _whole_number(name: str, value: Any) -> None:
         raise LayerTracerError(f"{name} must be a whole number of at least 1, not {value!r}.")
 
 
-def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> None:
+def _one_of(name: str, value: Any, choices: Iterable[str]) -> None:
     if value not in choices:
         raise LayerTracerError(f"{name} must be one of {', '.join(choices)}, not {value!r}.")
 

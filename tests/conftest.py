@@ -19,7 +19,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from hf_layertracer.config import DiagnosisConfig
-from hf_layertracer.diagnosis.perturbation import dimension_mask, noise_like
+from hf_layertracer.diagnosis.perturbations.mask import dimension_mask
+from hf_layertracer.diagnosis.perturbations.noise import noise_like
 from hf_layertracer.probes import Probe
 
 

@@ -78,7 +78,7 @@ def diagnose(
     Without --probes, the probes that ship with the package are used: facts, grammar, everyday knowledge and code, in
     English and Chinese. The report also holds the default plan (freeze the deep half); layertracer plan makes others.
     """
-    from ..diagnosis import diagnose as run
+    from ..diagnosis.diagnose import diagnose as run
     from ..modeling.loading import load_model
     from ..probes import load_probes
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
 from transformers.utils import logging
 
 from ..config import LayerTracerConfig
-from ..diagnosis import score_probes
+from ..diagnosis.score import score_probes
 from ..files import write_atomically
 from ..probes import builtin_probes
 from ..training import LayerTracerTrainer

@@ -13,7 +13,7 @@ from typing import Any
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ..config import DiagnosisConfig
-from ..diagnosis import diagnose
+from ..diagnosis.diagnose import diagnose
 from ..errors import LayerTracerError
 from ..files import write_atomically
 from ..report import LayerTracerReport

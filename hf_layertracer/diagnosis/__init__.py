@@ -1,5 +1,1 @@
-from .diagnose import diagnose
-from .score import ProbeScores, score_probes
-
-
-__all__ = ["ProbeScores", "diagnose", "score_probes"]
+"""What each layer of a model does, by measurement."""

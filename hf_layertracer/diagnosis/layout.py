@@ -21,14 +21,14 @@ class Layout:
 
     Args:
         rows, positions (`int`): Axes of a hidden state.
-        arguments (`tuple[dict[Path, tuple[int, int]], ...]`):
-            For each layer, the axis of rows of each argument that has one, and how many entries there are of a row: one,
-            or one of each head.
+        arguments (`dict[int, dict[Path, tuple[int, int]]]`):
+            For each layer that runs, the axis of rows of each argument that has one, and how many entries there are of a
+            row: one, or one of each head.
     """
 
     rows: int
     positions: int
-    arguments: tuple[dict[Path, tuple[int, int]], ...]
+    arguments: dict[int, dict[Path, tuple[int, int]]]
 
     def canonical(self, hidden: Tensor) -> Tensor:
         """A hidden state as `(rows, positions, ..., width)`."""
@@ -56,14 +56,14 @@ class Shapes:
 
     Args:
         rows, positions (`int`): Shape of the prompts.
-        hidden (`list[tuple]`): Shape of each layer's input hidden state.
-        arguments (`list[dict[Path, tuple]]`): Shapes of each layer's arguments.
+        hidden (`tuple[int, ...]`): Shape of the hidden state that the first layer takes.
+        arguments (`dict[int, dict[Path, tuple]]`): Shapes of the arguments of each layer that runs.
     """
 
     rows: int
     positions: int
-    hidden: list[tuple[int, ...]] = field(default_factory=list)
-    arguments: list[dict[Path, tuple[int, ...]]] = field(default_factory=list)
+    hidden: tuple[int, ...] = ()
+    arguments: dict[int, dict[Path, tuple[int, ...]]] = field(default_factory=dict)
 
 
 def shapes_of(value: Any, path: Path = ()) -> dict[Path, tuple[int, ...]]:
@@ -94,13 +94,14 @@ def compare(one: Shapes, other: Shapes) -> Layout:
         ]
         return found[0] if len(a) == len(b) and len(found) == 1 else None
 
-    rows, _ = changed(one.hidden[0], other.hidden[0], one.rows, other.rows) or (0, 1)
-    positions, _ = changed(one.hidden[0], other.hidden[0], one.positions, other.positions) or (rows + 1, 1)
-    arguments = []
-    for before, after in zip(one.arguments, other.arguments, strict=True):
+    rows, _ = changed(one.hidden, other.hidden, one.rows, other.rows) or (0, 1)
+    positions, _ = changed(one.hidden, other.hidden, one.positions, other.positions) or (rows + 1, 1)
+    arguments = {}
+    for layer, before in one.arguments.items():
+        after = other.arguments[layer]
         axes = {path: changed(shape, after.get(path, ()), one.rows, other.rows) for path, shape in before.items()}
-        arguments.append({path: axis for path, axis in axes.items() if axis is not None})
-    return Layout(rows, positions, tuple(arguments))
+        arguments[layer] = {path: axis for path, axis in axes.items() if axis is not None}
+    return Layout(rows, positions, arguments)
 
 
 def _items(value: Any) -> list[tuple[int | str, Any]]:

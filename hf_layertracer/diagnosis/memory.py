@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from ..config import DiagnosisConfig
 from ..distributed import largest, smallest
 from ..errors import LayerTracerError
 from ..modeling.accounting import peak_bytes
 from ..modeling.devices import free_bytes
-from .gradient import differentiating
-from .replay import CleanRun, LayerStack
+from .clean_run import CleanRun
+from .differentiating import differentiating
+from .layer_stack import LayerStack
 
 
 GIB = 1 << 30
@@ -50,18 +50,19 @@ class BatchPlan:
         return max(1, min(self.budget // 2 // cost, self.tokens_per_pass // length))
 
     def rows(self, length: int) -> int:
-        """The most disturbed rows of `length` tokens in one forward pass, at least 1."""
+        """The most perturbed rows of `length` tokens in one forward pass, at least 1."""
         cost = length * self.bytes_per_token + self.bytes_per_row
         return max(1, min(self.budget // 2 // cost, self.tokens_per_pass // length))
 
 
-def plan_batches(stack: LayerStack, sample: CleanRun, config: DiagnosisConfig) -> BatchPlan:
+def plan_batches(stack: LayerStack, sample: CleanRun, config: DiagnosisConfig, gradients: bool = False) -> BatchPlan:
     """Derives batch sizes from the memory budget and from what passes over one probe are seen to need.
 
     Args:
         stack ([`LayerStack`]): The layers of the model that is diagnosed.
         sample ([`CleanRun`]): A clean run over the longest probe alone.
         config ([`DiagnosisConfig`]): Holds the budget, if the user sets one.
+        gradients (`bool`, *optional*, defaults to `False`): Whether gradients are taken through the layers.
 
     Returns:
         [`BatchPlan`]: Batch sizes for prompts of any length up to that of the sample.
@@ -72,12 +73,12 @@ def plan_batches(stack: LayerStack, sample: CleanRun, config: DiagnosisConfig) -
     device = sample.logits.device
     tokens = sample.input_ids.numel()
     states = sum(state.nbytes for state in sample.states)
-    running = largest(peak_bytes(lambda: stack.clean(sample.input_ids)) - states, device)
+    running = largest(peak_bytes(lambda: stack.run(sample.input_ids, sample.layout)) - states, device)
     graph = 0
-    if config.estimator == "gradient":
+    if gradients:
         with differentiating(stack):
-            graph = largest(peak_bytes(lambda: _backward(stack, sample.input_ids)), device)
-    # Beside what runs: the states that answer for layers, the same disturbed, and in one batch.
+            graph = largest(peak_bytes(lambda: _backward(stack, sample)), device)
+    # Beside what runs: the states that answer for layers, the same perturbed, and in one batch.
     answers = 3 * max(state.nbytes for state in sample.states)
     # log p, log q, log m, their exponentials and products, in float32.
     row = 8 * sample.logits.shape[-1] * 4
@@ -92,8 +93,8 @@ def plan_batches(stack: LayerStack, sample: CleanRun, config: DiagnosisConfig) -
     return BatchPlan(budget, per_token[0], row, per_token[1], per_pass, per_token[2])
 
 
-def _backward(stack: LayerStack, input_ids: Tensor) -> None:
-    run = stack.differentiable(input_ids)
+def _backward(stack: LayerStack, sample: CleanRun) -> None:
+    run = stack.differentiable(sample.input_ids, sample.layout)
     with torch.enable_grad():
         torch.autograd.grad(run.logits.sum(), run.states[1:])
 

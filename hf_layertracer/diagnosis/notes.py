@@ -28,10 +28,10 @@ def notes_of(report: ReportData, not_run: Sequence[int]) -> list[str]:
     if sensitivity.estimate:
         notes.append(
             f"Layer Sensitivity is an estimate from gradients, calibrated with {sensitivity.calibration_draws} of "
-            f"{sensitivity.draws} disturbances; the others were not run."
+            f"{sensitivity.draws} perturbations; the others were not run."
         )
     if sensitivity.draws == 1:
-        notes.append("Layer Sensitivity comes from a single disturbance: its standard error is not known, not zero.")
+        notes.append("Layer Sensitivity comes from a single perturbation: its standard error is not known, not zero.")
     kinds = _sensitivity_by_kind(report)
     if len(kinds) > 1:
         notes.append(

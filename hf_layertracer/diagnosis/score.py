@@ -15,7 +15,7 @@ from ..modeling import context_length, find_parts
 from ..modeling.preserve import preserved
 from ..probes import Probe
 from ..probes.encoding import EncodedProbe, encode_probes, equal_length_batches
-from .replay import LayerStack
+from .layer_stack import LayerStack
 
 
 if TYPE_CHECKING:

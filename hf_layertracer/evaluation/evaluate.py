@@ -99,7 +99,7 @@ def _add_texts(result: EvaluationResult, name: str, files: list[str], model, tok
 
 
 def _add_probes(result: EvaluationResult, source: str, model, tokenizer) -> None:
-    from ..diagnosis import score_probes
+    from ..diagnosis.score import score_probes
 
     probes = _probes(source, tokenizer)
     scores = score_probes(model, probes, tokenizer)

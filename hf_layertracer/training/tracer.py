@@ -15,7 +15,7 @@ from torch import nn
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..config import LayerTracerConfig
-from ..diagnosis import diagnose
+from ..diagnosis.diagnose import diagnose
 from ..distributed import from_main_process, is_distributed, total
 from ..errors import LayerTracerError, UntraceableModelError
 from ..hub.privacy import public_report

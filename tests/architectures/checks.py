@@ -23,7 +23,7 @@ from hf_layertracer import (
     diagnose,
     make_plan,
 )
-from hf_layertracer.diagnosis.perturbation import dimension_mask
+from hf_layertracer.diagnosis.perturbations.mask import dimension_mask
 from hf_layertracer.errors import LayerTracerError
 
 from .reference import divergence, whole_pass

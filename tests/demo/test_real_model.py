@@ -11,9 +11,9 @@ import torch
 from hf_layertracer import DiagnosisConfig, LayerTracerError, Probe, diagnose, load_probes
 from hf_layertracer.demo import model as demo_model_module
 from hf_layertracer.demo.model import demo_model
-from hf_layertracer.diagnosis import score_probes
 from hf_layertracer.diagnosis.divergence import jensen_shannon
-from hf_layertracer.diagnosis.perturbation import dimension_mask
+from hf_layertracer.diagnosis.perturbations.mask import dimension_mask
+from hf_layertracer.diagnosis.score import score_probes
 
 
 PROBES = [

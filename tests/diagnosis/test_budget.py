@@ -4,7 +4,7 @@ import pytest
 from support.profiling import profiled_peak
 
 from hf_layertracer.config import DiagnosisConfig
-from hf_layertracer.diagnosis import diagnose
+from hf_layertracer.diagnosis.diagnose import diagnose
 from hf_layertracer.probes import Probe
 
 
@@ -19,7 +19,7 @@ def test_a_diagnosis_stays_within_its_budget(make_model, name, settings, mebibyt
     diagnose(model, probes[:2], config=config)  # whatever is made once
     reports = []
     peak = profiled_peak(lambda: reports.append(diagnose(model, probes, config=config)))
-    memory = reports[0].memory
+    memory = reports[0].first.memory
     assert memory["budget_bytes"] == budget
     assert peak <= budget
     if memory["largest_batch_probes"] < len(probes) // 2:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from hf_layertracer.diagnosis.layer_stack import LayerStack
 from hf_layertracer.diagnosis.layout import Layout, Shapes, compare, shapes_of
-from hf_layertracer.diagnosis.replay import LayerStack
-from hf_layertracer.diagnosis.sensitivity import check_replay
+from hf_layertracer.diagnosis.replay_check import check_replay
 from hf_layertracer.modeling import find_parts
 
 
@@ -56,7 +56,7 @@ def test_hidden_states_of_any_layout_are_run_alike(order):
     model, plain = Permuted(order).eval(), Permuted("btsw").eval()
     stack, reference = LayerStack(find_parts(model)), LayerStack(find_parts(plain))
     with torch.no_grad():
-        clean, expected = stack.clean(IDS), reference.clean(IDS)
+        clean, expected = stack.run(IDS), reference.run(IDS)
         assert check_replay(stack, clean) is None
         for ours, theirs in zip(clean.states, expected.states, strict=True):
             assert torch.allclose(ours, theirs)
@@ -64,12 +64,12 @@ def test_hidden_states_of_any_layout_are_run_alike(order):
         rows = [2, 0]
         noise = torch.randn(2, *clean.states[0][rows].shape, generator=torch.Generator().manual_seed(0))
         answers = [clean.states[depth][rows] + noise[depth - 1] for depth in (1, 2)]
-        replayed = stack.resume(0, answers, IDS[rows])
+        replayed = stack.replay(clean, 0, answers, IDS[rows])
         for index in (0, 1):
-            edited = reference.through(index, lambda _, after, i=index: after + noise[i], IDS[rows])
+            edited = reference.patch(expected, index, lambda _, after, i=index: after + noise[i], IDS[rows])
             assert torch.allclose(replayed[index], edited, atol=1e-5)
             assert torch.allclose(
-                stack.through(index, lambda _, after, i=index: after + noise[i], IDS[rows]), edited, atol=1e-5
+                stack.patch(clean, index, lambda _, after, i=index: after + noise[i], IDS[rows]), edited, atol=1e-5
             )
 
 
@@ -77,7 +77,8 @@ def test_hidden_states_of_any_layout_are_run_alike(order):
 def test_gradients_of_any_layout_are_alike(order):
     found = []
     for each in (order, "btsw"):
-        run = LayerStack(find_parts(Permuted(each).eval())).differentiable(IDS)
+        stack = LayerStack(find_parts(Permuted(each).eval()))
+        run = stack.differentiable(IDS, stack.find_layout(IDS))
         with torch.enable_grad():
             found.append(torch.autograd.grad(run.logits[:, 3].sum(), run.states))
     for ours, theirs in zip(*found, strict=True):
@@ -86,25 +87,25 @@ def test_gradients_of_any_layout_are_alike(order):
 
 def test_one_token_is_enough_to_tell_the_axes_apart():
     stack = LayerStack(find_parts(Permuted("sbtw").eval()))
-    assert stack.clean(IDS[:, :1]).states[0].shape == (3, 1, STREAMS, WIDTH)
+    assert stack.run(IDS[:, :1]).states[0].shape == (3, 1, STREAMS, WIDTH)
 
 
 def test_axes_are_those_that_change():
     one = Shapes(
-        1, 6, [(4, 1, 6, 8)], [{("a",): (1, 6), ("b",): (1, 1, 6, 6), ("c",): (6, 8), ("d",): (3, 1), ("e",): (4, 6)}]
+        1, 6, (4, 1, 6, 8), {3: {("a",): (1, 6), ("b",): (1, 1, 6, 6), ("c",): (6, 8), ("d",): (3, 1), ("e",): (4, 6)}}
     )
     two = Shapes(
-        2, 5, [(4, 2, 5, 8)], [{("a",): (2, 5), ("b",): (1, 1, 5, 5), ("c",): (5, 8), ("d",): (3, 2), ("e",): (8, 5)}]
+        2, 5, (4, 2, 5, 8), {3: {("a",): (2, 5), ("b",): (1, 1, 5, 5), ("c",): (5, 8), ("d",): (3, 2), ("e",): (8, 5)}}
     )
-    assert compare(one, two) == Layout(1, 2, ({("a",): (0, 1), ("d",): (1, 1), ("e",): (0, 4)},))
+    assert compare(one, two) == Layout(1, 2, {3: {("a",): (0, 1), ("d",): (1, 1), ("e",): (0, 4)}})
 
 
 def test_where_nothing_follows_the_positions_they_stand_after_the_rows():
-    assert compare(Shapes(1, 6, [(1, 3, 8)], [{}]), Shapes(2, 5, [(2, 3, 8)], [{}])) == Layout(0, 1, ({},))
+    assert compare(Shapes(1, 6, (1, 3, 8), {0: {}}), Shapes(2, 5, (2, 3, 8), {0: {}})) == Layout(0, 1, {0: {}})
 
 
 def test_what_has_no_rows_stays_the_same_object():
-    layout = Layout(0, 1, ({(0, "x"): (0, 1), (0, "heads"): (0, 2)},))
+    layout = Layout(0, 1, {0: {(0, "x"): (0, 1), (0, "heads"): (0, 2)}})
     untouched = {"y": torch.zeros(3), "z": [torch.zeros(3)]}
     value = [{"x": torch.arange(3), "heads": torch.arange(6)}, untouched]
     cut = layout.first_rows(0, value, 2)

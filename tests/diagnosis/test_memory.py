@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_layertracer.config import DiagnosisConfig
+from hf_layertracer.diagnosis.layer_stack import LayerStack
 from hf_layertracer.diagnosis.memory import GIB, BatchPlan, default_budget, plan_batches
-from hf_layertracer.diagnosis.replay import LayerStack
 from hf_layertracer.errors import LayerTracerError
 from hf_layertracer.modeling import find_parts
 
@@ -22,7 +22,7 @@ def test_a_plan_stays_within_its_budget_and_its_tokens_and_never_stops(budget, t
     assert probes >= 1
     assert rows >= 1
     if probes > 1:
-        # Half of the budget is for a clean run and what it leaves behind, half for the disturbed rows.
+        # Half of the budget is for a clean run and what it leaves behind, half for the perturbed rows.
         assert probes * (length * (token + state) + row) <= budget / 2
         assert probes * length <= tokens
     if rows > 1:
@@ -33,11 +33,11 @@ def test_a_plan_stays_within_its_budget_and_its_tokens_and_never_stops(budget, t
         assert plan.rows(length - 1) >= rows
 
 
-def plan_for(model, length=6, **settings):
+def plan_for(model, length=6, gradients=False, **settings):
     stack = LayerStack(find_parts(model))
     with torch.no_grad():
-        clean = stack.clean(torch.arange(3, 3 + length)[None])
-        return plan_batches(stack, clean, DiagnosisConfig(**{"memory_budget": 1 << 30, **settings}))
+        clean = stack.run(torch.arange(3, 3 + length)[None])
+        return plan_batches(stack, clean, DiagnosisConfig(**{"memory_budget": 1 << 30, **settings}), gradients)
 
 
 def test_the_hidden_states_of_a_clean_run_are_counted_exactly(any_model):
@@ -46,7 +46,7 @@ def test_the_hidden_states_of_a_clean_run_are_counted_exactly(any_model):
     assert plan.state_bytes_per_token == 5 * 32 * 4
     # Logits in float32, and something for the divergence beside them.
     assert plan.bytes_per_row >= 320 * 4 * 3
-    # One answer, disturbed and batched, and what a layer computes inside.
+    # One answer, perturbed and batched, and what a layer computes inside.
     assert plan.bytes_per_token > 4 * 32 * 4
     assert plan.graph_bytes_per_token == 0
 
@@ -58,7 +58,7 @@ def test_wider_data_types_need_more(tiny_llama):
 
 
 def test_gradients_need_what_every_layer_keeps(tiny_llama):
-    shallow, deep = (plan_for(tiny_llama(num_hidden_layers=n), estimator="gradient") for n in (2, 8))
+    shallow, deep = (plan_for(tiny_llama(num_hidden_layers=n), gradients=True) for n in (2, 8))
     assert deep.graph_bytes_per_token > 2 * shallow.graph_bytes_per_token > 4 * shallow.bytes_per_token
     assert deep.bytes_per_token < 1.5 * shallow.bytes_per_token
     assert deep.probes(6) <= plan_for(tiny_llama(num_hidden_layers=8)).probes(6)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hf_layertracer.diagnosis import score_probes
+from hf_layertracer.diagnosis.score import score_probes
 from hf_layertracer.errors import LayerTracerError
 from hf_layertracer.probes import Probe
 

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from hf_layertracer.diagnosis import score_probes
+from hf_layertracer.diagnosis.score import score_probes
 from hf_layertracer.errors import LayerTracerError
 from hf_layertracer.evaluation import EvaluationConfig, EvaluationResult, check_evaluation, evaluate_model
 from hf_layertracer.probes import builtin_probes

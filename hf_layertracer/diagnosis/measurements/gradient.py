@@ -1,13 +1,13 @@
 """Layer Sensitivity estimated: gradients for every draw, measurement for a few, regression between the two.
 
 One forward pass and a few backward passes per batch give the gradient of the likeliest tokens' logits with respect to
-every layer's output at once. They predict, to first order, what any disturbance of any layer does to these logits, and
+every layer's output at once. They predict, to first order, what any perturbation of any layer does to these logits, and
 so the divergence it causes. Three things make the crude prediction far from the truth, and each has its remedy:
 
 * Saturation: a divergence is bounded. The predicted logits go through the softmax and the divergence itself rather than
   through its quadratic expansion.
 * Massive dimensions: zeroing one of them mostly changes the scale of the hidden state, which the norms that read it take
-  out again. The disturbed state is brought back to its old length before the gradient is applied; what is left of the
+  out again. The perturbed state is brought back to its old length before the gradient is applied; what is left of the
   effect is strongly non-linear, so whether a mask hits each of the most massive dimensions is a predictor of its own.
 * Bias: a regression on a sample of draws that are measured exactly says how much each predictor is worth for each
   layer. Its predictions over all draws, plus its errors on the sample, give the estimate (double sampling with
@@ -16,50 +16,92 @@ so the divergence it causes. Three things make the crude prediction far from the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor
 
-from ..errors import LayerTracerError
-from .divergence import jensen_shannon
-from .replay import CleanRun, LayerStack
-from .sensitivity import Disturbance
+from ...config import DiagnosisConfig
+from ..clean_run import CleanRun
+from ..differentiating import differentiating
+from ..divergence import jensen_shannon
+from ..layer_stack import LayerStack
+from ..perturbations import Draw, Perturb
+from .base import Batch, Subject
+from .sensitivity import LayerSensitivity
 
 
 # Measured on the demo model: more tokens cost a backward pass each and predict no better.
 TOP_TOKENS = 2
 MASSIVE_DIMENSIONS = 4
+_CALIBRATION_SHARE = 5
+_CALIBRATION_LIMITS = (48, 128)
 
 
-@contextmanager
-def differentiating(stack: LayerStack) -> Iterator[None]:
-    """Says what to do where a kernel has no derivative, or a layer hides its own from autograd."""
-    try:
-        yield
-    except RuntimeError as error:
-        if should_reduce_batch_size(error):
-            raise
-        raise LayerTracerError(
-            f"{type(stack.model).__name__} gives no gradients of its layers ({error!s:.120}): use estimator='exact'."
-        ) from error
+class EstimatedSensitivity(LayerSensitivity):
+    """Layer Sensitivity predicted for every draw and measured for a sample of them."""
+
+    name = "sensitivity"
+    estimator = "gradient"
+    needs_gradients = True
+
+    def start(self, subject: Subject) -> int:
+        work = super().start(subject)
+        self.predicted = np.full(self.measured.shape, np.nan)
+        self.massive = torch.zeros(subject.num_layers, subject.clean.width, dtype=torch.float64)
+        return work
+
+    def _sample(self, config: DiagnosisConfig) -> np.ndarray:
+        """A seeded sample, spread evenly over the probes."""
+        total = len(self.draws)
+        low, high = _CALIBRATION_LIMITS
+        count = min(total, max(low, min(high, total // _CALIBRATION_SHARE)))
+        jitter = np.random.default_rng((config.diagnosis_seed, count)).random(count)
+        return np.floor((np.arange(count) + jitter) * total / count).astype(int)
+
+    def observe(self, batch: Batch) -> None:
+        clean = batch.clean
+        draws = [[Draw(probe, repeat, self.repeats) for probe in batch.members] for repeat in range(self.repeats)]
+        with differentiating(self.subject.stack):
+            predicted = predict_batch(
+                self.subject.stack, clean, [self.perturbation.on(each, clean.width) for each in draws]
+            )
+        for repeat, each in enumerate(draws):
+            self.predicted[:, [draw.number for draw in each]] = predicted[:, repeat]
+        self.massive += massive_dimensions(clean)
+        super().observe(batch)
+
+    def result(self) -> dict[str, Any]:
+        predictors = self.predicted[:, :, None]
+        hits = self._hits()
+        if hits is not None:
+            predictors = np.concatenate([predictors, np.broadcast_to(hits, (len(predictors), *hits.shape))], -1)
+        adjusted = regression_estimate(predictors, self.measured[:, self.sample], self.sample)
+        tasks = [self.subject.tasks[self.draws[number].probe] for number in self.sample]
+        return self._record(adjusted[:, None], tasks, estimate=True, calibration_draws=len(self.sample))
+
+    def _hits(self) -> np.ndarray | None:
+        """Whether each draw's mask hits the most massive dimensions, of shape `(draws, dimensions)`."""
+        massive = self.massive.amax(0)
+        dimensions = massive.topk(min(MASSIVE_DIMENSIONS, len(massive))).indices
+        masks = self.perturbation.masks(self.draws, len(massive))
+        return None if masks is None else masks[:, dimensions].double().numpy()
 
 
-def predict_batch(stack: LayerStack, input_ids: Tensor, disturbances: Sequence[Disturbance]) -> np.ndarray:
-    """The divergence that gradients predict for each disturbance of each layer.
+def predict_batch(stack: LayerStack, clean: CleanRun, perturbs: Sequence[Perturb]) -> np.ndarray:
+    """The divergence that gradients predict for each perturbation of each layer.
 
     Args:
         stack ([`LayerStack`]): The model's layers.
-        input_ids (`Tensor`): Unpadded prompts of shape `(probes, positions)`.
-        disturbances (`Sequence[Disturbance]`): One entry a repeat, each over all probes of the batch in their order.
+        clean ([`CleanRun`]): The clean run over the batch.
+        perturbs (`Sequence[Perturb]`): One entry a repeat, each over all probes of the batch in their order.
 
     Returns:
         `np.ndarray`: Predicted divergences in bits, of shape `(layers, repeats, probes)`.
     """
-    run = stack.differentiable(input_ids)
+    run = stack.differentiable(clean.input_ids, clean.layout)
     top = run.logits.detach().topk(TOP_TOKENS, -1).indices
     gradients = []
     for number, token in enumerate(top.T):
@@ -75,14 +117,14 @@ def predict_batch(stack: LayerStack, input_ids: Tensor, disturbances: Sequence[D
         predictions = []
         for layer in range(stack.num_layers):
             before, after = run.states[layer].detach(), run.states[layer + 1].detach()
-            for disturb in disturbances:
-                changed = disturb(layer, before, after)
+            for perturb in perturbs:
+                changed = perturb(layer, before, after)
                 length = changed.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(changed.dtype).tiny)
                 change = changed * (after.norm(dim=-1, keepdim=True) / length) - after
                 shift = [(gradient[layer] * change).flatten(1).sum(-1).to(logits) for gradient in gradients]
                 moved = outcomes + torch.stack([*shift, torch.zeros_like(shift[0])], -1)
                 predictions.append(jensen_shannon(outcomes, moved))
-    shape = (stack.num_layers, len(disturbances), len(input_ids))
+    shape = (stack.num_layers, len(perturbs), len(clean.input_ids))
     return torch.stack(predictions).view(shape).double().cpu().numpy()
 
 
@@ -90,7 +132,7 @@ def massive_dimensions(clean: CleanRun) -> Tensor:
     """How much of the squared length of the hidden states lies in each dimension.
 
     Args:
-        clean ([`CleanRun`]): An undisturbed run.
+        clean ([`CleanRun`]): A clean run.
 
     Returns:
         `Tensor`: Shares of shape `(layers, width)`, summed over all positions, in float64 on the CPU.

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_layertracer.diagnosis.perturbation import dimension_mask, noise_like
+from hf_layertracer.diagnosis.perturbations.mask import dimension_mask
+from hf_layertracer.diagnosis.perturbations.noise import noise_like
 
 
 WIDTHS, RATIOS, SEEDS, DRAWS = st.integers(1, 80), st.floats(0.01, 1.0), st.integers(0, 2**31), st.integers(0, 500)

@@ -5,15 +5,16 @@ import pytest
 import torch
 
 from hf_layertracer.config import DiagnosisConfig
-from hf_layertracer.diagnosis.gradient import (
+from hf_layertracer.diagnosis.layer_stack import LayerStack
+from hf_layertracer.diagnosis.measurements.gradient import (
     MASSIVE_DIMENSIONS,
     TOP_TOKENS,
     massive_dimensions,
     predict_batch,
     regression_estimate,
 )
-from hf_layertracer.diagnosis.replay import LayerStack
-from hf_layertracer.diagnosis.sensitivity import Disturbance, Draw
+from hf_layertracer.diagnosis.perturbations import PERTURBATIONS, Draw
+from hf_layertracer.diagnosis.perturbations.mask import Mask
 from hf_layertracer.modeling import find_parts
 
 
@@ -26,26 +27,29 @@ def test_predictions_are_those_of_difference_quotients(tiny_llama, reference, pe
     model = tiny_llama().double()
     stack = LayerStack(find_parts(model))
     config = DiagnosisConfig(perturbation=perturbation, noise_scale=0.2, mask_ratio=0.1)
-    disturbances = [Disturbance(config, 32, [Draw(probe, repeat, 2) for probe in (0, 1)]) for repeat in range(2)]
+    kind = PERTURBATIONS[perturbation](config)
+    perturbs = [kind.on([Draw(probe, repeat, 2) for probe in (0, 1)], 32) for repeat in range(2)]
     with torch.no_grad():
-        predicted = predict_batch(stack, IDS, disturbances)
+        predicted = predict_batch(stack, stack.run(IDS), perturbs)
         assert predicted.shape == (4, 2, 2)
         for probe in (0, 1):
-            clean = stack.clean(IDS[probe : probe + 1])
+            clean = stack.run(IDS[probe : probe + 1])
             logits = clean.logits[0]
             top = sorted(range(len(logits)), key=lambda token: -float(logits[token]))[:TOP_TOKENS]
             others = torch.logsumexp(torch.tensor([float(v) for t, v in enumerate(logits) if t not in top]), 0)
             for layer in range(4):
                 before, after = clean.states[layer], clean.states[layer + 1]
                 for repeat in range(2):
-                    disturb = Disturbance(config, 32, [Draw(probe, repeat, 2)])
-                    changed = disturb(layer, before, after)
+                    perturb = kind.on([Draw(probe, repeat, 2)], 32)
+                    changed = perturb(layer, before, after)
                     change = torch.empty_like(changed)
                     for position in range(6):
                         new, old = changed[0, position], after[0, position]
                         change[0, position] = new * float(old.norm() / new.norm()) - old
                     step = 1e-3
-                    ends = [stack.resume(layer, [after + s * step * change], clean.input_ids)[0, 0] for s in (1, -1)]
+                    ends = [
+                        stack.replay(clean, layer, [after + s * step * change], clean.input_ids)[0, 0] for s in (1, -1)
+                    ]
                     slopes = [float(ends[0][token] - ends[1][token]) / (2 * step) for token in top]
                     old_outcomes = [float(logits[token]) for token in top]
                     new_outcomes = [value + slope for value, slope in zip(old_outcomes, slopes, strict=True)]
@@ -57,18 +61,19 @@ def test_predicting_leaves_no_gradient_on_any_parameter(tiny_llama):
     model = tiny_llama()
     model.model.embed_tokens.weight.requires_grad_(False)
     stack = LayerStack(find_parts(model))
-    disturbance = Disturbance(DiagnosisConfig(), 32, [Draw(0, 0, 1), Draw(1, 0, 1)])
+    perturb = Mask(DiagnosisConfig()).on([Draw(0, 0, 1), Draw(1, 0, 1)], 32)
     with torch.no_grad():
-        predict_batch(stack, IDS, [disturbance])
+        predict_batch(stack, stack.run(IDS), [perturb])
     assert all(parameter.grad is None for parameter in model.parameters())
     assert [p.requires_grad for p in model.parameters()].count(False) == 1
 
 
 def test_a_fully_frozen_model_can_be_predicted(tiny_llama):
     model = tiny_llama().requires_grad_(False)
-    disturbance = Disturbance(DiagnosisConfig(), 32, [Draw(0, 0, 1), Draw(1, 0, 1)])
+    perturb = Mask(DiagnosisConfig()).on([Draw(0, 0, 1), Draw(1, 0, 1)], 32)
     with torch.no_grad():
-        predicted = predict_batch(LayerStack(find_parts(model)), IDS, [disturbance])
+        stack = LayerStack(find_parts(model))
+        predicted = predict_batch(stack, stack.run(IDS), [perturb])
     assert (predicted > 0).any()
     assert np.isfinite(predicted).all()
 
@@ -77,7 +82,7 @@ def test_massive_dimensions_stand_out_in_the_layers_that_have_them(tiny_llama):
     model = tiny_llama()
     with torch.no_grad():
         model.model.layers[1].mlp.down_proj.weight[13] *= 40
-        clean = LayerStack(find_parts(model)).clean(IDS)
+        clean = LayerStack(find_parts(model)).run(IDS)
         shares = massive_dimensions(clean)
     assert shares.shape == (4, 32)
     for layer, state in enumerate(clean.states[1:]):

@@ -1,10 +1,47 @@
-"""The disturbances whose effect on the output is a layer's sensitivity."""
+"""Random hidden dimensions set to zero."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
-from torch import Tensor
+
+from .base import Draw, Perturb, Perturbation
+
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ...config import DiagnosisConfig
+
+
+class Mask(Perturbation):
+    """A random fraction `mask_ratio` of the hidden dimensions is zero, at every position and in every layer alike."""
+
+    name = "mask"
+    summary = "sets random hidden dimensions to zero"
+    random = True
+
+    def __init__(self, config: DiagnosisConfig):
+        super().__init__(config)
+        self.ratio = config.mask_ratio
+
+    def masks(self, draws: Sequence[Draw], width: int) -> Tensor:
+        """Booleans of shape `(draws, width)`, `True` where a dimension is set to zero."""
+        import torch
+
+        return torch.stack([dimension_mask(width, self.ratio, self.seed, draw.number) for draw in draws])
+
+    def on(self, draws: Sequence[Draw], width: int) -> Perturb:
+        masks = self.masks(draws, width)
+
+        def perturb(layer: int, before: Tensor, after: Tensor) -> Tensor:
+            # Between rows and width, a hidden state has positions and, in some models, residual streams.
+            shape = (len(masks), *[1] * (after.ndim - 2), width)
+            return after.masked_fill(masks.to(after.device).view(shape), 0)
+
+        return perturb
 
 
 def dimension_mask(width: int, ratio: float, seed: int, draw: int) -> Tensor:
@@ -24,6 +61,8 @@ def dimension_mask(width: int, ratio: float, seed: int, draw: int) -> Tensor:
     Returns:
         `Tensor`: Booleans of shape `(width,)`, `True` where the dimension is set to zero.
     """
+    import torch
+
     count = min(max(round(ratio * width), 1), width)
     positions = np.arange(draw * count, (draw + 1) * count)
     mask = np.zeros(width, dtype=bool)
@@ -33,28 +72,6 @@ def dimension_mask(width: int, ratio: float, seed: int, draw: int) -> Tensor:
     following = _permutation(width, seed, positions[-1] // width)
     mask[following[~mask[following]][: count - mask.sum()]] = True
     return torch.from_numpy(mask)
-
-
-def noise_like(state: Tensor, scale: float, seeds: list[tuple[int, ...]]) -> Tensor:
-    """Gaussian noise with `scale` times the hidden state's own standard deviation at each position.
-
-    Args:
-        state (`Tensor`): Hidden states of shape `(rows, positions, width)`.
-        scale (`float`): Noise standard deviation in units of the state's.
-        seeds (`list[tuple[int, ...]]`):
-            One entry a row. Each row's noise depends on its entry alone, not on the batch it lies in or the device.
-
-    Returns:
-        `Tensor`: Noise of the shape, device and dtype of `state`.
-    """
-    draws = []
-    for entry in seeds:
-        generator = torch.Generator().manual_seed(
-            int(np.random.SeedSequence(entry).generate_state(1, np.uint64)[0] >> 1)
-        )
-        draws.append(torch.randn(state.shape[1:], generator=generator))
-    noise = torch.stack(draws).to(state.device, state.dtype)
-    return noise * state.std(-1, keepdim=True, correction=0) * scale
 
 
 def _permutation(width: int, seed: int, cycle: int) -> np.ndarray:

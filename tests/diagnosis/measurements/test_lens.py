@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
-from hf_layertracer.diagnosis.lens import read_lens
-from hf_layertracer.diagnosis.replay import LayerStack
+from hf_layertracer.diagnosis.layer_stack import LayerStack
+from hf_layertracer.diagnosis.measurements.lens import read_lens
 from hf_layertracer.modeling import find_parts
 
 
@@ -17,7 +17,7 @@ TARGETS = torch.tensor([17, 203])
 def read(model, rows=100):
     stack = LayerStack(find_parts(model))
     with torch.no_grad():
-        return read_lens(stack, stack.clean(IDS), TARGETS, rows)
+        return read_lens(stack, stack.run(IDS), TARGETS, rows)
 
 
 def test_the_lens_at_the_last_layer_is_the_models_output(any_model):

@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from hf_layertracer.config import DiagnosisConfig
-from hf_layertracer.diagnosis.perturbation import dimension_mask
-from hf_layertracer.diagnosis.replay import LayerStack
-from hf_layertracer.diagnosis.sensitivity import Disturbance, Draw, check_replay, measure_batch
+from hf_layertracer.diagnosis.layer_stack import LayerStack
+from hf_layertracer.diagnosis.measurements.sensitivity import measure_draws
+from hf_layertracer.diagnosis.perturbations import PERTURBATIONS, Draw
+from hf_layertracer.diagnosis.perturbations.mask import Mask, dimension_mask
+from hf_layertracer.diagnosis.perturbations.skip import Skip
 from hf_layertracer.modeling import find_parts
 
 
@@ -29,10 +31,11 @@ def _no_grad():
 def measure(model, config, replay, rows=100, probes=(0, 1, 2), repeats=REPEATS):
     """Values by layer, probe and repeat; all draws of all probes in an order that is not theirs."""
     stack = LayerStack(find_parts(model))
-    clean = stack.clean(torch.tensor([PROMPTS[probe] for probe in probes]))
+    clean = stack.run(torch.tensor([PROMPTS[probe] for probe in probes]))
     draws = [Draw(probe, repeat, repeats) for repeat in range(repeats) for probe in reversed(probes)]
     where = [probes.index(draw.probe) for draw in draws]
-    values = measure_batch(stack, clean, config, draws, where, rows, replay, lambda _: None)
+    perturbation = PERTURBATIONS[config.perturbation](config)
+    values = measure_draws(stack, clean, perturbation, draws, where, rows, replay, lambda _: None)
     table = np.full((stack.num_layers, 3, repeats), np.nan)
     for column, draw in enumerate(draws):
         table[:, draw.probe, draw.repeat] = values[:, column]
@@ -72,28 +75,28 @@ def test_a_draw_is_the_same_in_any_batch(tiny_llama, config):
 def test_no_two_draws_share_a_mask():
     draws = [Draw(probe, repeat, 8) for probe in range(4) for repeat in range(8)]
     assert [draw.number for draw in draws] == list(range(32))
-    masks = Disturbance(DiagnosisConfig(), 64, draws).masks
+    masks = Mask(DiagnosisConfig()).masks(draws, 64)
     assert len({tuple(mask.tolist()) for mask in masks}) == 32
     assert torch.equal(masks[11], dimension_mask(64, 0.3, 0, 11))
 
 
 def test_a_mask_is_the_same_at_every_position_and_in_every_layer():
-    disturb = Disturbance(DiagnosisConfig(), 10, [Draw(0, 0, 2), Draw(0, 1, 2)])
+    perturb = Mask(DiagnosisConfig()).on([Draw(0, 0, 2), Draw(0, 1, 2)], 10)
     state = torch.ones(2, 3, 10)
-    first, second = (disturb(layer, state, state) for layer in (0, 5))
+    first, second = (perturb(layer, state, state) for layer in (0, 5))
     assert torch.equal(first, second)
     for row in range(2):
         gone = dimension_mask(10, 0.3, 0, row)
         assert torch.equal(first[row], torch.where(gone, 0.0, 1.0).expand(3, 10))
     # A layer with an axis more than usual (several residual streams) is masked along its last one.
-    streams = disturb(0, torch.ones(2, 3, 4, 10), torch.ones(2, 3, 4, 10))
+    streams = perturb(0, torch.ones(2, 3, 4, 10), torch.ones(2, 3, 4, 10))
     assert torch.equal(streams[1, 2, 3], first[1, 2])
 
 
 def test_a_skip_gives_the_layers_input_and_changes_no_tensor():
-    disturb = Disturbance(DiagnosisConfig(perturbation="skip"), 10, [Draw(0, 0, 1)])
+    perturb = Skip(DiagnosisConfig()).on([Draw(0, 0, 1)], 10)
     before, after = torch.zeros(1, 2, 10), torch.ones(1, 2, 10)
-    assert torch.equal(disturb(0, before, after), before)
+    assert torch.equal(perturb(0, before, after), before)
 
 
 def test_skipping_a_layer_that_does_nothing_changes_nothing(tiny_llama):
@@ -106,65 +109,21 @@ def test_skipping_a_layer_that_does_nothing_changes_nothing(tiny_llama):
     assert (values[[0, 1, 3]] > 1e-3).all()
 
 
-# -- the check of replay ---------------------------------------------------------------------------------------------
-
-
-def test_replay_is_believed_where_layers_hand_on_the_hidden_state_alone(any_model):
-    stack = LayerStack(find_parts(any_model))
-    assert check_replay(stack, stack.clean(torch.tensor(PROMPTS))) is None
-    assert check_replay(stack, stack.clean(torch.tensor([[7]]))) is None
-
-
-@pytest.mark.parametrize("length", [1, 6])
-def test_replay_is_not_believed_where_layers_hand_on_more(state_passing_model, length):
-    # Its later layers would be given what belongs to other rows.
-    stack = LayerStack(find_parts(state_passing_model))
-    assert "layer 0" in check_replay(stack, stack.clean(torch.tensor(PROMPTS)[:1, :length]))
-
-
-def test_replay_is_not_believed_where_it_changes_the_output(tiny_llama):
-    model = tiny_llama()
-    stack = LayerStack(find_parts(model))
-    ran = []
-    model.model.layers[1].self_attn.register_forward_hook(lambda *_: ran.append(1))
-    clean = stack.clean(torch.tensor(PROMPTS))
-
-    def norm_depends_on_layer_1(_, args):
-        scaled = args[0] * (2.0 if ran else 0.5)
-        ran.clear()
-        return (scaled + torch.ones_like(scaled),)
-
-    model.model.norm.register_forward_pre_hook(norm_depends_on_layer_1)
-    assert "layer 1 changes the output" in check_replay(stack, clean)
-
-
-def test_running_out_of_memory_during_the_check_is_no_verdict_on_replay(tiny_llama, monkeypatch):
-    stack = LayerStack(find_parts(tiny_llama()))
-    clean = stack.clean(torch.tensor(PROMPTS))
-
-    def exhausted(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
-
-    monkeypatch.setattr(stack, "resume", exhausted)
-    with pytest.raises(torch.OutOfMemoryError):
-        check_replay(stack, clean)
-
-
 # -- memory ----------------------------------------------------------------------------------------------------------
 
 
 def test_running_out_of_memory_halves_the_rows_and_changes_no_value(tiny_llama, monkeypatch):
     model = tiny_llama()
     expected = measure(model, SETTINGS[0], replay=True)
-    own, sizes = LayerStack.resume, []
+    own, sizes = LayerStack.replay, []
 
-    def limited(stack, first, answers, ids):
+    def limited(stack, clean, first, answers, ids):
         sizes.append(len(ids) * len(answers))
         if sizes[-1] > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
-        return own(stack, first, answers, ids)
+        return own(stack, clean, first, answers, ids)
 
-    monkeypatch.setattr(LayerStack, "resume", limited)
+    monkeypatch.setattr(LayerStack, "replay", limited)
     assert measure(model, SETTINGS[0], replay=True) == pytest.approx(expected, abs=1e-6)
     assert sizes[:5] == [24, 12, 6, 3, 1]
     assert max(sizes[4:]) == 1
@@ -177,7 +136,7 @@ def test_an_error_that_is_not_about_memory_is_raised_at_once(tiny_llama, monkeyp
         calls.append(1)
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(LayerStack, "resume", broken)
+    monkeypatch.setattr(LayerStack, "replay", broken)
     with pytest.raises(RuntimeError, match="something else"):
         measure(tiny_llama(), SETTINGS[0], replay=True)
     assert len(calls) == 1
@@ -187,6 +146,6 @@ def test_a_single_row_that_does_not_fit_is_an_error(tiny_llama, monkeypatch):
     def exhausted(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
 
-    monkeypatch.setattr(LayerStack, "resume", exhausted)
+    monkeypatch.setattr(LayerStack, "replay", exhausted)
     with pytest.raises(torch.OutOfMemoryError):
         measure(tiny_llama(), SETTINGS[0], replay=True)

@@ -1,0 +1,149 @@
+"""Runs the model over the probes, batch by batch, and shows each clean run to all measurements."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from accelerate.utils.memory import should_reduce_batch_size
+from tqdm.auto import tqdm
+from transformers.utils import logging
+
+from ..config import DiagnosisConfig
+from ..distributed import is_main_process
+from ..errors import LayerTracerError, UntraceableModelError
+from ..logs import get_logger
+from ..probes.encoding import EncodedProbe, equal_length_batches
+from .clean_run import CleanRun
+from .layer_stack import LayerStack
+from .measurements import Batch, Measurement, Subject
+from .memory import BatchPlan, plan_batches
+from .replay_check import check_replay
+from .score import check_prompts, check_targets
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = get_logger(__name__)
+
+
+class Engine:
+    """Runs measurements over all probes of a diagnosis.
+
+    Args:
+        stack ([`LayerStack`]): The model's layers.
+        probes (`Sequence[EncodedProbe]`): The probes.
+        config ([`DiagnosisConfig`]): The settings.
+        measurements (`Sequence[Measurement]`): What is measured.
+        tokenizer (`PreTrainedTokenizerBase`, *optional*): The model's.
+    """
+
+    def __init__(
+        self,
+        stack: LayerStack,
+        probes: Sequence[EncodedProbe],
+        config: DiagnosisConfig,
+        measurements: Sequence[Measurement],
+        tokenizer: PreTrainedTokenizerBase | None = None,
+    ):
+        self.stack = stack
+        self.probes = probes
+        self.config = config
+        self.measurements = measurements
+        self.tokenizer = tokenizer
+        self.durations: dict[str, float] = {}
+        self.memory: dict[str, int] = {}
+        self.called: list[int] = []
+
+    def run(self) -> None:
+        """Checks the model, then measures.
+
+        Raises:
+            UntraceableModelError: The model cannot be run as a causal language model, or its layers cannot be traced.
+            LayerTracerError: The probes cannot be used, or memory does not suffice.
+        """
+        check_prompts(self.stack, self.probes)
+        lengths = [len(probe.input_ids) for probe in self.probes]
+        with self._timed("verification"):
+            clean = self._first_clean_run(self._ids([int(np.argmax(lengths))]))
+            gradients = any(measurement.needs_gradients for measurement in self.measurements)
+            batches = plan_batches(self.stack, clean, self.config, gradients)
+            replay_problem = check_replay(self.stack, clean, batches.rows)
+        if replay_problem is not None:
+            logger.warning(f"Layer Sensitivity takes whole forward passes: {replay_problem}.")
+        self.called = clean.called
+        self.memory = {"budget_bytes": batches.budget, "largest_batch_probes": 0}
+        visible = logging.is_progress_bar_enabled() and is_main_process()
+        with tqdm(desc="Diagnosing", unit="value", total=0, disable=not visible) as bar:
+            subject = Subject(
+                self.stack,
+                self.probes,
+                self.config,
+                self.tokenizer,
+                clean,
+                replay_problem,
+                lambda count: bar.update(count),
+            )
+            bar.total = sum(measurement.start(subject) for measurement in self.measurements)
+            for members in self._batches(lengths, batches):
+                self._batch(members, batches.rows(lengths[members[0]]), clean)
+
+    def _batches(self, lengths: list[int], batches: BatchPlan) -> Iterator[list[int]]:
+        """Numbers of the probes of each batch, all of one length."""
+        for length in sorted(set(lengths)):
+            members = [index for index, other in enumerate(lengths) if other == length]
+            size = self.config.diagnosis_batch_size or batches.probes(length)
+            for batch in equal_length_batches([length] * len(members), size):
+                yield [members[index] for index in batch]
+
+    def _batch(self, members: list[int], rows: int, first: CleanRun) -> None:
+        with self._timed("clean runs"):
+            try:
+                clean = self.stack.run(self._ids(members), first.layout)
+            except RuntimeError as error:
+                if not should_reduce_batch_size(error) or len(members) == 1:
+                    raise
+                clean = None
+        if clean is None:
+            logger.warning_once("Out of memory: the diagnosis goes on with smaller batches of probes.")
+            half = len(members) // 2
+            self._batch(members[:half], rows, first)
+            self._batch(members[half:], rows, first)
+            return
+        self.memory["largest_batch_probes"] = max(self.memory["largest_batch_probes"], len(members))
+        targets = torch.tensor([self.probes[index].target_id for index in members])
+        batch = Batch(members, targets, clean, rows)
+        for measurement in self.measurements:
+            with self._timed(measurement.name):
+                measurement.observe(batch)
+
+    def _first_clean_run(self, input_ids: torch.Tensor) -> CleanRun:
+        try:
+            clean = self.stack.run(input_ids)
+        except (LayerTracerError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # a model of any make may fail in any way when it is called like a causal LM
+            raise UntraceableModelError(
+                f"{type(self.stack.model).__name__} could not be run on token ids alone, as a causal language model is "
+                f"({type(error).__name__}: {error!s:.160})."
+            ) from error
+        if not torch.isfinite(clean.logits).any() or clean.logits.isnan().any():
+            raise LayerTracerError(
+                "The model's own output is NaN before anything is perturbed: its weights or their data type are broken."
+            )
+        check_targets(clean.logits.shape[-1], self.probes)
+        return clean
+
+    def _ids(self, members: Sequence[int]) -> torch.Tensor:
+        return torch.tensor([self.probes[index].input_ids for index in members], device=self.stack.input_device)
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.durations[name] = self.durations.get(name, 0.0) + time.perf_counter() - start

@@ -1,0 +1,289 @@
+"""Runs a causal language model with some of its layers answered from outside.
+
+All of the model's own code still runs around the layers (masks, rotary embeddings, final norm, head, soft caps), so
+nothing about an architecture has to be known: a layer is replaced by giving its `forward` another answer for the
+duration of one call. Replay is the model's own forward in which every layer up to the patched one returns at once; the
+lens is the model's own forward in which all of them do.
+"""
+
+from __future__ import annotations
+
+import inspect
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from ..errors import UntraceableModelError
+from ..modeling import ModelParts
+from ..modeling.wrappers import input_device
+from .clean_run import CleanRun
+from .layout import Layout, Shapes, compare, shapes_of
+from .patching import LayerForward, hidden_input, hidden_of, patched, with_hidden, with_hidden_input
+
+
+_LAYOUT_TOKENS = 16  # enough to tell axes apart
+
+
+class LayerStack:
+    """The decoder layers of a model, for running the model from, through or around any of them.
+
+    It keeps nothing of what it runs: whatever a later pass needs is in the [`CleanRun`].
+
+    Args:
+        parts ([`ModelParts`]): The model and its layers, as `find_parts` gives them.
+    """
+
+    def __init__(self, parts: ModelParts):
+        self.model = parts.model
+        self.layers = parts.layers
+        accepted = inspect.signature(parts.model.forward).parameters
+        # Only the last position is ever read: where the model can skip the head elsewhere, it does.
+        wanted = {"use_cache": False, "logits_to_keep": 1}
+        self._arguments = {name: value for name, value in wanted.items() if name in accepted}
+
+    @property
+    def num_layers(self) -> int:
+        return len(self.layers)
+
+    @property
+    def input_device(self) -> torch.device:
+        return input_device(self.model, self._embeddings)
+
+    @property
+    def vocabulary(self) -> int | None:
+        """How many tokens the embedding knows, or `None` where it does not say."""
+        return getattr(self._embeddings, "num_embeddings", None)
+
+    @property
+    def _embeddings(self) -> nn.Module | None:
+        return self.model.get_input_embeddings() if isinstance(self.model, PreTrainedModel) else None
+
+    def find_layout(self, input_ids: Tensor) -> Layout:
+        """The axes of the tensors around the layers, from two short passes.
+
+        Args:
+            input_ids (`Tensor`): Token ids of shape `(batch, positions)`, from which these passes are cut.
+
+        Returns:
+            [`Layout`]: The axes, the same for all prompts.
+        """
+        row = input_ids[:1, :_LAYOUT_TOKENS]
+        # One row more and one position less: no axis can change in the same way for both reasons.
+        other = row[:, :-1] if row.shape[1] > 1 else row.repeat(1, 3)
+        with torch.no_grad():
+            return compare(*(self._record(ids).shapes for ids in (row, other.repeat(2, 1))))
+
+    def run(self, input_ids: Tensor, layout: Layout | None = None) -> CleanRun:
+        """One clean forward pass over unpadded prompts of equal length.
+
+        Args:
+            input_ids (`Tensor`): Token ids of shape `(batch, positions)`.
+            layout ([`Layout`], *optional*): The axes, where an earlier run has found them.
+
+        Returns:
+            [`CleanRun`]: All hidden states and the logits at the last position.
+
+        Raises:
+            UntraceableModelError: The layers are not called once each, in order, or the model has no logits per token.
+        """
+        layout = layout or self.find_layout(input_ids)
+        recorded = self._record(input_ids)
+        states = [layout.canonical(recorded.embedded)]
+        for index in range(self.num_layers):
+            output = recorded.outputs.get(index)
+            states.append(states[-1] if output is None else layout.canonical(hidden_of(output)))
+        # Hidden states that are part of no tuple need no pattern, and are not kept twice.
+        outputs = {
+            index: output if isinstance(output, tuple | list) else None for index, output in recorded.outputs.items()
+        }
+        return CleanRun(input_ids, states, recorded.logits, layout, list(recorded.outputs), outputs)
+
+    def differentiable(self, input_ids: Tensor, layout: Layout) -> CleanRun:
+        """A clean run whose `states` are nodes of one autograd graph that begins at the embedding output.
+
+        Args:
+            input_ids (`Tensor`): Token ids of shape `(batch, positions)`.
+            layout ([`Layout`]): The axes, as an earlier run has found them.
+
+        Returns:
+            [`CleanRun`]: `logits` carries gradients to every entry of `states`; no parameter is touched.
+        """
+        nodes: dict[int, Tensor] = {}
+
+        def cut(index: int, forward: LayerForward) -> LayerForward:
+            def run(*args: Any, **kwargs: Any) -> Any:
+                if not nodes:
+                    nodes[-1] = layout.canonical(hidden_input(args, kwargs)).detach().requires_grad_()
+                    args, kwargs = with_hidden_input(args, kwargs, layout.native(nodes[-1]))
+                output = forward(*args, **kwargs)
+                # The next layer goes on from this very node of the graph.
+                nodes[index] = layout.canonical(hidden_of(output))
+                return with_hidden(output, layout.native(nodes[index]))
+
+            return run
+
+        with torch.enable_grad(), patched(self.layers, cut):
+            logits = self.logits(input_ids)
+        states = [nodes[-1]]
+        for index in range(self.num_layers):
+            states.append(nodes.get(index, states[-1]))
+        return CleanRun(input_ids, states, logits, layout, sorted(nodes)[1:], {})
+
+    def unembed(self, clean: CleanRun, states: Tensor, input_ids: Tensor | None = None) -> Tensor:
+        """What the model would say if its last layer had answered `states`: final norm, head and all that follows.
+
+        Args:
+            clean ([`CleanRun`]): Any clean run of the model.
+            states (`Tensor`): Hidden states of shape `(rows, positions, ...)`: one position, or those of whole prompts.
+            input_ids (`Tensor`, *optional*): The whole prompts.
+
+        Returns:
+            `Tensor`: Logits of shape `(rows, vocabulary)`.
+        """
+        if input_ids is None:
+            input_ids = torch.zeros(states.shape[0], 1, dtype=torch.long, device=self.input_device)
+        return self.replay(clean, self.num_layers - 1, [states], input_ids)[0]
+
+    def replay(self, clean: CleanRun, first: int, answers: Sequence[Tensor], input_ids: Tensor) -> Tensor:
+        """The model's output if a layer had answered otherwise. Only the layers after it run.
+
+        Several layers share one forward pass, each with rows of its own: the rows of the k-th answer enter where layer
+        `first + k` would have returned, so that a layer runs on the rows that entered before it and on no others.
+
+        Args:
+            clean ([`CleanRun`]): Any clean run of the model: it shows which layers run and what they return.
+            first (`int`): The first layer that is answered for, 0 to L - 1.
+            answers (`Sequence[Tensor]`): Answers of layer `first` and of those after it, of shape `(rows, positions, ...)`.
+            input_ids (`Tensor`): The prompts of these rows, of shape `(rows, positions)`.
+
+        Returns:
+            `Tensor`: Logits of shape `(answers, rows, vocabulary)` at the last position.
+        """
+        rows, total, layout = len(input_ids), len(input_ids) * len(answers), clean.layout
+        # The answer of a layer that does not run enters with that of the last one before it that does.
+        depths = [clean.depth(first + offset) for offset in range(len(answers))]
+        entering = [layout.native(answer) for answer in answers]
+
+        def answer(layer: int, forward: LayerForward) -> LayerForward:
+            depth = clean.depth(layer)
+            entered = rows * bisect_right(depths, depth - 1)
+
+            def answering(*args: Any, **kwargs: Any) -> Any:
+                hidden = hidden_input(args, kwargs)
+                if depth <= depths[0]:
+                    # Layers before the first answer only have to return something of the right shape.
+                    return with_hidden(
+                        clean.outputs[layer], torch.cat(entering, layout.rows) if depth == depths[0] else hidden
+                    )
+                if depths[0] == 0 and depth == 1:
+                    hidden = torch.cat(entering, layout.rows)
+                    args, kwargs = with_hidden_input(args, kwargs, hidden)
+                if entered == total:
+                    return forward(*args, **kwargs)
+                args, kwargs = layout.first_rows(layer, [list(args), kwargs], entered)
+                output = forward(*args, **kwargs)
+                after = hidden_of(output)
+                later = hidden.narrow(layout.rows, entered, total - entered)
+                return with_hidden(output, torch.cat([after, later.to(after.device)], layout.rows))
+
+            return answering
+
+        with patched(self.layers, answer):
+            logits = self.logits(input_ids.repeat(len(answers), 1))
+        return logits.view(len(answers), rows, -1)
+
+    def patch(
+        self, clean: CleanRun, index: int, edit: Callable[[Tensor, Tensor], Tensor], input_ids: Tensor
+    ) -> Tensor:
+        """The whole forward pass with the output of one layer edited: slower than `replay`, right for any model.
+
+        Args:
+            clean ([`CleanRun`]): Any clean run of the model.
+            index (`int`): The layer whose output is edited, 0 to L - 1.
+            edit (`Callable`): Takes the layer's input and output hidden state, returns the state to go on with.
+            input_ids (`Tensor`): Prompts of shape `(rows, positions)`.
+
+        Returns:
+            `Tensor`: Logits of shape `(rows, vocabulary)` at the last position.
+        """
+        layout, depth = clean.layout, clean.depth(index)
+        runs = index in clean.called
+        edited = clean.called[max(depth - 1, 0)]
+
+        def replace(layer: int, forward: LayerForward) -> LayerForward:
+            if layer != edited:
+                return forward
+
+            def run(*args: Any, **kwargs: Any) -> Any:
+                before = layout.canonical(hidden_input(args, kwargs))
+                if depth == 0:
+                    args, kwargs = with_hidden_input(args, kwargs, layout.native(edit(before, before)))
+                    return forward(*args, **kwargs)
+                output = forward(*args, **kwargs)
+                after = layout.canonical(hidden_of(output))
+                return with_hidden(output, layout.native(edit(before if runs else after, after)))
+
+            return run
+
+        with patched(self.layers, replace):
+            return self.logits(input_ids)
+
+    def logits(self, input_ids: Tensor) -> Tensor:
+        """The model's output at the last position.
+
+        Args:
+            input_ids (`Tensor`): Unpadded prompts of shape `(rows, positions)`.
+
+        Returns:
+            `Tensor`: Logits of shape `(rows, vocabulary)`, in at least float32.
+
+        Raises:
+            UntraceableModelError: The model gives no logits for every position, so it is no causal language model.
+        """
+        logits = getattr(self.model(input_ids=input_ids, **self._arguments), "logits", None)
+        if not isinstance(logits, Tensor) or logits.ndim != 3:
+            raise UntraceableModelError(
+                f"{type(self.model).__name__} is not a causal language model: it gives no logits of shape (batch, "
+                "positions, vocabulary)."
+            )
+        logits = logits[:, -1]
+        return logits if logits.dtype == torch.float64 else logits.float()
+
+    def _record(self, input_ids: Tensor) -> _Recording:
+        recording = _Recording(Shapes(*input_ids.shape))
+
+        def record(index: int, forward: LayerForward) -> LayerForward:
+            def recorded(*args: Any, **kwargs: Any) -> Any:
+                before = hidden_input(args, kwargs)
+                if recording.embedded is None:
+                    recording.embedded = before
+                    recording.shapes.hidden = tuple(before.shape)
+                recording.order.append(index)
+                recording.shapes.arguments[index] = shapes_of([list(args), kwargs])
+                recording.outputs[index] = forward(*args, **kwargs)
+                return recording.outputs[index]
+
+            return recorded
+
+        with patched(self.layers, record):
+            recording.logits = self.logits(input_ids)
+        if not recording.order or recording.order != sorted(set(recording.order)):
+            raise UntraceableModelError(
+                f"The layers of {type(self.model).__name__} are called in the order {recording.order[:8]}..., not once "
+                "each from first to last. If another list holds the decoder layers, name it with layers_path."
+            )
+        return recording
+
+
+@dataclass
+class _Recording:
+    shapes: Shapes
+    order: list[int] = field(default_factory=list)
+    embedded: Tensor | None = None
+    outputs: dict[int, Any] = field(default_factory=dict)
+    logits: Tensor | None = None

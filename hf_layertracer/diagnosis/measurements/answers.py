@@ -1,0 +1,39 @@
+"""How well the model answers the probes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...records import Scores
+from ..score import target_scores
+from ..summary import by_task
+from .base import Batch, Measurement, Subject
+
+
+class Answers(Measurement):
+    """The probability of each probe's target, and whether it is the likeliest token."""
+
+    name = "answers"
+
+    def start(self, subject: Subject) -> int:
+        self.log_probability = np.zeros(len(subject.probes))
+        self.correct = np.zeros(len(subject.probes), dtype=bool)
+        return super().start(subject)
+
+    def observe(self, batch: Batch) -> None:
+        scores = target_scores(batch.clean.logits, batch.targets)
+        self.log_probability[batch.members], self.correct[batch.members] = scores
+
+    def result(self) -> dict[str, Any]:
+        correct = self.correct
+        tasks = by_task(self.subject.tasks).items()
+        scores = Scores(
+            accuracy=float(correct.mean()),
+            mean_log_probability=float(self.log_probability.mean()),
+            accuracy_by_task={task: float(correct[members].mean()) for task, members in tasks},
+            probability=[float(f"{value:.7g}") for value in np.exp(self.log_probability)],
+            correct=correct.tolist(),
+        )
+        return {"scores": scores}

@@ -1,0 +1,110 @@
+"""What every measurement has in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from torch import Tensor
+
+from ...config import DiagnosisConfig
+from ...probes.encoding import EncodedProbe
+from ..clean_run import CleanRun
+from ..layer_stack import LayerStack
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is diagnosed, and what is known of it before the first batch.
+
+    Args:
+        stack ([`LayerStack`]): The model's layers.
+        probes (`Sequence[EncodedProbe]`): The probes.
+        config ([`DiagnosisConfig`]): The settings.
+        tokenizer (`PreTrainedTokenizerBase`, *optional*): The model's.
+        clean ([`CleanRun`]): A clean run over the longest probe.
+        replay_problem (`str`, *optional*): Why replay is not to be used.
+        progress (`Callable[[int], None]`): Called with the number of values just measured.
+    """
+
+    stack: LayerStack
+    probes: Sequence[EncodedProbe]
+    config: DiagnosisConfig
+    tokenizer: PreTrainedTokenizerBase | None
+    clean: CleanRun
+    replay_problem: str | None
+    progress: Callable[[int], None]
+
+    @property
+    def num_layers(self) -> int:
+        return self.stack.num_layers
+
+    @property
+    def tasks(self) -> list[str]:
+        """The task of each probe."""
+        return [probe.task for probe in self.probes]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Probes of one length, as the model was run on them.
+
+    Args:
+        members (`list[int]`): Numbers of the probes, one a row.
+        targets (`Tensor`): Their target tokens, of shape `(probes,)`.
+        clean ([`CleanRun`]): The clean run over their prompts.
+        rows (`int`): The most rows of this length in one further forward pass.
+    """
+
+    members: list[int]
+    targets: Tensor
+    clean: CleanRun
+    rows: int
+
+
+class Measurement(ABC):
+    """Something that is measured of every probe, from a clean run over it or with further forward passes.
+
+    The engine calls `start` once, `observe` for every batch, and `result` at the end. A new measurement is a subclass in
+    a module of its own and an entry in the list in `measurements/__init__.py`.
+    """
+
+    name: ClassVar[str]
+    """The name under which its duration is reported."""
+    needs_gradients: ClassVar[bool] = False
+    """Whether it takes gradients through the layers, which need memory for the whole graph."""
+
+    @classmethod
+    def chosen(cls, config: DiagnosisConfig) -> list[Self]:
+        """The measurements of this class that the settings ask for."""
+        return [cls()]
+
+    def start(self, subject: Subject) -> int:
+        """Makes room.
+
+        Args:
+            subject ([`Subject`]): What is diagnosed.
+
+        Returns:
+            `int`: How many values it will report to `subject.progress`.
+        """
+        self.subject = subject
+        return 0
+
+    @abstractmethod
+    def observe(self, batch: Batch) -> None:
+        """Takes what it needs of a batch. Batches come in any order and size.
+
+        Args:
+            batch ([`Batch`]): The probes and the clean run over them.
+        """
+
+    @abstractmethod
+    def result(self) -> dict[str, Any]:
+        """The fields of the diagnosis's record that it fills."""

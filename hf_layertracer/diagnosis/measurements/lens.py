@@ -1,0 +1,136 @@
+"""The logit lens: what the model would answer if it stopped after each layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...records import Lens
+from ..clean_run import CleanRun
+from ..layer_stack import LayerStack
+from ..replay_check import tolerance
+from ..summary import summarise_lens, summarise_task_particle
+from .base import Batch, Measurement, Subject
+
+
+class LensCurves(Measurement):
+    """The lens curve of each probe, and the task particles that follow from them."""
+
+    name = "lens"
+
+    def start(self, subject: Subject) -> int:
+        shape = (len(subject.probes), subject.num_layers + 1)
+        self.curves, self.top_tokens = np.zeros(shape), np.zeros(shape, dtype=np.int64)
+        self.problem: str | None = None
+        self.errors: list[float] = []
+        self.whole_prompts = False
+        return super().start(subject)
+
+    def observe(self, batch: Batch) -> None:
+        if self.problem is not None:
+            return
+        self.problem = self._read(batch)
+        if self.problem is not None and not self.whole_prompts:
+            # What follows the layers may need more than one position, or the tokens themselves.
+            self.whole_prompts = True
+            self.problem = self._read(batch)
+
+    def _read(self, batch: Batch) -> str | None:
+        """Reads the lens, or says why it is not valid."""
+        try:
+            reading = read_lens(self.subject.stack, batch.clean, batch.targets, batch.rows, self.whole_prompts)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # an architecture may fail in any way here, and the rest of the report does not
+            return f"reading the hidden states failed ({type(error).__name__}: {error!s:.120})"
+        if not reading.error <= tolerance(batch.clean.states[-1].dtype) or not np.isfinite(reading.probability).all():
+            self.errors = [reading.error]
+            return (
+                f"the reading at the last layer is not the model's own output (it differs by {reading.error:.2g} "
+                "of its maximum)"
+            )
+        self.errors.append(reading.error)
+        self.curves[batch.members], self.top_tokens[batch.members] = reading.probability, reading.top_token
+        return None
+
+    def result(self) -> dict[str, Any]:
+        tasks = self.subject.tasks
+        if self.problem is not None:
+            lens = Lens(valid=False, reason=self.problem, error=self.errors[-1] if self.errors else None)
+            return {
+                "lens": lens,
+                "task_particle": summarise_task_particle(np.empty((0, 0)), tasks, self.subject.config),
+            }
+        return {
+            "lens": summarise_lens(self.curves, tasks, self._decoded(), max(self.errors)),
+            "task_particle": summarise_task_particle(self.curves, tasks, self.subject.config),
+        }
+
+    def _decoded(self) -> list[list[str]] | None:
+        tokenizer = self.subject.tokenizer
+        if tokenizer is None:
+            return None
+        text = {int(token): tokenizer.decode([int(token)]) for token in np.unique(self.top_tokens)}
+        return [[text[int(token)] for token in row] for row in self.top_tokens]
+
+
+@dataclass(frozen=True)
+class LensReading:
+    """What the lens reads for one batch of probes.
+
+    Args:
+        probability (`np.ndarray`): Probability of each probe's target, of shape `(probes, layers + 1)`.
+        top_token (`np.ndarray`): The likeliest token at each layer, of the same shape.
+        error (`float`):
+            Largest difference between the reading at the last layer and the model's own output, as a fraction of the
+            largest probability in that output.
+    """
+
+    probability: np.ndarray
+    top_token: np.ndarray
+    error: float
+
+
+def read_lens(
+    stack: LayerStack, clean: CleanRun, targets: Tensor, rows: int, whole_prompts: bool = False
+) -> LensReading:
+    """Lens probabilities p[i, l] = softmax(U(N(h[i, l])))[target_i], with the model's own final norm and head.
+
+    Each hidden state goes through the final norm as itself: the norm's scale is computed anew from it, never reused
+    from the last layer's.
+
+    Args:
+        stack ([`LayerStack`]): The model's layers.
+        clean ([`CleanRun`]): The clean run of the batch.
+        targets (`Tensor`): Target token of each probe, of shape `(probes,)`.
+        rows (`int`): The most hidden states to read at once.
+        whole_prompts (`bool`, *optional*, defaults to `False`):
+            Whether what follows the layers is given all positions and the tokens, rather than the last position alone.
+
+    Returns:
+        [`LensReading`]: The readings; at the last layer they should be the model's own output.
+    """
+    depth, probes = len(clean.states), len(targets)
+    device, wanted, own = clean.states[-1].device, targets.to(clean.logits.device), clean.logits.softmax(-1)
+    probability, top_token = np.empty((probes, depth)), np.empty((probes, depth), dtype=np.int64)
+    gaps = []
+    for start in range(0, probes, rows):
+        at = slice(start, min(start + rows, probes))
+        # As many depths share a pass as fill it.
+        depths = max(1, rows // (at.stop - at.start))
+        for first in range(0, depth, depths):
+            group = slice(first, min(first + depths, depth))
+            states = [(state[at] if whole_prompts else state[at, -1:]).to(device) for state in clean.states[group]]
+            prompts = clean.input_ids[at].repeat(len(states), 1) if whole_prompts else None
+            read = (
+                stack.unembed(clean, torch.cat(states), prompts).softmax(-1).view(len(states), at.stop - at.start, -1)
+            )
+            answers = wanted[at].expand(len(states), -1)[..., None]
+            probability[at, group] = read.gather(-1, answers)[..., 0].T.double().cpu()
+            top_token[at, group] = read.argmax(-1).T.cpu()
+        gaps.append((read[-1] - own[at]).abs().amax(-1) / own[at].amax(-1))
+    return LensReading(probability, top_token, float(torch.cat(gaps).max()))

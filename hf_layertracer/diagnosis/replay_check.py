@@ -1,0 +1,61 @@
+"""Whether replay is to be believed for a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from accelerate.utils.memory import should_reduce_batch_size
+
+from .clean_run import CleanRun
+from .layer_stack import LayerStack
+
+
+# Two ways through the same kernels differ by rounding alone; a wrong replay differs by far more.
+_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+_ROWS_CHECKED = 8  # two that come first, and two layers with three rows each
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """How far two ways of computing a probability may differ in a model of this data type."""
+    return _TOLERANCE.get(dtype, _TOLERANCE[torch.float32])
+
+
+def check_replay(stack: LayerStack, clean: CleanRun, fits: Callable[[int], int] | None = None) -> str | None:
+    """Checks replay against the model's own output, from every layer, before it is believed.
+
+    Two prompts are run and come back as three rows in another order, as draws do: a layer that hands more than the
+    hidden state on to the next one would hand on what belongs to other rows.
+
+    Args:
+        stack ([`LayerStack`]): The model's layers.
+        clean ([`CleanRun`]): A clean run; its first probe is used.
+        fits (`Callable`, *optional*):
+            How many rows of a length fit into memory; the probe is cut until as many do as are run here.
+
+    Returns:
+        `str` or `None`: Why replay is not to be used, or `None` where it reproduces the clean output.
+    """
+    prompt, rows = clean.input_ids[:1], [1, 0, 1]
+    while fits is not None and prompt.shape[1] > 2 and fits(prompt.shape[1]) < _ROWS_CHECKED:
+        prompt = prompt[:, : prompt.shape[1] // 2]
+    clean = stack.run(torch.cat([prompt, prompt.roll(1, 1)]), clean.layout)
+    # Logits are compared up to a constant: the softmax does not see one.
+    reference = clean.logits[rows].log_softmax(-1).exp()
+    for index in range(stack.num_layers):
+        # Two layers at once where there are two: the second runs on the rows of the first and on no others.
+        answers = [state[rows] for state in clean.states[index + 1 : index + 3]]
+        try:
+            logits = stack.replay(clean, index, answers, clean.input_ids[rows])
+        except Exception as error:  # an architecture may fail in any way here: the slow path does not depend on it
+            if should_reduce_batch_size(error):
+                raise
+            return f"running only the layers after layer {index} failed ({type(error).__name__}: {error!s:.120})"
+        if logits.shape[1:] != reference.shape or not torch.isfinite(logits).any():
+            return f"running only the layers after layer {index} gave no usable output"
+        difference = float((logits.softmax(-1) - reference).abs().max())
+        if not difference <= tolerance(clean.states[-1].dtype):
+            return (
+                f"running only the layers after layer {index} changes the output (by {difference:.2g} in probability)"
+            )
+    return None
