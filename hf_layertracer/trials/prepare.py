@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import DiagnosisConfig
-from ..diagnosis import diagnose
+from ..diagnosis.diagnose import diagnose
 from ..modeling.loading import load_model
 from ..probes import Probe, builtin_probes, load_probes
 from ..report import REPORT_FILE, LayerTracerReport
