@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 # Importing the package imports none of its modules: torch, transformers and matplotlib come with what is first used.
 _EXPORTS = {
     "errors": ["LayerTracerError"],
-    "config": ["DiagnosisConfig", "LayerTracerConfig"],
+    "config": ["DiagnosisConfig"],
     "estimate": ["estimate_training"],
     "probes": ["Probe", "load_probes"],
     "diagnosis.diagnose": ["diagnose"],
@@ -17,7 +17,10 @@ _EXPORTS = {
     "hub": ["compare_reports", "list_reports", "push_report"],
     "report": ["LayerTracerReport"],
     "records": ["LayerPlan"],
-    "planning": ["apply_plan", "export_plan", "make_plan"],
+    "planning.apply": ["apply_plan"],
+    "planning.config": ["LayerTracerConfig"],
+    "planning.export": ["export_plan"],
+    "planning.plan": ["make_plan"],
     "viewer.space": ["push_space"],
     "training": ["LayerTracerCallback", "LayerTracerMixin", "LayerTracerTrainer"],
     "trials": ["TrialsConfig", "run_trials"],
@@ -28,13 +31,13 @@ __version__ = "0.1.0"
 __all__ = sorted(_MODULE_OF)
 
 if TYPE_CHECKING:
-    from .config import DiagnosisConfig, LayerTracerConfig
+    from .config import DiagnosisConfig
     from .diagnosis.diagnose import diagnose
     from .errors import LayerTracerError
     from .estimate import estimate_training
     from .hub import compare_reports, list_reports, push_report
     from .hybrid import HybridRecipe, build_hybrid
-    from .planning import apply_plan, export_plan, make_plan
+    from .planning import LayerTracerConfig, apply_plan, export_plan, make_plan
     from .probes import Probe, load_probes
     from .records import LayerPlan
     from .report import LayerTracerReport

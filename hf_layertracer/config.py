@@ -1,13 +1,12 @@
-"""Settings of a diagnosis and of a traced training run."""
+"""Settings of a diagnosis."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from .checks import one_of, positive, whole_number, within
 from .diagnosis.perturbations import PERTURBATIONS
-from .errors import LayerTracerError
 
 
 ESTIMATORS = ("exact", "gradient")
@@ -83,113 +82,16 @@ class DiagnosisConfig:
     )
 
     def __post_init__(self) -> None:
-        _one_of("perturbation", self.perturbation, PERTURBATIONS)
-        _one_of("estimator", self.estimator, ESTIMATORS)
-        _within("mask_ratio", self.mask_ratio, 0, 1)
-        _within("rise", self.rise, 0, 1)
-        _within("min_probability", self.min_probability, 0, 1)
-        _positive("noise_scale", self.noise_scale)
-        _seed("diagnosis_seed", self.diagnosis_seed)
+        one_of("perturbation", self.perturbation, PERTURBATIONS)
+        one_of("estimator", self.estimator, ESTIMATORS)
+        within("mask_ratio", self.mask_ratio, 0, 1)
+        within("rise", self.rise, 0, 1)
+        within("min_probability", self.min_probability, 0, 1)
+        positive("noise_scale", self.noise_scale)
+        whole_number("diagnosis_seed", self.diagnosis_seed, least=0)
         for name in ("repeats", "diagnosis_batch_size", "memory_budget"):
-            _whole_number(name, getattr(self, name))
+            whole_number(name, getattr(self, name))
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as they go into a report."""
         return asdict(self)
-
-
-@dataclass
-class LayerTracerConfig(DiagnosisConfig):
-    """How a training run is traced: the `layertracer_config` argument of the trainer, readable by `HfArgumentParser`.
-
-    All settings of [`DiagnosisConfig`] belong to it.
-
-    > Parameters that control what trains
-
-    Args:
-        strategy (`str`, *optional*, defaults to `"freeze-deep"`): The strategy, as in [`make_plan`].
-        freeze_ratio (`float`, *optional*):
-            Fraction of the layers that is frozen, for strategies that take one; they take 0.5 by default.
-        train_layers (`str`, *optional*):
-            Of the strategy `"explicit"`: indices, ranges (`"0-7"`), slices (`"::2"`) or a regular expression.
-        max_trainable_parameters (`int`, *optional*): Of the strategy `"budget"`.
-        max_memory (`int`, *optional*): Of the strategy `"budget"`: bytes for weights, gradients and Adam's moments.
-        plan_seed (`int`, *optional*): Of the strategy `"random"`, which takes 0 by default.
-        train_embeddings, train_norm, train_head (`bool`, *optional*): Overrule the strategy.
-
-    > Parameters that control when the model is diagnosed, and with what
-
-    Args:
-        report (`str`, *optional*):
-            A saved report of this model (file, folder or Hub id) to take the measurements from, instead of diagnosing.
-        probes (`str`, *optional*):
-            File or folder of probes; by default they are drawn from the evaluation or training dataset.
-        num_probes (`int`, *optional*, defaults to `64`): How many probes to draw.
-        diagnose_steps (`int`, *optional*): Diagnose again every so many steps.
-        diagnose_after (`bool`, *optional*, defaults to `False`): Diagnose again at the end of training.
-    """
-
-    strategy: str = field(default="freeze-deep", metadata={"help": "How the layers that train are chosen."})
-    freeze_ratio: float | None = field(default=None, metadata={"help": "Fraction of the layers that is frozen."})
-    train_layers: str | None = field(default=None, metadata={"help": "Layers that train (strategy explicit)."})
-    max_trainable_parameters: int | None = field(default=None, metadata={"help": "Limit of the strategy budget."})
-    max_memory: int | None = field(default=None, metadata={"help": "Limit of the strategy budget, in bytes."})
-    plan_seed: int | None = field(default=None, metadata={"help": "Seed of the strategy random."})
-    train_embeddings: bool | None = field(default=None, metadata={"help": "Train the embeddings, or freeze them."})
-    train_norm: bool | None = field(default=None, metadata={"help": "Train the final norm, or freeze it."})
-    train_head: bool | None = field(default=None, metadata={"help": "Train the output head, or freeze it."})
-    report: str | None = field(default=None, metadata={"help": "Report to take the measurements from."})
-    probes: str | None = field(default=None, metadata={"help": "File or folder of probes."})
-    num_probes: int = field(default=64, metadata={"help": "How many probes to draw."})
-    diagnose_steps: int | None = field(default=None, metadata={"help": "Diagnose again every so many steps."})
-    diagnose_after: bool = field(default=False, metadata={"help": "Diagnose again at the end of training."})
-
-    def __post_init__(self) -> None:
-        # A wrong value is an error here, not an hour later when the dataset has been tokenized.
-        super().__post_init__()
-        for name in ("num_probes", "diagnose_steps", "max_trainable_parameters", "max_memory"):
-            _whole_number(name, getattr(self, name))
-        if self.freeze_ratio is not None and not 0 < self.freeze_ratio < 1:
-            raise LayerTracerError(f"freeze_ratio must lie between 0 and 1, not at {self.freeze_ratio!r}.")
-        if self.plan_seed is not None:
-            _seed("plan_seed", self.plan_seed)
-        from .planning import checked_strategy
-
-        checked_strategy(self.strategy, {k: v for k, v in self.plan_options().items() if k not in _OUTSIDE})
-
-    def diagnosis(self) -> DiagnosisConfig:
-        """The settings of a diagnosis alone."""
-        return DiagnosisConfig(**{f.name: getattr(self, f.name) for f in fields(DiagnosisConfig)})
-
-    def plan_options(self) -> dict[str, Any]:
-        """The arguments of [`make_plan`] that are set."""
-        return {name: getattr(self, name) for name in (*_OPTIONS, *_OUTSIDE) if getattr(self, name) is not None}
-
-
-_OPTIONS = ("freeze_ratio", "train_layers", "max_trainable_parameters", "max_memory", "plan_seed")
-_OUTSIDE = ("train_embeddings", "train_norm", "train_head")
-
-
-def _seed(name: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise LayerTracerError(f"{name} must be a whole number of at least 0, not {value!r}.")
-
-
-def _whole_number(name: str, value: Any) -> None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise LayerTracerError(f"{name} must be a whole number of at least 1, not {value!r}.")
-
-
-def _one_of(name: str, value: Any, choices: Iterable[str]) -> None:
-    if value not in choices:
-        raise LayerTracerError(f"{name} must be one of {', '.join(choices)}, not {value!r}.")
-
-
-def _within(name: str, value: float, low: float, high: float) -> None:
-    if not low < value <= high:
-        raise LayerTracerError(f"{name} must lie above {low} and at most at {high}, not at {value!r}.")
-
-
-def _positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise LayerTracerError(f"{name} must be above 0, not {value!r}.")

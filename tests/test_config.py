@@ -6,7 +6,7 @@ from dataclasses import fields
 import pytest
 from transformers import HfArgumentParser
 
-from hf_layertracer.config import DiagnosisConfig, LayerTracerConfig
+from hf_layertracer import DiagnosisConfig, LayerTracerConfig
 from hf_layertracer.errors import LayerTracerError
 
 

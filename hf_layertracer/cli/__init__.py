@@ -1,1 +1,5 @@
-"""The command line: `layertracer`."""
+"""The command line: `layertracer`.
+
+A module here that has a `command` adds one, under the module's name: a function, or a `typer.Typer` with commands of
+its own. Modules import what takes long (torch, transformers) when their command runs.
+"""

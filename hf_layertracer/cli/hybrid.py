@@ -11,12 +11,10 @@ from rich.markup import escape
 from rich.table import Table
 
 
-hybrid = typer.Typer(
-    name="hybrid", help="Build models of several donors' layers, and look at them.", no_args_is_help=True
-)
+command = typer.Typer(help="Build models of several donors' layers, and look at them.", no_args_is_help=True)
 
 
-@hybrid.command()
+@command.command()
 def build(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML or JSON; mergekit's passthrough files too.")],
     out: Annotated[Path, typer.Option(help="Folder for the model; it must not exist, or be empty.")],
@@ -34,7 +32,7 @@ def build(
     typer.echo(f"Hybrid: {out}")
 
 
-@hybrid.command()
+@command.command()
 def show(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="Folder of a hybrid, or its layertracer_hybrid.json.")

@@ -11,13 +11,13 @@ from rich.markup import escape
 from rich.table import Table
 
 
-trials = typer.Typer(name="trials", help="Find out by experiment which layers to train.", no_args_is_help=True)
+command = typer.Typer(help="Find out by experiment which layers to train.", no_args_is_help=True)
 
 Out = Annotated[Path, typer.Option(help="Folder for everything; run it again after an interruption.")]
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="Folder that `trials run` writes to.")]
 
 
-@trials.command()
+@command.command()
 def init(
     path: Annotated[Path, typer.Argument(metavar="[CONFIG]", help="File to write.")] = Path("trials.yaml"),
     model: Annotated[str, typer.Option(help="Hub id or local folder of the model.")] = "HuggingFaceTB/SmolLM2-135M",
@@ -33,7 +33,7 @@ def init(
     typer.echo(f"Config: {path}. Name your texts in it, then: layertracer trials run {path} --out trials-out")
 
 
-@trials.command()
+@command.command()
 def run(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; `trials init` writes one.")],
     out: Out = Path("layertracer-trials"),
@@ -55,7 +55,7 @@ def run(
         )
 
 
-@trials.command()
+@command.command()
 def status(directory: Directory) -> None:
     """Show how far a trial is, also while it runs."""
     from ..trials.status import trial_status

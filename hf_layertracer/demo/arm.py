@@ -13,9 +13,9 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
 from transformers.utils import logging
 
-from ..config import LayerTracerConfig
 from ..diagnosis.score import score_probes
 from ..files import write_atomically
+from ..planning.config import LayerTracerConfig
 from ..probes import builtin_probes
 from ..training import LayerTracerTrainer
 

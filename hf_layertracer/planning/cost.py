@@ -1,4 +1,4 @@
-"""What a plan costs and saves, by arithmetic on parameter counts."""
+"""What a plan costs and saves, by arithmetic on parameter counts. Nothing else knows what Adam keeps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from ..records import LayerPlan, ModelFacts, Savings
 
 
-_ADAM_BYTES = 8  # two moments in float32
+ADAM_BYTES = 8  # of a trainable parameter: two moments in float32
 _ELEMENT_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -23,20 +23,36 @@ def bytes_per_element(facts: ModelFacts) -> int:
     return max((_ELEMENT_BYTES.get(dtype, 4) for dtype in facts.dtype.split("/")), default=4)
 
 
-def trainable_elements(facts: ModelFacts, layers: Collection[int] = (), everything: bool = False) -> int:
-    """Parameters that could train in some layers, shared ones once, or all parameters of the model."""
-    if everything:
-        outside = (facts.embeddings, facts.norm, facts.head, facts.other)
-        return sum(sum(group.values()) for group in outside) + sum(
-            sum(layer.parameters.values()) for layer in facts.layers
-        )
-    return sum(
-        size
-        for index, layer in enumerate(facts.layers)
-        for name, size in layer.parameters.items()
-        if name not in layer.frozen
-        and not set(layers).isdisjoint(facts.shared.get(f"{facts.layers_path}.{index}.{name}", [index]))
-    )
+def total_elements(facts: ModelFacts) -> int:
+    """Parameters of the whole model."""
+    groups = (facts.embeddings, facts.norm, facts.head, facts.other, *(layer.parameters for layer in facts.layers))
+    return sum(sum(group.values()) for group in groups)
+
+
+def trainable_by_layer(facts: ModelFacts) -> list[dict[str, int]]:
+    """Full names and sizes of the parameters that could train in each layer; a shared one stands in each of its layers."""
+    sizes: list[dict[str, int]] = [{} for _ in facts.layers]
+    for index, layer in enumerate(facts.layers):
+        for name, size in layer.parameters.items():
+            if name not in layer.frozen:
+                full = f"{facts.layers_path}.{index}.{name}"
+                for owner in facts.shared.get(full, [index]):
+                    sizes[owner][full] = size
+    return sizes
+
+
+def trainable_elements_within(facts: ModelFacts, memory: int) -> int:
+    """How many parameters may train so that weights, gradients and Adam's moments fit.
+
+    Args:
+        facts ([`ModelFacts`]): The model.
+        memory (`int`): Bytes.
+
+    Returns:
+        `int`: Parameters; negative where the weights alone do not fit.
+    """
+    element = bytes_per_element(facts)
+    return (memory - total_elements(facts) * element) // (element + ADAM_BYTES)
 
 
 def outside_elements(facts: ModelFacts, parts: Collection[str]) -> int:
@@ -63,14 +79,14 @@ def savings_of(facts: ModelFacts, plan: LayerPlan) -> Savings:
     # The look-up of a tied matrix is no part of its own, but the gradient has to reach it.
     tied = facts.tied and not set(facts.embeddings) <= set(facts.frozen)
     planned, could = sum(p for _, p, _ in parts), sum(c for _, _, c in parts)
-    total = trainable_elements(facts, everything=True)
+    total = total_elements(facts)
     element = bytes_per_element(facts)
     return Savings(
         trainable_parameters=planned,
         trainable_parameters_full=could,
         total_parameters=total,
-        optimizer_bytes=planned * _ADAM_BYTES,
-        optimizer_bytes_full=could * _ADAM_BYTES,
+        optimizer_bytes=planned * ADAM_BYTES,
+        optimizer_bytes_full=could * ADAM_BYTES,
         gradient_bytes=planned * element,
         gradient_bytes_full=could * element,
         flops_per_token=_flops([(size, trained) for size, trained, _ in parts], tied and plan.train_embeddings),

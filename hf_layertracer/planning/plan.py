@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from ..modeling import find_parts
 from ..modeling.facts import model_facts
 from ..records import LayerPlan, ModelFacts, ReportData, Savings
 from .cost import savings_of
-from .strategies import STRATEGIES, Choice, Situation
+from .strategies import Choice, PlanInputs, strategy_named
 
 
 _OUTSIDE = ("embeddings", "norm", "head")
@@ -39,10 +38,9 @@ def make_plan(
 
     Args:
         source ([`LayerTracerReport`] or `nn.Module`):
-            A report, or a model (on the meta device will do, except for `"weight-snr"`).
+            A report, or a model (on the meta device will do, except for `"weight-snr"`, which reads the weights).
         strategy (`str`, *optional*, defaults to `"freeze-deep"`):
-            `"freeze-deep"`, `"freeze-shallow"`, `"full"`, `"task-particle"`, `"sensitivity"`, `"budget"`,
-            `"explicit"`, `"random"`, `"block-influence"` or `"weight-snr"`.
+            Its name; `layertracer plan --help` lists all with what they do.
         report ([`LayerTracerReport`], *optional*): Measurements, where `source` is a model.
         layers_path (`str`, *optional*): Where `source` is a model: dotted path of its list of layers.
         train_embeddings, train_norm, train_head (`bool`, *optional*): Overrule the strategy.
@@ -60,12 +58,14 @@ def make_plan(
         facts, model = model_facts(find_parts(source, layers_path)), source
     else:
         facts, model, report = source.model, None, report or source
-    choose = checked_strategy(strategy, options)
+    chosen = strategy_named(strategy)
+    settings = chosen.check_options(options)
     if report is not None and report.num_layers != facts.num_layers:
         raise LayerTracerError(f"The report is of {report.num_layers} layers, the model has {facts.num_layers}.")
     wishes = dict(zip(_OUTSIDE, (train_embeddings, train_norm, train_head), strict=True))
-    wanted = frozenset(part for part, wish in wishes.items() if wish)
-    choice = choose(Situation(facts, report, model, wanted), **options)
+    inputs = PlanInputs(facts, report, model, frozenset(part for part, wish in wishes.items() if wish))
+    chosen.check_inputs(inputs)
+    choice = chosen.choose(inputs, settings)
     outside = _outside(facts, choice, wishes)
     overruled = {f"train_{part}": wish for part, wish in wishes.items() if wish is not None}
     plan = LayerPlan(
@@ -91,35 +91,6 @@ def make_plan(
             "want, use the strategy 'full'."
         )
     return plan
-
-
-def checked_strategy(strategy: str, options: dict[str, Any]) -> Callable[..., Choice]:
-    """The function of a strategy, if there is one and it takes these options.
-
-    Args:
-        strategy (`str`): Name of the strategy.
-        options (`dict[str, Any]`): Its options.
-
-    Returns:
-        `Callable`: The strategy's function.
-
-    Raises:
-        LayerTracerError: Unknown strategy or option; the message lists the known ones.
-    """
-    if strategy not in STRATEGIES:
-        raise LayerTracerError(f"Unknown strategy {strategy!r}. There are: {', '.join(STRATEGIES)}.")
-    choose = STRATEGIES[strategy]
-    accepted = [name for name in inspect.signature(choose).parameters if name != "situation"]
-    unknown = sorted(set(options) - set(accepted))
-    if unknown:
-        takes = f"it takes {', '.join(accepted)}" if accepted else "it takes no options"
-        raise LayerTracerError(f"The strategy {strategy!r} has no option {', '.join(unknown)}: {takes}.")
-    if strategy == "explicit" and "train_layers" not in options:
-        raise LayerTracerError("The strategy 'explicit' needs train_layers, such as train_layers='0-7'.")
-    limits = [options.get(name) for name in ("max_trainable_parameters", "max_memory")]
-    if strategy == "budget" and limits.count(None) != 1:
-        raise LayerTracerError("The strategy 'budget' needs either max_trainable_parameters or max_memory (in bytes).")
-    return choose
 
 
 def _as_json(value: Any) -> Any:

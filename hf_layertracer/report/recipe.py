@@ -6,7 +6,8 @@ import re
 from dataclasses import fields
 from typing import Any
 
-from ..config import DiagnosisConfig, LayerTracerConfig
+from ..config import DiagnosisConfig
+from ..planning.config import LayerTracerConfig
 from ..probes import builtin_probes
 from ..records import ReportData
 

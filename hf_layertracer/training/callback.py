@@ -13,9 +13,9 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..config import LayerTracerConfig
 from ..errors import LayerTracerError
 from ..logs import get_logger
+from ..planning.config import LayerTracerConfig
 from ..probes import Probe
 from ..records import LayerPlan
 from ..report import FIGURE_FILE, REPORT_FILE, LayerTracerReport

@@ -14,7 +14,6 @@ import torch
 from torch import nn
 from transformers.trainer_utils import get_last_checkpoint
 
-from ..config import LayerTracerConfig
 from ..diagnosis.diagnose import diagnose
 from ..distributed import from_main_process, is_distributed, total
 from ..errors import LayerTracerError, UntraceableModelError
@@ -24,6 +23,7 @@ from ..modeling import find_parts, unwrap
 from ..modeling.devices import default_device, peak_bytes, reset_peak
 from ..modeling.preserve import preserved
 from ..planning import AppliedPlan, apply_plan, make_plan
+from ..planning.config import LayerTracerConfig
 from ..probes import Probe, builtin_probes, load_probes
 from ..records import Diagnosis, TrainingOutcome
 from ..report import REPORT_FILE, LayerTracerReport

@@ -9,8 +9,8 @@ from typing import Any
 
 from transformers import Trainer
 
-from ..config import LayerTracerConfig
 from ..hub.transport import hub_errors
+from ..planning.config import LayerTracerConfig
 from ..probes import Probe
 from ..report import LayerTracerReport
 from .callback import LayerTracerCallback

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ..config import LayerTracerConfig
 from ..errors import LayerTracerError
+from ..planning.config import LayerTracerConfig
 
 
 if TYPE_CHECKING:

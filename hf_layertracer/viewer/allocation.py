@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import shlex
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_type_hints
 
 import yaml
 from huggingface_hub.errors import HFValidationError
@@ -12,46 +12,28 @@ from huggingface_hub.utils import validate_repo_id
 
 from ..errors import LayerTracerError
 from ..planning import export_plan, make_plan
+from ..planning.strategies import STRATEGIES, all_options
 from ..records import LayerPlan, ReportData
 from ..text import compact_ranges
 
 
-_COUNTS_LIMIT = 5_000_000
-# All that need no weights; "explicit" is what clicking on layers makes.
-CHOICES = (
-    "freeze-deep",
-    "freeze-shallow",
-    "sensitivity",
-    "task-particle",
-    "block-influence",
-    "random",
-    "budget",
-    "full",
-    "explicit",
-)
-WITH_RATIO = ("freeze-deep", "freeze-shallow", "sensitivity", "block-influence", "random")
-_MEASURED = ("sensitivity", "task-particle", "block-influence", "budget")
+# All that need no weights, the papers' rule first.
+OFFERED = {
+    name: strategy
+    for name, strategy in sorted(STRATEGIES.items(), key=lambda item: item[0] != "freeze-deep")
+    if "weights" not in strategy.needs
+}
 SNIPPETS = ("Python", "YAML", "CLI", "axolotl", "LLaMA-Factory")
 
 
-def try_allocation(
-    report: ReportData,
-    strategy: str,
-    *,
-    ratio: float = 0.5,
-    millions: float | None = None,
-    seed: int = 0,
-    layers: Sequence[int] = (),
-) -> LayerPlan:
+def try_allocation(report: ReportData, strategy: str, **controls: Any) -> LayerPlan:
     """Makes a plan from what a page's controls say.
 
     Args:
         report ([`ReportData`]): The report with the measurements.
-        strategy (`str`): One of `CHOICES`.
-        ratio (`float`, *optional*, defaults to `0.5`): Fraction of the layers to freeze, where the strategy takes one.
-        millions (`float`, *optional*): Of `"budget"`: million parameters that may train.
-        seed (`int`, *optional*, defaults to `0`): Of `"random"`.
-        layers (`Sequence[int]`, *optional*): Of `"explicit"`: the layers that train.
+        strategy (`str`): One of `OFFERED`.
+        controls: Values by name of the option, in the units that the page asks in. Those of other strategies' options
+            are left out, and empty ones keep their defaults.
 
     Returns:
         [`LayerPlan`]: The plan.
@@ -59,27 +41,25 @@ def try_allocation(
     Raises:
         LayerTracerError: The strategy is not offered here, or makes no plan of this.
     """
-    if strategy not in CHOICES:
+    if strategy not in OFFERED:
         raise LayerTracerError(f"The strategy {strategy!r} is not offered here.")
-    options: dict[str, Any] = {"freeze_ratio": round(float(ratio), 4)} if strategy in WITH_RATIO else {}
-    if strategy == "random":
-        if seed < 0:
-            raise LayerTracerError("The seed is a whole number of at least 0.")
-        options["plan_seed"] = int(seed)
-    if strategy == "budget":
-        if not millions or millions <= 0:
-            raise LayerTracerError("Say how many million parameters may train.")
-        # Each layer that is tried counts all parameters anew.
-        if report.num_layers * sum(len(layer.parameters) for layer in report.model.layers) > _COUNTS_LIMIT:
-            raise LayerTracerError(
-                "This model has too many parameters to try a budget here: use layertracer plan --strategy budget."
-            )
-        options["max_trainable_parameters"] = int(millions * 1e6)
-    if strategy == "explicit":
-        if not layers:
-            raise LayerTracerError("Choose at least one layer to train.")
-        options["train_layers"] = sorted(int(layer) for layer in layers)
-    return make_plan(report, strategy, **options)
+    taken = {name: controls[name] for name in OFFERED[strategy].option_names if controls.get(name) not in (None, "")}
+    if taken.get("train_layers") == []:
+        raise LayerTracerError("Choose at least one layer to train.")
+    return make_plan(report, strategy, **{name: _from_control(name, value) for name, value in taken.items()})
+
+
+def _from_control(name: str, value: Any) -> Any:
+    """A control's value as the option: whole units, and without what a slider adds in the last digit."""
+    owner, field = all_options()[name]
+    _, size = field.metadata["unit"] or ("", 1)
+    if isinstance(value, list):
+        return sorted(int(layer) for layer in value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    if get_type_hints(owner)[name] in (int, int | None) and math.isfinite(value):
+        return round(value * size)
+    return round(value * size, 4)
 
 
 def snippet(plan: LayerPlan, report: ReportData, form: str) -> str:
@@ -103,10 +83,9 @@ def snippet(plan: LayerPlan, report: ReportData, form: str) -> str:
     settings = _settings(plan)
     if form == "Python":
         arguments = ", ".join(f"{name}={value!r}" for name, value in settings.items())
-        measured = plan.strategy in _MEASURED
         hint = '# The trainer measures the model itself; report="FOLDER_OR_REPO" takes a report\'s measurements.\n'
         return (
-            f"{hint if measured else ''}from hf_layertracer import LayerTracerConfig, LayerTracerTrainer\n\n"
+            f"{hint if _is_measured(plan) else ''}from hf_layertracer import LayerTracerConfig, LayerTracerTrainer\n\n"
             "trainer = LayerTracerTrainer(\n"
             "    model=model,\n    args=args,\n    train_dataset=dataset,\n    processing_class=tokenizer,\n"
             f"    layertracer_config=LayerTracerConfig({arguments}),\n"
@@ -117,23 +96,28 @@ def snippet(plan: LayerPlan, report: ReportData, form: str) -> str:
         return "# LayerTracerConfig, for HfArgumentParser\n" + yaml.safe_dump(settings, sort_keys=False)
     if form == "CLI":
         words = ["layertracer", "plan", "REPORT", "--strategy", plan.strategy]
-        if _is_public(report.model.id) and plan.strategy not in _MEASURED:
+        if _is_public(report.model.id) and not _is_measured(plan):
             words[2] = report.model.id
         for name, value in settings.items():
             if name != "strategy":
-                words += [f"--{name.replace('_', '-')}", str(value)]
+                option = name.replace("_", "-")
+                words += (
+                    [f"--{'' if value else 'no-'}{option}"] if isinstance(value, bool) else [f"--{option}", str(value)]
+                )
         return shlex.join(words) + "\n"
     raise LayerTracerError(f"Unknown form {form!r}. There are: {', '.join(SNIPPETS)}.")
 
 
+def _is_measured(plan: LayerPlan) -> bool:
+    """Whether its strategy needs a report. One that is not known here may."""
+    return plan.strategy not in STRATEGIES or "measurements" in STRATEGIES[plan.strategy].needs
+
+
 def _settings(plan: LayerPlan) -> dict[str, Any]:
     """The fields of [`LayerTracerConfig`] that make the same plan."""
-    settings: dict[str, Any] = {"strategy": plan.strategy}
-    for name, value in plan.options.items():
-        if name == "train_layers":
-            settings[name] = compact_ranges(plan.trained_layers).replace(" ", "")
-        else:
-            settings[name] = value
+    settings = {"strategy": plan.strategy, **plan.options}
+    if "train_layers" in settings:
+        settings["train_layers"] = compact_ranges(plan.trained_layers).replace(" ", "")
     return settings
 
 

@@ -129,14 +129,14 @@ def test_an_allocation_is_tried(page, examples):
     page.wait(lambda: shows(make_plan(report, "freeze-deep", freeze_ratio=0.5)))
     page.choose("#lt-strategy", "freeze-shallow")
     page.wait(lambda: shows(make_plan(report, "freeze-shallow", freeze_ratio=0.5)))
-    page.find("#lt-ratio input[type=range]").send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    page.find("#lt-option-freeze-ratio input[type=range]").send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
     page.wait(lambda: shows(make_plan(report, "freeze-shallow", freeze_ratio=0.6)))
     page.wait(lambda: "freeze_ratio=0.6" in page.text("#lt-snippet .cm-content"))
     boxes = page.all("#lt-layer-boxes input")
     ticked = [int(box.get_attribute("name")) for box in boxes if box.is_selected()]
     assert ticked == make_plan(report, "freeze-shallow", freeze_ratio=0.6).trained_layers
     boxes[0].click()
-    page.wait(lambda: shows(make_plan(report, "explicit", layers=[0, *ticked])))
+    page.wait(lambda: shows(make_plan(report, "explicit", train_layers=[0, *ticked])))
     page.wait(lambda: "train_layers='0," in page.text("#lt-snippet .cm-content"))
     for number, form in ((2, "layertracer plan google/gemma-3-270m --strategy explicit"), (3, "unfrozen_parameters")):
         page.all("#lt-form input")[number].click()

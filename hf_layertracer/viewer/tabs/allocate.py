@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_type_hints
 
 import gradio as gr
 
 from ...errors import LayerTracerError
+from ...planning.strategies import all_options
 from .. import figures, pages
-from ..allocation import CHOICES, SNIPPETS, WITH_RATIO, snippet, try_allocation
+from ..allocation import OFFERED, SNIPPETS, snippet, try_allocation
 from ..shelf import Opened, Shelf
 from .plot import plot
 
 
 _LANGUAGES = {"Python": "python", "CLI": "shell"}
+# What a click on a layer chooses, and the option that the clicked layers fill.
+_CLICKED, _LAYERS = "explicit", "train_layers"
 
 
 def allocate_tab(shelf: Shelf, name: gr.Dropdown, opened: gr.State, tab: gr.Tab) -> None:
@@ -28,13 +31,14 @@ def allocate_tab(shelf: Shelf, name: gr.Dropdown, opened: gr.State, tab: gr.Tab)
     with gr.Row():
         with gr.Column():
             strategy = gr.Dropdown(
-                list(CHOICES), value=CHOICES[0], label="Strategy", elem_id="lt-strategy", filterable=False
+                list(OFFERED),
+                value=next(iter(OFFERED)),
+                label="Strategy",
+                info=next(iter(OFFERED.values())).summary,
+                elem_id="lt-strategy",
+                filterable=False,
             )
-            ratio = gr.Slider(0.05, 0.95, 0.5, step=0.05, label="Fraction of the layers to freeze", elem_id="lt-ratio")
-            millions = gr.Number(
-                50, label="Million parameters that may train", minimum=0, visible=False, elem_id="lt-millions"
-            )
-            seed = gr.Number(0, label="Seed", minimum=0, maximum=2**31, precision=0, visible=False, elem_id="lt-seed")
+            options = option_controls(next(iter(OFFERED)))
             layers = gr.CheckboxGroup(
                 [], label="Layers that train", info="Click layers to choose them yourself.", elem_id="lt-layer-boxes"
             )
@@ -44,49 +48,81 @@ def allocate_tab(shelf: Shelf, name: gr.Dropdown, opened: gr.State, tab: gr.Tab)
     form = gr.Radio(list(SNIPPETS), value=SNIPPETS[0], label="Use it elsewhere", elem_id="lt-form")
     code = gr.Code(label="Copy this", interactive=False, lines=4, show_line_numbers=False, elem_id="lt-snippet")
 
-    controls = [name, opened, strategy, ratio, millions, seed, layers, form]
-    outputs = [facts, plan, layers, strategy, ratio, millions, seed, code]
+    controls = [name, opened, strategy, form, layers, *options.values()]
+    outputs = [facts, plan, layers, code, strategy, *options.values()]
     settings: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
     gr.on(
-        [tab.select, name.change, strategy.input, ratio.input, millions.input, seed.input, form.input],
-        lambda *values: _allocate(shelf, *values),
+        [tab.select, name.change, strategy.input, form.input, *(control.input for control in options.values())],
+        lambda *values: _allocate(shelf, list(options), *values),
         controls,
         outputs,
         **settings,
     )
     layers.input(
-        lambda name, opened, _, *rest: _allocate(shelf, name, opened, "explicit", *rest), controls, outputs, **settings
+        lambda name, opened, _, *rest: _allocate(shelf, list(options), name, opened, _CLICKED, *rest),
+        controls,
+        outputs,
+        **settings,
     )
+
+
+def option_controls(strategy: str) -> dict[str, gr.components.Component]:
+    """Builds a control for each option of the strategies that are offered, but for the layers, which are clicked.
+
+    Args:
+        strategy (`str`): The strategy whose options are shown.
+
+    Returns:
+        `dict[str, gr.components.Component]`: By name of the option.
+    """
+    controls = {}
+    for name, (owner, field) in all_options().items():
+        if name == _LAYERS or not any(name in known.option_names for known in OFFERED.values()):
+            continue
+        unit = field.metadata["unit"]
+        about = {
+            "label": field.metadata["help"].rstrip(".") + (f" (in {unit[0]})" if unit else ""),
+            "value": field.default,
+            "visible": name in OFFERED[strategy].option_names,
+            "elem_id": f"lt-option-{name.replace('_', '-')}",
+        }
+        kind = get_type_hints(owner)[name]
+        if field.metadata["slider"]:
+            low, high, step = field.metadata["slider"]
+            controls[name] = gr.Slider(low, high, step=step, **about)
+        elif kind is bool:
+            controls[name] = gr.Checkbox(**about)
+        elif kind in (int, float, int | None, float | None):
+            controls[name] = gr.Number(precision=0 if kind is int else None, minimum=0, **about)
+        else:
+            controls[name] = gr.Textbox(**about)
+    return controls
 
 
 def _allocate(
     shelf: Shelf,
+    names: list[str],
     name: str,
     opened: Opened,
     strategy: str,
-    ratio: float,
-    millions: float | None,
-    seed: float | None,
-    layers: list[str],
     form: str,
+    layers: list[str],
+    *values: Any,
 ) -> list[Any]:
-    shown = [
-        strategy,
-        gr.Slider(visible=strategy in WITH_RATIO),
-        gr.Number(visible=strategy == "budget"),
-        gr.Number(visible=strategy == "random"),
-    ]
+    chosen = OFFERED[strategy]
+    shown = [gr.update(value=strategy, info=chosen.summary)]
+    shown += [gr.update(visible=option in chosen.option_names) for option in names]
     try:
         report = shelf.report(name, opened)
     except LayerTracerError as error:
-        return [pages.error(error), gr.update(**plot(None)), gr.CheckboxGroup([], value=[]), *shown, ""]
+        return [pages.error(error), gr.update(**plot(None)), gr.CheckboxGroup([], value=[]), "", *shown]
     numbers = [str(index) for index in range(report.num_layers)]
-    ticked = [int(layer) for layer in layers if layer in numbers]
+    ticked = [layer for layer in layers if layer in numbers]
     try:
-        plan = try_allocation(report, strategy, ratio=ratio, millions=millions, seed=int(seed or 0), layers=ticked)
+        plan = try_allocation(report, strategy, **dict(zip(names, values, strict=True)), **{_LAYERS: ticked})
     except LayerTracerError as error:
-        kept = gr.CheckboxGroup(numbers, value=[str(layer) for layer in ticked])
-        return [pages.error(error), gr.update(**plot(None)), kept, *shown, ""]
+        kept = gr.CheckboxGroup(numbers, value=ticked)
+        return [pages.error(error), gr.update(**plot(None)), kept, "", *shown]
     sizes = [layer.size for layer in report.model.layers]
     drawn = figures.plan_figure(plan, [layer.kind for layer in report.model.layers], sizes)
     try:
@@ -97,6 +133,6 @@ def _allocate(
         pages.facts_list("Against full training", pages.savings_facts(plan.savings), plan.reason),
         gr.update(**plot(drawn)),
         gr.CheckboxGroup(numbers, value=[str(layer) for layer in plan.trained_layers]),
-        *shown,
         text,
+        *shown,
     ]

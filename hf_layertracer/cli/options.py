@@ -1,0 +1,72 @@
+"""Options of commands, made from the settings that they fill: name, type, default and help are written once."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import Field, fields
+from inspect import Parameter
+from typing import Annotated, Any, get_type_hints
+
+import typer
+from rich.markup import escape
+
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="Hub id or local folder of a causal language model.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")]
+TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that comes with the model.")]
+AllowPickle = Annotated[
+    bool, typer.Option("--allow-pickle", help="Load weights that are not safetensors; such files can run code.")
+]
+Token = Annotated[str | None, typer.Option(help="By default HF_TOKEN, or the one that `hf auth login` stored.")]
+RepoType = Annotated[str, typer.Option(help="model, or dataset: one that collects reports.")]
+
+
+def with_options(settings: type, *, leave_out: tuple[str, ...] = ()) -> Callable[[Callable], Callable]:
+    """Gives a command an option for each field of a settings dataclass.
+
+    The command's own function takes the finished settings as its argument `config`. Help and choices come from the
+    fields' metadata; what the settings refuse is refused by them, in their words.
+
+    Args:
+        settings (`type`): The dataclass.
+        leave_out (`tuple[str, ...]`, *optional*): Fields that keep their defaults.
+
+    Returns:
+        `Callable`: A decorator.
+
+    Example:
+
+    ```python
+    @with_options(DiagnosisConfig, leave_out=("layers_path",))
+    def command(model: Model, config: DiagnosisConfig) -> None: ...
+    ```
+    """
+
+    def decorate(function: Callable) -> Callable:
+        own = inspect.signature(function, eval_str=True)
+        hints = get_type_hints(settings)
+        made = [_parameter(field, hints[field.name]) for field in fields(settings) if field.name not in leave_out]
+
+        @functools.wraps(function)
+        def command(**values: Any) -> Any:
+            config = settings(**{parameter.name: values.pop(parameter.name) for parameter in made})
+            return function(config=config, **values)
+
+        parameters: list[Parameter] = []
+        for parameter in own.parameters.values():
+            # Where a command names its settings, there their options stand in its help.
+            parameters += made if parameter.name == "config" else [parameter.replace(kind=Parameter.KEYWORD_ONLY)]
+        command.__signature__ = own.replace(parameters=parameters)
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        del command.__wrapped__  # its annotations are not those of the command
+        return command
+
+    return decorate
+
+
+def _parameter(field: Field, kind: Any) -> Parameter:
+    choices = field.metadata.get("choices")
+    option = typer.Option(help=escape(field.metadata["help"]), metavar=f"[{'|'.join(choices)}]" if choices else None)
+    return Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=Annotated[kind, option])

@@ -1,0 +1,104 @@
+"""`layertracer plan`."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import ReportNotFoundError
+from ..planning.config import PlanConfig
+from ..planning.strategies import STRATEGIES, strategy_named
+from .options import AllowPickle, Revision, TrustRemoteCode, with_options
+from .printing import print_plan
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@with_options(PlanConfig)
+def command(
+    source: Annotated[
+        str, typer.Argument(metavar="MODEL|REPORT", help="A report (file, folder or Hub id), or a model to count.")
+    ],
+    config: PlanConfig,
+    export: Annotated[
+        str | None, typer.Option(help="Print it for another trainer: axolotl, llama-factory or names.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write to this file: the export, or the plan as JSON.")] = None,
+    layers_path: Annotated[str | None, typer.Option(help="Dotted path of the list of decoder layers.")] = None,
+    revision: Revision = None,
+    trust_remote_code: TrustRemoteCode = False,
+    allow_pickle: AllowPickle = False,
+) -> None:
+    from ..files import write_atomically
+    from ..modeling import find_parts
+    from ..modeling.facts import model_facts
+    from ..planning import export_plan, make_plan
+    from ..report import LayerTracerReport
+
+    try:
+        measured = LayerTracerReport.load(source, revision=revision)
+    except ReportNotFoundError:
+        measured = None
+    if measured is not None:
+        made, facts = make_plan(measured, config.strategy, **config.plan_options()), measured.model
+    else:
+        subject = _load(source, config.strategy, revision, trust_remote_code, allow_pickle)
+        made = make_plan(subject, config.strategy, layers_path=layers_path, **config.plan_options())
+        facts = model_facts(find_parts(subject, layers_path))
+    text = export_plan(made, facts, export) if export else None
+    if out is not None:
+        write_atomically(out, (text or made.model_dump_json(indent=1) + "\n").encode())
+        typer.echo(f"Plan: {out}")
+    elif text is not None:
+        typer.echo(text, nl=False)
+    else:
+        print_plan(made)
+
+
+def _load(
+    source: str, strategy: str, revision: str | None, trust_remote_code: bool, allow_pickle: bool
+) -> PreTrainedModel:
+    from ..modeling.loading import load_model, load_skeleton
+
+    if "weights" in strategy_named(strategy).needs:
+        hub = {"revision": revision, "trust_remote_code": trust_remote_code}
+        return load_model(source, allow_pickle=allow_pickle, **hub)[0]
+    return load_skeleton(source, revision=revision, trust_remote_code=trust_remote_code)
+
+
+_NEEDS = {"measurements": "a report", "weights": "the weights", "budget": "a limit"}
+
+
+def _described() -> str:
+    """Every strategy with what it does, what it takes and what it needs, in lines that fit a terminal."""
+    width = max(map(len, STRATEGIES))
+    lines = []
+    for strategy in STRATEGIES.values():
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in strategy.option_names)
+        needs = " and ".join(what for need, what in _NEEDS.items() if need in strategy.needs)
+        text = " ".join(
+            [strategy.summary, *([f"Takes {options}."] if options else []), *([f"Needs {needs}."] if needs else [])]
+        )
+        lines.append(
+            textwrap.fill(
+                text,
+                width=76,
+                initial_indent=f"{strategy.name:{width}}  ",
+                subsequent_indent=" " * (width + 2),
+                break_on_hyphens=False,
+            )
+        )
+    return "\n".join(lines)
+
+
+command.__doc__ = f"""Decide which layers to train: from a report, or from a model's structure alone (no weights are loaded).
+
+What --strategy can be:
+
+{_described()}
+"""

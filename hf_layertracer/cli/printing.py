@@ -1,0 +1,124 @@
+"""What commands print: tables for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ..records import LayerPlan, ReportData
+from ..text import compact_ranges, one_line
+
+
+def print_report(report: ReportData) -> None:
+    """Prints what was measured."""
+    particle, scores = report.first.task_particle, report.first.sensitivity
+    table = Table(title=f"{report.model.name}: {report.num_layers} layers")
+    table.add_column("Measured")
+    table.add_column("Result")
+    resolved = f"{report.probes.count - particle.unresolved} of {report.probes.count} probes"
+    if particle.layer is None:
+        table.add_row(
+            "Task Particle", "unresolved" if report.first.lens.valid else "the lens is not valid for this model"
+        )
+    else:
+        low, high = particle.interval
+        table.add_row("Task Particle", f"layer {particle.layer:g} (95 % interval {low:g} to {high:g}; {resolved})")
+    worst = scores.vulnerable_layer
+    label = "Layer Sensitivity (estimate)" if scores.estimate else "Layer Sensitivity"
+    table.add_row(label, f"highest at layer {worst}: {scores.mean[worst]:.3f} ± {scores.stderr[worst]:.3f} bits")
+    table.add_row(
+        "Shallow minus deep half", f"{scores.shallow_minus_deep:+.3f} ± {scores.shallow_minus_deep_stderr:.3f} bits"
+    )
+    table.add_row("Computed by", scores.path)
+    if report.plan is not None:
+        table.add_row(f"Plan ({report.plan.strategy}), trains", compact_ranges(report.plan.trained_layers))
+        table.add_row(f"Plan ({report.plan.strategy}), freezes", compact_ranges(report.plan.frozen_layers))
+    console = Console()
+    console.print(table)
+    for note in report.notes:
+        console.print(f"Note: {note}", markup=False)
+
+
+def print_plan(made: LayerPlan) -> None:
+    """Prints a plan against full training."""
+    savings = made.savings
+    table = Table(title=f"Plan: {made.strategy}", caption=made.reason)
+    for column in ("", "this plan", "full training"):
+        table.add_column(column, justify="left" if not column else "right")
+    table.add_row("trained layers", compact_ranges(made.trained_layers), f"0-{made.num_layers - 1}")
+    table.add_row("frozen layers", compact_ranges(made.frozen_layers), "none")
+    for label, ours, theirs, unit, scale in (
+        ("trainable parameters", savings.trainable_parameters, savings.trainable_parameters_full, "M", 1e6),
+        ("gradients", savings.gradient_bytes, savings.gradient_bytes_full, "MiB", 2**20),
+        ("Adam's moments", savings.optimizer_bytes, savings.optimizer_bytes_full, "MiB", 2**20),
+        ("FLOPs per token", savings.flops_per_token, savings.flops_per_token_full, "G", 1e9),
+    ):
+        table.add_row(label, f"{ours / scale:.2f} {unit}", f"{theirs / scale:.2f} {unit}")
+    Console().print(table)
+
+
+def print_results(results: dict[str, Any]) -> None:
+    """Prints what came of the demo's runs."""
+    settings = results["settings"]
+    table = Table(
+        title=f"{settings['steps']} steps on the {results['corpus']}",
+        caption="Held-out loss in nats per token, on modules that were not trained on. Same data, order and seed.",
+    )
+    runs = results["runs"]
+    table.add_column("")
+    for run in runs:
+        table.add_column(run["strategy"], justify="right")
+    rows = {
+        "held-out loss, before → after": lambda run: _change(run["training"], "eval_loss_{}", ".3f"),
+        "probes answered, before → after": lambda run: _change(run, "probes_{}", ".1%", "accuracy"),
+        "probes' mean log-probability": lambda run: _change(run, "probes_{}", ".2f", "mean_log_probability"),
+        "tokens per second": lambda run: f"{run['training']['tokens_per_second']:.0f}",
+        "peak memory of the process": lambda run: f"{run['training']['peak_memory_bytes'] / 2**20:.0f} MiB",
+        "parameters that train": lambda run: f"{run['training']['trainable_parameters'] / 1e6:.1f} M",
+    }
+    for label, value in rows.items():
+        table.add_row(label, *(value(run) for run in runs))
+    Console().print(table)
+
+
+def _change(values: dict[str, Any], name: str, form: str, field: str | None = None) -> str:
+    before, after = (values[name.format(when)] for when in ("before", "after"))
+    if field is not None:
+        before, after = before[field], after[field]
+    return f"{before:{form}} → {after:{form}}"
+
+
+def reports_table(rows: list[dict[str, Any]]) -> Table:
+    """Reports side by side.
+
+    Args:
+        rows (`list[dict[str, Any]]`): From [`compare_reports`].
+
+    Returns:
+        `Table`: The table.
+    """
+    places = {row["repo_id"] for row in rows}
+    same_place = places.pop() if len(places) == 1 else None
+    title = f"{len(rows)} report{'s' if len(rows) > 1 else ''}" + (f" in {same_place}" if same_place else "")
+    table = Table(title=escape(title))
+    table.add_column("report", overflow="fold", min_width=16)
+    for column in ("date", "Task Particle", "vulnerable layer", "accuracy", "trains", "eval loss"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        particle, losses = row["task_particle"], [row["eval_loss_before"], row["eval_loss_after"]]
+        folder = (row["subfolder"] or "").rsplit("/", 1)[-1]
+        cells = [
+            folder or (row["revision"][:12] if same_place else row["repo_id"]),
+            row["date"][:10],
+            "-" if particle is None else f"{particle:g} of {row['layers']}",
+            f"{row['vulnerable_layer']}: {row['highest_sensitivity']:.3f}",
+            f"{row['accuracy']:.1%}",
+            "-" if row["trained_layers"] is None else compact_ranges(row["trained_layers"]),
+            " → ".join("?" if loss is None else f"{loss:.3f}" for loss in losses) if any(losses) else "-",
+        ]
+        # Names come from other people's files: they are text, not markup.
+        table.add_row(*(escape(one_line(cell, 100)) for cell in cells))
+    return table

@@ -1,0 +1,46 @@
+"""`layertracer view`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ..errors import LayerTracerError
+
+
+def command(
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[REPORT|DIR|REPO]...", help="Report files, folders with some, or Hub ids."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets others look.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(help="Port; a free one from 7860 on by default.")] = None,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+    push: Annotated[str | None, typer.Option(metavar="REPO", help="Create this Space on the Hub instead.")] = None,
+    private: Annotated[bool | None, typer.Option(help="With --push, of a new Space: who sees it.")] = None,
+) -> None:
+    """Look at reports in a browser: see one, compare several, try allocations.
+
+    Without a name, the examples that ship with the viewer are shown. Needs: pip install "hf_layertracer[viewer]".
+    """
+    try:
+        from ..viewer.app import build_app, serve
+        from ..viewer.reading import find_reports
+        from ..viewer.space import example_reports, push_space
+    except ModuleNotFoundError as error:
+        raise LayerTracerError(
+            f'The viewer needs {error.name}, which is not installed: pip install "hf_layertracer[viewer]"'
+        ) from error
+
+    if push is not None:
+        chosen = find_reports(sources or [])
+        remote = [source for source in chosen.values() if isinstance(source, str)]
+        if remote:
+            raise LayerTracerError(
+                f"A Space starts with files: {remote[0]} is none. Leave it out; the Space can open it."
+            )
+        typer.echo(f"Space: {push_space(push, reports=chosen, private=private)}")
+        return
+    page = build_app(sources or [example_reports()])
+    serve(page, server_name=host, server_port=port, inbrowser=browser)

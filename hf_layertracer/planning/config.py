@@ -1,0 +1,112 @@
+"""Settings of a plan, and of a training run that is diagnosed, planned and reported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, make_dataclass
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from ..checks import whole_number
+from ..config import DiagnosisConfig
+from .strategies import STRATEGIES, all_options, strategy_named
+
+
+# The options of all strategies. `HfArgumentParser` takes what it knows of the metadata, and fails on anything else.
+_StrategyOptions = make_dataclass(
+    "_StrategyOptions",
+    [
+        (name, get_type_hints(owner)[name], field(default=own.default, metadata={"help": own.metadata["help"]}))
+        for name, (owner, own) in all_options().items()
+    ],
+)
+_OUTSIDE = ("train_embeddings", "train_norm", "train_head")
+
+
+@dataclass
+class PlanConfig(_StrategyOptions):
+    """What trains: a strategy, its options, and what overrules it.
+
+    Every option of every strategy is a field, with the strategy's own default; `layertracer plan --help` lists them. An
+    option that the chosen strategy does not take is refused.
+
+    Args:
+        strategy (`str`, *optional*, defaults to `"freeze-deep"`): Name of the strategy.
+        train_embeddings, train_norm, train_head (`bool`, *optional*): Overrule the strategy.
+        options: The strategy's options, such as `freeze_ratio` (`float`, *optional*, defaults to `0.5`).
+
+    Raises:
+        LayerTracerError: Unknown strategy, an option that it does not take, or a value out of range.
+    """
+
+    strategy: str = field(
+        default="freeze-deep",
+        metadata={"help": f"How the layers that train are chosen: {', '.join(STRATEGIES)}."},
+    )
+    train_embeddings: bool | None = field(default=None, metadata={"help": "Train the embeddings, or freeze them."})
+    train_norm: bool | None = field(default=None, metadata={"help": "Train the final norm, or freeze it."})
+    train_head: bool | None = field(default=None, metadata={"help": "Train the output head, or freeze it."})
+
+    def __post_init__(self) -> None:
+        # A wrong value is an error here, not an hour later when the dataset has been tokenized.
+        strategy_named(self.strategy).check_options(self.strategy_options())
+
+    def strategy_options(self) -> dict[str, Any]:
+        """The options of strategies that differ from their defaults."""
+        values = {own.name: (getattr(self, own.name), own.default) for own in fields(_StrategyOptions)}
+        return {name: value for name, (value, default) in values.items() if value != default}
+
+    def plan_options(self) -> dict[str, Any]:
+        """The arguments of [`make_plan`] that differ from their defaults, `strategy` apart."""
+        return self.strategy_options() | {
+            name: getattr(self, name) for name in _OUTSIDE if getattr(self, name) is not None
+        }
+
+
+@dataclass
+class LayerTracerConfig(PlanConfig, DiagnosisConfig):
+    """How a training run is traced: the `layertracer_config` argument of the trainer, readable by `HfArgumentParser`.
+
+    It has all settings of [`DiagnosisConfig`] and [`PlanConfig`], and those that follow. No name collides with
+    `TrainingArguments`.
+
+    > Parameters that control when the model is diagnosed, and with what
+
+    Args:
+        report (`str`, *optional*):
+            A saved report of this model (file, folder or Hub id) to take the measurements from, instead of diagnosing.
+        probes (`str`, *optional*):
+            File or folder of probes; by default they are drawn from the evaluation or training dataset.
+        num_probes (`int`, *optional*, defaults to `64`): How many probes to draw.
+        diagnose_steps (`int`, *optional*): Diagnose again every so many steps.
+        diagnose_after (`bool`, *optional*, defaults to `False`): Diagnose again at the end of training.
+
+    Raises:
+        LayerTracerError: A value that cannot be used.
+
+    Example:
+
+    ```python
+    >>> from hf_layertracer import LayerTracerConfig
+    >>> LayerTracerConfig(strategy="freeze-shallow", freeze_ratio=0.25, diagnosis_seed=1).plan_options()
+    {'freeze_ratio': 0.25}
+    ```
+    """
+
+    report: str | None = field(default=None, metadata={"help": "Report to take the measurements from."})
+    probes: str | None = field(default=None, metadata={"help": "File or folder of probes."})
+    num_probes: int = field(default=64, metadata={"help": "How many probes to draw."})
+    diagnose_steps: int | None = field(default=None, metadata={"help": "Diagnose again every so many steps."})
+    diagnose_after: bool = field(default=False, metadata={"help": "Diagnose again at the end of training."})
+
+    if TYPE_CHECKING:
+        # The fields come from the strategies, which a type checker does not run.
+        def __init__(self, **settings: Any) -> None: ...
+
+    def __post_init__(self) -> None:
+        PlanConfig.__post_init__(self)
+        DiagnosisConfig.__post_init__(self)
+        for name in ("num_probes", "diagnose_steps"):
+            whole_number(name, getattr(self, name))
+
+    def diagnosis(self) -> DiagnosisConfig:
+        """The settings of a diagnosis alone."""
+        return DiagnosisConfig(**{own.name: getattr(self, own.name) for own in fields(DiagnosisConfig)})

@@ -1,0 +1,159 @@
+"""What a strategy is, what it is given and what it decides."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from ...errors import LayerTracerError
+from ...records import ModelFacts, ReportData
+
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Need = Literal["measurements", "weights", "budget"]
+
+
+@dataclass(frozen=True)
+class PlanInputs:
+    """What a strategy may look at.
+
+    Args:
+        facts ([`ModelFacts`]): The model's layers and parameters.
+        report ([`ReportData`], *optional*): Measurements; there for every strategy that needs them.
+        model (`nn.Module`, *optional*): The model with its weights; there for every strategy that needs them.
+        always_trained (`frozenset[str]`, *optional*):
+            Which of `"embeddings"`, `"norm"` and `"head"` train whatever the strategy says.
+    """
+
+    facts: ModelFacts
+    report: ReportData | None = None
+    model: nn.Module | None = None
+    always_trained: frozenset[str] = frozenset()
+
+    @property
+    def num_layers(self) -> int:
+        return self.facts.num_layers
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a strategy decides.
+
+    Args:
+        trained (`set[int]`): Layers that train.
+        reason (`str`): Why, in words.
+        patterns (`list[str]`): Regular expressions that parameters inside these layers have to match to train.
+        outside (`set[str]`, *optional*):
+            Which of `"embeddings"`, `"norm"` and `"head"` train; by default they follow their neighbouring layers.
+    """
+
+    trained: set[int]
+    reason: str
+    patterns: list[str] = field(default_factory=list)
+    outside: set[str] | None = None
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """Of a strategy that takes no options."""
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A way to choose the layers that train.
+
+    Args:
+        name (`str`): Its name in code, settings and commands.
+        summary (`str`): One line that says what it does.
+        choose (`Callable[[PlanInputs, Any], Choice]`): Chooses, given what there is to look at and the options.
+        options (`type`, *optional*, defaults to [`NoOptions`]):
+            A dataclass that refuses wrong values when it is made, with a [`LayerTracerError`]. Its fields come from
+            [`option`]; two strategies that share a name for an option share its type, default and help too.
+        needs (`frozenset[str]`, *optional*):
+            `"measurements"` of the model (a report), its `"weights"`, a `"budget"` to keep.
+
+    Example:
+
+    ```python
+    >>> from hf_layertracer.planning.strategies import STRATEGIES
+    >>> STRATEGIES["freeze-deep"].options(freeze_ratio=0.25)
+    RatioOptions(freeze_ratio=0.25)
+    ```
+    """
+
+    name: str
+    summary: str
+    choose: Callable[[PlanInputs, Any], Choice]
+    options: type = NoOptions
+    needs: frozenset[Need] = frozenset()
+
+    @property
+    def option_names(self) -> list[str]:
+        """Names of the options."""
+        return [own.name for own in dataclasses.fields(self.options)]
+
+    def check_options(self, given: dict[str, Any]) -> Any:
+        """Makes the options dataclass.
+
+        Args:
+            given (`dict[str, Any]`): Options by name; the others keep their defaults.
+
+        Returns:
+            `Any`: The options.
+
+        Raises:
+            LayerTracerError: Unknown option or a value that the strategy cannot use.
+        """
+        unknown = sorted(set(given) - set(self.option_names))
+        if unknown:
+            takes = f"it takes {', '.join(self.option_names)}" if self.option_names else "it takes no options"
+            raise LayerTracerError(f"The strategy {self.name!r} has no option {', '.join(unknown)}: {takes}.")
+        return self.options(**given)
+
+    def check_inputs(self, inputs: PlanInputs) -> None:
+        """Refuses inputs that lack what the strategy needs.
+
+        Args:
+            inputs ([`PlanInputs`]): What there is.
+
+        Raises:
+            LayerTracerError: Measurements or weights are missing.
+        """
+        if "measurements" in self.needs and inputs.report is None:
+            raise LayerTracerError(
+                f"The strategy {self.name!r} needs measurements: pass a report (from diagnose) to make_plan."
+            )
+        if "weights" in self.needs:
+            if inputs.model is None:
+                raise LayerTracerError(
+                    f"The strategy {self.name!r} reads the weights: pass the model itself to make_plan."
+                )
+            if any(parameter.is_meta for parameter in inputs.model.parameters()):
+                raise LayerTracerError(
+                    f"The strategy {self.name!r} reads the weights: the model is on the meta device, without any."
+                )
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    slider: tuple[float, float, float] | None = None,
+    unit: tuple[str, int] | None = None,
+) -> Any:
+    """A field of an options dataclass.
+
+    Args:
+        default (`Any`): Its default; `None` where there is none.
+        help (`str`): One sentence for the command line, for `HfArgumentParser` and for the viewer.
+        slider (`tuple[float, float, float]`, *optional*): Lowest and highest value and step of a slider in the viewer.
+        unit (`tuple[str, int]`, *optional*): A large unit that the viewer asks in: its name and what it stands for.
+
+    Returns:
+        `dataclasses.Field`: The field.
+    """
+    return field(default=default, metadata={"help": help, "slider": slider, "unit": unit})

@@ -1,0 +1,72 @@
+"""An allocation that keeps a budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...checks import whole_number
+from ...errors import LayerTracerError
+from ..cost import outside_elements, trainable_by_layer, trainable_elements_within
+from .base import Choice, PlanInputs, Strategy, option
+
+
+@dataclass(frozen=True)
+class BudgetOptions:
+    """What may be spent: one of the two.
+
+    Args:
+        max_trainable_parameters (`int`, *optional*): How many parameters may train.
+        max_memory (`int`, *optional*): How many bytes weights, gradients and Adam's moments may take.
+    """
+
+    max_trainable_parameters: int | None = option(None, "How many parameters may train.", unit=("million", 1_000_000))
+    max_memory: int | None = option(
+        None, "How many bytes weights, gradients and Adam's moments may take.", unit=("GiB", 2**30)
+    )
+
+    def __post_init__(self) -> None:
+        limits = {name: getattr(self, name) for name in ("max_trainable_parameters", "max_memory")}
+        if list(limits.values()).count(None) != 1:
+            raise LayerTracerError(
+                "The strategy 'budget' needs either max_trainable_parameters or max_memory (in bytes)."
+            )
+        for name, value in limits.items():
+            whole_number(name, value)
+
+
+def choose(inputs: PlanInputs, options: BudgetOptions) -> Choice:
+    """Trains the most sensitive layers that fit; one that does not fit makes room for less sensitive, smaller ones."""
+    scores = inputs.report.sensitivity.mean
+    if options.max_memory is not None:
+        allowed = trainable_elements_within(inputs.facts, options.max_memory)
+        limit = f"{options.max_memory} bytes for weights, gradients and Adam's moments"
+    else:
+        allowed, limit = options.max_trainable_parameters, f"{options.max_trainable_parameters} trainable parameters"
+    allowed -= outside_elements(inputs.facts, inputs.always_trained)
+    sizes = trainable_by_layer(inputs.facts)
+    trained: set[int] = set()
+    paid: dict[str, int] = {}  # a parameter that stands in several layers is paid for once
+    for layer in sorted(range(inputs.num_layers), key=lambda layer: -scores[layer]):
+        price = sum(size for name, size in sizes[layer].items() if name not in paid)
+        if price <= allowed:
+            allowed -= price
+            trained.add(layer)
+            paid |= sizes[layer]
+    if not trained:
+        smallest = min(sum(sizes[layer].values()) for layer in range(inputs.num_layers))
+        raise LayerTracerError(
+            f"No layer fits a budget of {limit}: it leaves room for {max(allowed, 0)} parameters and the smallest layer "
+            f"has {smallest}."
+        )
+    return Choice(
+        trained, f"The most sensitive layers that fit into {limit} train; all else is frozen.", outside=set()
+    )
+
+
+STRATEGY = Strategy(
+    "budget",
+    "Train the most sensitive layers that fit a number of parameters or of bytes.",
+    choose,
+    BudgetOptions,
+    frozenset({"measurements", "budget"}),
+)
