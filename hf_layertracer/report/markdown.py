@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..config import DiagnosisConfig
-from ..records import Diagnosis, LayerPlan, ReportData, Savings, Sensitivity, TaskParticleSummary, TrainingOutcome
+from ..records import Diagnosis, ReportData, Savings, Sensitivity, TaskParticleSummary, TrainingOutcome
 from ..text import compact_ranges
 from .markdown_text import bullets, layer, name, number, optional, percent, prose, saved, span, table, value
 from .recipe import asks_builtin_probes, recipe
@@ -33,9 +33,9 @@ def report_section(report: ReportData) -> str:
     Returns:
         `str`: Markdown without the markers of [`put_section`], ending in a newline.
     """
-    findings = [*_task_particle(report), *_sensitivity(report.first.sensitivity)]
+    findings = [*_task_particle(report), *_sensitivity(report)]
     if report.plan is not None:
-        findings += _plan(report.plan, report.model.tied)
+        findings += _plan(report)
     if report.training is not None:
         findings += ["### Training", _training(report.training)]
     if report.is_repeated:
@@ -186,16 +186,19 @@ def _task_table(report: ReportData) -> str:
     return f"{shown}\n\n{more} more tasks are in `layertracer_report.json`." if more else shown
 
 
-def _sensitivity(sensitivity: Sensitivity) -> list[str]:
-    vulnerable = sensitivity.vulnerable_layer
+def _sensitivity(report: ReportData) -> list[str]:
+    sensitivity = report.first.sensitivity
     known, stability = sensitivity.stderr_known, sensitivity.rank_stability
+    vulnerable = _vulnerable(report.first)
+    if report.is_repeated:
+        vulnerable = f"{vulnerable} before training; {_vulnerable(report.latest)} after step {report.latest.step}"
     return [
         "### Layer Sensitivity: how far perturbing a layer moves the output",
         "Jensen-Shannon divergence in bits, from 0 to 1"
         + (", estimated from gradients." if sensitivity.estimate else "."),
         bullets(
             [
-                f"**Vulnerable layer:** {vulnerable}, with {_highest(sensitivity)} bits",
+                f"**Vulnerable layer:** {vulnerable}",
                 f"**Not to be told from it** (within two standard errors): {compact_ranges(sensitivity.rivals)}",
                 "**Shallow half minus deep half:** "
                 + value(sensitivity.shallow_minus_deep, sensitivity.shallow_minus_deep_stderr, known)
@@ -207,7 +210,12 @@ def _sensitivity(sensitivity: Sensitivity) -> list[str]:
     ]
 
 
-def _plan(plan: LayerPlan, tied: bool) -> list[str]:
+def _vulnerable(diagnosis: Diagnosis) -> str:
+    return f"{diagnosis.sensitivity.vulnerable_layer}, with {_highest(diagnosis.sensitivity)} bits"
+
+
+def _plan(report: ReportData) -> list[str]:
+    plan, tied = report.plan, report.model.tied
     strategy = ", ".join(filter(None, [name(plan.strategy), _settings(plan.options, plan.options)]))
     outside = {
         "embeddings (tied to the head)" if tied else "embeddings": plan.train_embeddings,
@@ -224,6 +232,11 @@ def _plan(plan: LayerPlan, tied: bool) -> list[str]:
     if plan.patterns:
         patterns = ", ".join(name(pattern) for pattern in plan.patterns)
         items.append(f"**Inside the layers only parameters that match:** {patterns}")
+    if len(report.plans) > 1:
+        earlier = len(report.plans) - 1
+        items.append(
+            f"**In force:** from step {report.plans[-1].step} on, after {earlier} other plan{'s' * (earlier > 1)}"
+        )
     items.append(f"**Reason:** {prose(plan.reason)}")
     return ["### Layer plan", bullets(items), _savings(plan.savings)]
 

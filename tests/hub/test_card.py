@@ -175,3 +175,12 @@ def test_what_is_no_path_stays(text):
 
 def test_nothing_stays_nothing():
     assert without_paths(None) is None
+
+
+@pytest.mark.parametrize("later", [[], [LATER]])
+def test_text_and_results_name_the_same_vulnerable_layer(make_report, later):
+    report = make_report(later=later)
+    text = model_card(None, report, "alice/tiny")
+    (line,) = [line for line in text.splitlines() if "**Vulnerable layer:**" in line]
+    said = line.rsplit("; ", 1)[-1].removeprefix("- **Vulnerable layer:** ").split(",")[0]
+    assert int(said) == results(report)["vulnerable_layer"]
