@@ -58,6 +58,7 @@ def halves(num_layers: int) -> tuple[range, range]:
     >>> from hf_layertracer.records import halves
     >>> halves(5)
     (range(0, 2), range(3, 5))
+
     ```
     """
     half = num_layers // 2
@@ -80,6 +81,7 @@ def relative_depth(layer: float, num_layers: int) -> float:
     >>> from hf_layertracer.records import relative_depth
     >>> relative_depth(14, 30)
     0.5
+
     ```
     """
     return (layer + 1) / num_layers

@@ -43,7 +43,7 @@ class LayerTracerReport(ReportData):
     >>> report.sensitivity.vulnerable_layer, report.task_particle.layer
     (17, 13.0)
     >>> report.to_pandas().nlargest(3, "layer_sensitivity")["layer"].tolist()
-    [17, 6, 4]
+    [17, 1, 5]
 
     ```
     """
