@@ -82,14 +82,14 @@ def summarise_sensitivity(values: np.ndarray, tasks: Sequence[str], seed: int, *
     # Draws of different probes are independent, so probes are the units of the standard error; the draws of a single
     # probe are independent too and stand in for them where there is but one.
     units = values.mean(1) if values.shape[2] > 1 else values[:, :, 0]
-    mean = units.mean(1)
-    vulnerable = int(mean.argmax())
+    mean = _floats(units.mean(1).clip(0, 1))
+    vulnerable = mean.index(max(mean))
     behind = units[vulnerable] - units
     contenders = np.flatnonzero(behind.mean(1) <= 2 * standard_error(behind, axis=1))
     shallow, deep = (list(half) for half in halves(len(units)))
     slope = units[shallow].mean(0) - units[deep].mean(0) if shallow else np.zeros(units.shape[1])
     return Sensitivity(
-        mean=_floats(mean.clip(0, 1)),
+        mean=mean,
         stderr=_floats(standard_error(units, axis=1)),
         covariance=_covariance(units),
         contenders=sorted({vulnerable, *contenders.tolist()}),

@@ -124,6 +124,8 @@ class Tracer:
     def _measure_and_plan(self, model: nn.Module, precision: Callable[[], AbstractContextManager]) -> None:
         if self.config.report is not None:
             report = LayerTracerReport.load(self.config.report)
+            # What was measured and decided while an earlier run trained is no part of this one.
+            report.diagnoses, report.plans = report.diagnoses[:1], []
         else:
             with precision():
                 report = diagnose(model, self._probes, tokenizer=self._tokenizer, config=self.config.diagnosis())
