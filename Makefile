@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-slow test-gpu test-architectures lint bench screenshots browser clean
+.PHONY: demo docs test test-slow test-gpu test-architectures lint bench screenshots browser clean
 
 demo: $(VENV)/.demo ## diagnose and train a real model, compare with full training
 	$(BIN)/layertracer demo --out layertracer-demo
@@ -22,6 +22,9 @@ test-gpu: $(VENV)/.test ## what only an accelerator can answer
 
 test-architectures: $(VENV)/.test ## every causal model type of transformers; writes docs/architectures.md
 	$(BIN)/python -m tests.architectures
+
+docs: $(VENV)/.test ## the documentation as a site in site/, strictly and offline
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -40,7 +43,7 @@ browser:
 	|| echo "The browser tests will be skipped. To run them: sudo apt-get install chromium chromium-driver"
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info
 
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

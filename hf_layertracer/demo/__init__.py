@@ -1,0 +1,1 @@
+"""The main job on a real model, as `layertracer demo` runs it."""

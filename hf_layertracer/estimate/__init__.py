@@ -1,3 +1,5 @@
+"""Memory and time of a training run before it starts."""
+
 from .estimate import TrainingEstimate, estimate_training
 
 

@@ -1,3 +1,5 @@
+"""What a model can do: loss on text, probes and benchmark tasks."""
+
 from .config import EvaluationConfig
 from .evaluate import check_evaluation, evaluate_model
 from .result import EvaluationItem, EvaluationResult

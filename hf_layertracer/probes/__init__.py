@@ -1,3 +1,5 @@
+"""Prompts with targets: reads them, and turns them into token ids."""
+
 from .reading import Probe, builtin_probes, load_probes
 
 

@@ -58,7 +58,12 @@ class TaskParticleSummary(Record):
 
 
 class TaskParticle(TaskParticleSummary):
-    """[`TaskParticleSummary`] of all probes, with each probe's own layer and each task's summary."""
+    """[`TaskParticleSummary`] of all probes, with each probe's own layer and each task's summary.
+
+    Args:
+        per_probe (`list[int | None]`): The task particle of each probe; `None` where the probe is unresolved.
+        by_task (`dict[str, TaskParticleSummary]`): The summary of each task's probes.
+    """
 
     per_probe: list[Count | None]
     by_task: dict[str, TaskParticleSummary]

@@ -1,3 +1,5 @@
+"""A record as files: JSON, picture, and a section of a README."""
+
 from .report import CARD_FILE, FIGURE_FILE, REPORT_FILE, LayerTracerReport
 
 
