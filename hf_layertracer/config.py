@@ -21,7 +21,7 @@ class DiagnosisConfig:
     Args:
         perturbation (`str`, *optional*, defaults to `"mask"`):
             What is done to a layer's output: `"mask"` sets random hidden dimensions to zero, `"skip"` leaves the layer
-            out, `"noise"` adds Gaussian noise.
+            out, `"noise"` adds Gaussian noise. Several are measured in one go: `"skip,mask"`, or a list of names.
         mask_ratio (`float`, *optional*, defaults to `0.3`):
             Fraction of the hidden dimensions that a mask sets to zero.
         noise_scale (`float`, *optional*, defaults to `0.5`):
@@ -53,7 +53,8 @@ class DiagnosisConfig:
     """
 
     perturbation: str = field(
-        default="mask", metadata={"help": "What is done to a layer's output.", "choices": tuple(PERTURBATIONS)}
+        default="mask",
+        metadata={"help": f"What is done to a layer's output: {', '.join(PERTURBATIONS)}; several with commas."},
     )
     mask_ratio: float = field(default=0.3, metadata={"help": "Fraction of the hidden dimensions that a mask zeroes."})
     noise_scale: float = field(
@@ -82,7 +83,10 @@ class DiagnosisConfig:
     )
 
     def __post_init__(self) -> None:
-        one_of("perturbation", self.perturbation, PERTURBATIONS)
+        if not isinstance(self.perturbation, str):
+            self.perturbation = ",".join(self.perturbation)
+        for name in self.perturbations:
+            one_of("perturbation", name, PERTURBATIONS)
         one_of("estimator", self.estimator, ESTIMATORS)
         within("mask_ratio", self.mask_ratio, 0, 1)
         within("rise", self.rise, 0, 1)
@@ -91,6 +95,11 @@ class DiagnosisConfig:
         whole_number("diagnosis_seed", self.diagnosis_seed, least=0)
         for name in ("repeats", "diagnosis_batch_size", "memory_budget"):
             whole_number(name, getattr(self, name))
+
+    @property
+    def perturbations(self) -> tuple[str, ...]:
+        """The names of the perturbations, in the order in which they are reported."""
+        return tuple(dict.fromkeys(name.strip() for name in self.perturbation.split(",")))
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as they go into a report."""

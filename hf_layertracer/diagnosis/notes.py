@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..records import ReportData
+from ..records import ReportData, Sensitivity
 
 
 def notes_of(report: ReportData, not_run: Sequence[int]) -> list[str]:
@@ -19,12 +19,28 @@ def notes_of(report: ReportData, not_run: Sequence[int]) -> list[str]:
     Returns:
         `list[str]`: Sentences.
     """
-    sensitivity, particle = report.sensitivity, report.task_particle
+    particle = report.task_particle
     notes = []
     if not_run:
         notes.append(
             f"Layers {list(not_run)} do not run on text alone. Their values are those of the hidden state that passes by."
         )
+    measured = report.latest.sensitivities
+    for name, sensitivity in measured.items():
+        found = _sensitivity_notes(sensitivity, [layer.kind for layer in report.model.layers])
+        notes += [f"Perturbation {name}: {note}" for note in found] if len(measured) > 1 else found
+    if not report.lens.valid:
+        notes.append(f"The lens is not valid for this model, so there is no task particle: {report.lens.reason}.")
+    elif particle.unresolved:
+        notes.append(
+            f"{particle.unresolved} of {report.probes.count} probes are unresolved: their lens probability never reaches "
+            f"{report.settings.min_probability}, or never rises by enough at once. The task particle leaves them out."
+        )
+    return notes
+
+
+def _sensitivity_notes(sensitivity: Sensitivity, kinds: Sequence[str]) -> list[str]:
+    notes = []
     if sensitivity.estimate:
         notes.append(
             f"Layer Sensitivity is an estimate from gradients, calibrated with {sensitivity.calibration_draws} of "
@@ -32,11 +48,13 @@ def notes_of(report: ReportData, not_run: Sequence[int]) -> list[str]:
         )
     if sensitivity.draws == 1:
         notes.append("Layer Sensitivity comes from a single perturbation: its standard error is not known, not zero.")
-    kinds = _sensitivity_by_kind(report)
-    if len(kinds) > 1:
+    by_kind: dict[str, list[float]] = {}
+    for kind, value in zip(kinds, sensitivity.mean, strict=True):
+        by_kind.setdefault(kind, []).append(value)
+    if len(by_kind) > 1:
         notes.append(
             "Layers by kind, with their mean sensitivity: "
-            + ", ".join(f"{len(values)} {kind} {np.mean(values):.3f}" for kind, values in kinds.items())
+            + ", ".join(f"{len(values)} {kind} {np.mean(values):.3f}" for kind, values in by_kind.items())
             + "."
         )
     rivals = sensitivity.rivals
@@ -50,18 +68,4 @@ def notes_of(report: ReportData, not_run: Sequence[int]) -> list[str]:
         notes.append(
             f"Shallow and deep layers do not differ in sensitivity beyond chance ({difference:+.3f} ± {error:.3f} bits)."
         )
-    if not report.lens.valid:
-        notes.append(f"The lens is not valid for this model, so there is no task particle: {report.lens.reason}.")
-    elif particle.unresolved:
-        notes.append(
-            f"{particle.unresolved} of {report.probes.count} probes are unresolved: their lens probability never reaches "
-            f"{report.settings.min_probability}, or never rises by enough at once. The task particle leaves them out."
-        )
     return notes
-
-
-def _sensitivity_by_kind(report: ReportData) -> dict[str, list[float]]:
-    kinds: dict[str, list[float]] = {}
-    for layer, value in zip(report.model.layers, report.sensitivity.mean, strict=True):
-        kinds.setdefault(layer.kind, []).append(value)
-    return kinds

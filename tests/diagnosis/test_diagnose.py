@@ -140,6 +140,19 @@ def test_every_architecture_can_be_diagnosed(any_model, token_probes):
     assert report.plan.frozen_layers == [2, 3]
 
 
+@pytest.mark.parametrize("given", ["skip,mask", ["skip", "mask", "skip"]])
+def test_several_perturbations_are_measured_in_one_go(tiny_llama, token_probes, given):
+    model = tiny_llama()
+    together = diagnose(model, token_probes, config=DiagnosisConfig(perturbation=given, repeats=2))
+    assert list(together.first.sensitivities) == ["skip", "mask"]
+    for name in ("skip", "mask"):
+        alone = diagnose(model, token_probes, config=DiagnosisConfig(perturbation=name, repeats=2))
+        assert together.first.sensitivities[name].model_dump() == nearly(alone.sensitivity)
+        for note in alone.notes:
+            assert note in together.notes or f"Perturbation {name}: {note}" in together.notes
+    assert together.sensitivity == together.first.sensitivities["skip"]
+
+
 def test_by_default_there_are_enough_draws_over_all_probes(tiny_llama, token_probes):
     report = diagnose(tiny_llama(num_hidden_layers=2), token_probes)
     assert report.sensitivity.repeats == math.ceil(256 / 5)

@@ -70,4 +70,4 @@ def test_a_new_measurement_is_one_class_and_an_entry_in_the_list(tiny_llama, tok
     assert sorted(seen) == list(range(5))
     assert report.first.memory["norm_3"] > report.first.memory["norm_0"] > 0
     assert report.first.durations["norms"] >= 0
-    assert report.first.memory["largest_batch_rows"] > 0
+    assert report.first.memory["largest_batch_probes"] > 0

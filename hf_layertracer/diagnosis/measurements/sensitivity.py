@@ -35,17 +35,17 @@ class LayerSensitivity(Measurement):
         perturbation ([`Perturbation`]): What is done to the layers.
     """
 
-    name = "sensitivity"
     estimator: ClassVar[str] = "exact"
 
     def __init__(self, perturbation: Perturbation):
         self.perturbation = perturbation
+        self.name = f"sensitivity ({perturbation.name})"
 
     @classmethod
     def chosen(cls, config: DiagnosisConfig) -> list[Self]:
         if config.estimator != cls.estimator:
             return []
-        return [cls(PERTURBATIONS[config.perturbation](config))]
+        return [cls(PERTURBATIONS[name](config)) for name in config.perturbations]
 
     def start(self, subject: Subject) -> int:
         probes = len(subject.probes)
@@ -53,7 +53,6 @@ class LayerSensitivity(Measurement):
         self.draws = [Draw(probe, repeat, self.repeats) for probe in range(probes) for repeat in range(self.repeats)]
         self.sample = self._sample(subject.config)
         self.measured = np.full((subject.num_layers, len(self.draws)), np.nan)
-        self.largest_rows = 0
         super().start(subject)
         return len(self.sample) * subject.num_layers
 
@@ -68,9 +67,6 @@ class LayerSensitivity(Measurement):
             return
         draws = [self.draws[number] for number in numbers]
         replay = self.subject.replay_problem is None
-        self.largest_rows = max(
-            self.largest_rows, min(batch.rows, len(draws) * (self.subject.num_layers if replay else 1))
-        )
         values = measure_draws(
             self.subject.stack,
             batch.clean,
@@ -105,10 +101,7 @@ class LayerSensitivity(Measurement):
             path_reason=problem,
             **facts,
         )
-        return {
-            "sensitivities": {self.perturbation.name: sensitivity},
-            "memory": {"largest_batch_rows": self.largest_rows},
-        }
+        return {"sensitivities": {self.perturbation.name: sensitivity}}
 
 
 def measure_draws(
