@@ -23,14 +23,17 @@ Token = Annotated[str | None, typer.Option(help="By default HF_TOKEN, or the one
 RepoType = Annotated[str, typer.Option(help="model, or dataset: one that collects reports.")]
 
 
-def with_options(settings: type, *, leave_out: tuple[str, ...] = ()) -> Callable[[Callable], Callable]:
+def with_options(
+    settings: type, *, argument: str = "config", leave_out: tuple[str, ...] = ()
+) -> Callable[[Callable], Callable]:
     """Gives a command an option for each field of a settings dataclass.
 
-    The command's own function takes the finished settings as its argument `config`. Help and choices come from the
-    fields' metadata; what the settings refuse is refused by them, in their words.
+    The command's own function takes the finished settings as one argument, `config` by default. Help and choices come
+    from the fields' metadata; what the settings refuse is refused by them, in their words.
 
     Args:
         settings (`type`): The dataclass.
+        argument (`str`, *optional*, defaults to `"config"`): What the command calls them.
         leave_out (`tuple[str, ...]`, *optional*): Fields that keep their defaults.
 
     Returns:
@@ -52,12 +55,12 @@ def with_options(settings: type, *, leave_out: tuple[str, ...] = ()) -> Callable
         @functools.wraps(function)
         def command(**values: Any) -> Any:
             config = settings(**{parameter.name: values.pop(parameter.name) for parameter in made})
-            return function(config=config, **values)
+            return function(**{argument: config}, **values)
 
         parameters: list[Parameter] = []
         for parameter in own.parameters.values():
             # Where a command names its settings, there their options stand in its help.
-            parameters += made if parameter.name == "config" else [parameter.replace(kind=Parameter.KEYWORD_ONLY)]
+            parameters += made if parameter.name == argument else [parameter.replace(kind=Parameter.KEYWORD_ONLY)]
         command.__signature__ = own.replace(parameters=parameters)
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         del command.__wrapped__  # its annotations are not those of the command

@@ -3,32 +3,47 @@
 from __future__ import annotations
 
 import textwrap
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import ReportNotFoundError
+from ..errors import LayerTracerError, ReportNotFoundError
+from ..estimate.config import EstimateConfig
 from ..planning.config import PlanConfig
 from ..planning.strategies import STRATEGIES, strategy_named
 from .options import AllowPickle, Revision, TrustRemoteCode, with_options
-from .printing import print_plan
+from .printing import print_estimate, print_plan
 
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from ..estimate import TrainingEstimate
+    from ..records import LayerPlan
+    from ..report import LayerTracerReport
+
 
 @with_options(PlanConfig)
+@with_options(EstimateConfig, argument="run")
 def command(
     source: Annotated[
-        str, typer.Argument(metavar="MODEL|REPORT", help="A report (file, folder or Hub id), or a model to count.")
+        str,
+        typer.Argument(
+            metavar="MODEL|REPORT", help="A report (file, folder or Hub id), or a model or its config.json."
+        ),
     ],
     config: PlanConfig,
+    run: EstimateConfig,
     export: Annotated[
         str | None, typer.Option(help="Print it for another trainer: axolotl, llama-factory or names.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write to this file: the export, or the plan as JSON.")] = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Say what memory and time training takes, before it starts.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --estimate: print JSON.")] = False,
     layers_path: Annotated[str | None, typer.Option(help="Dotted path of the list of decoder layers.")] = None,
     revision: Revision = None,
     trust_remote_code: TrustRemoteCode = False,
@@ -40,16 +55,21 @@ def command(
     from ..planning import export_plan, make_plan
     from ..report import LayerTracerReport
 
-    try:
-        measured = LayerTracerReport.load(source, revision=revision)
-    except ReportNotFoundError:
-        measured = None
+    measured = None
+    if Path(source).name != "config.json":
+        with suppress(ReportNotFoundError):
+            measured = LayerTracerReport.load(source, revision=revision)
     if measured is not None:
         made, facts = make_plan(measured, config.strategy, **config.plan_options()), measured.model
     else:
         subject = _load(source, config.strategy, revision, trust_remote_code, allow_pickle)
         made = make_plan(subject, config.strategy, layers_path=layers_path, **config.plan_options())
         facts = model_facts(find_parts(subject, layers_path))
+    if estimate:
+        print_estimate(
+            _estimate(source if measured is None else measured, made, run, revision, trust_remote_code), as_json
+        )
+        return
     text = export_plan(made, facts, export) if export else None
     if out is not None:
         write_atomically(out, (text or made.model_dump_json(indent=1) + "\n").encode())
@@ -69,6 +89,25 @@ def _load(
         hub = {"revision": revision, "trust_remote_code": trust_remote_code}
         return load_model(source, allow_pickle=allow_pickle, **hub)[0]
     return load_skeleton(source, revision=revision, trust_remote_code=trust_remote_code)
+
+
+def _estimate(
+    source: str | LayerTracerReport,
+    plan: LayerPlan,
+    run: EstimateConfig,
+    revision: str | None,
+    trust_remote_code: bool,
+) -> TrainingEstimate:
+    from ..estimate import estimate_training
+
+    if not isinstance(source, str):
+        if source.model.id is None:
+            raise LayerTracerError(
+                "The report does not say where its model is: name the model instead, with the strategy to estimate."
+            )
+        source, revision = source.model.id, source.model.revision
+    hub = {"revision": revision, "trust_remote_code": trust_remote_code}
+    return estimate_training(source, plan, run.training_arguments(), **run.options(), **hub)
 
 
 _NEEDS = {"measurements": "a report", "weights": "the weights", "budget": "a limit"}

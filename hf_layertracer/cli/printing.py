@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from ..records import LayerPlan, ReportData
 from ..text import compact_ranges, one_line
+
+
+if TYPE_CHECKING:
+    from ..estimate import TrainingEstimate
 
 
 def print_report(report: ReportData) -> None:
@@ -57,6 +62,37 @@ def print_plan(made: LayerPlan) -> None:
         ("FLOPs per token", savings.flops_per_token, savings.flops_per_token_full, "G", 1e9),
     ):
         table.add_row(label, f"{ours / scale:.2f} {unit}", f"{theirs / scale:.2f} {unit}")
+    Console().print(table)
+
+
+def print_estimate(estimate: TrainingEstimate, as_json: bool) -> None:
+    """Prints what a run takes, under the plan and in full."""
+    if as_json:
+        typer.echo(estimate.model_dump_json(indent=1))
+        return
+    settings = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in estimate.assumptions.items())
+    table = Table(title="Memory and time of one step on one device", caption=escape(settings))
+    for column in ("", "this plan", "full training", "how"):
+        table.add_column(column, justify="right" if column in ("this plan", "full training") else "left")
+    shared = "traced" if estimate.assumptions["world_size"] == 1 else "traced, shares counted"
+    rows = [
+        ("weights", "weights_bytes", "counted"),
+        ("gradients", "gradient_bytes", shared),
+        ("optimizer state", "optimizer_bytes", shared),
+        ("activations", "activation_bytes", "traced"),
+        ("workspace", "workspace_bytes", shared),
+        ("fullest moment", "total_bytes", shared),
+    ]
+    both = (estimate, estimate.full)
+    for label, name, how in rows:
+        table.add_row(label, *(f"{getattr(one, name) / 2**30:.2f} GiB" for one in both), how)
+    table.add_row("operations", *(f"{one.flops_per_step / 1e12:.3g} TFLOP" for one in both), "traced")
+    if estimate.seconds_per_step is not None:
+        times = (f"{one.seconds_per_step:.3g} s" for one in both)
+        table.add_row("time", *times, "device table, at 40 % of the published rate")
+    if estimate.device_bytes is not None:
+        label = escape(f"fits {estimate.device} ({estimate.device_bytes / 2**30:.4g} GiB)")
+        table.add_row(label, *("yes" if one.fits else "no" for one in both), "with a tenth on top")
     Console().print(table)
 
 

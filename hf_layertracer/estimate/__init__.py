@@ -1,6 +1,7 @@
 """Memory and time of a training run before it starts."""
 
-from .estimate import TrainingEstimate, estimate_training
+from ..lazy import lazy_names
 
 
-__all__ = ["TrainingEstimate", "estimate_training"]
+# The command line reads the settings here, and must not wait for torch.
+__getattr__ = lazy_names(__name__, {"estimate": ["TrainingEstimate", "estimate_training"]})
