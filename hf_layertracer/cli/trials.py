@@ -46,6 +46,7 @@ def run(
     from ..trials import TrialsConfig, run_trials
 
     result = run_trials(TrialsConfig.from_file(config), out)
+    _print(result)
     typer.echo(f"Results: {out}")
     if result.failures:
         name, cause = next(iter(result.failures.items()))
@@ -70,3 +71,31 @@ def status(directory: Directory) -> None:
     Console().print(table)
     finished = sum(unit.state == "finished" for unit in statuses)
     typer.echo(f"{finished} of {len(statuses)} runs are finished.")
+
+
+@trials.command()
+def show(directory: Directory) -> None:
+    """Show the results of a trial, finished or not."""
+    from ..trials import TrialsResult
+
+    _print(TrialsResult.load(directory))
+
+
+def _print(result) -> None:
+    from ..trials.tables import result_tables
+
+    console = Console()
+    for table in result_tables(result):
+        shown = Table(title=escape(table.title), caption=escape(table.caption), caption_justify="left")
+        for index, column in enumerate(table.columns):
+            style = "bright_black" if index in table.grey else None
+            shown.add_column(escape(column), overflow="fold", style=style, justify="left" if index == 0 else "right")
+        for row in table.rows:
+            shown.add_row(*map(escape, row))
+        console.print(shown)
+    for note in result.notes:
+        console.print(f"Note: {note}", markup=False)
+    for name, cause in result.failures.items():
+        console.print(f"Failed: {name}: {cause}", markup=False)
+    if result.missing:
+        console.print(f"Not finished: {', '.join(result.missing)}", markup=False)

@@ -10,10 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import HfHubHTTPError
-from transformers import AutoConfig
+from huggingface_hub import hf_hub_download
 
 from ..errors import LayerTracerError
+from ..text import one_line
 from .config import TrialsConfig
 
 
@@ -25,7 +25,7 @@ def shared_facts(config: TrialsConfig) -> dict[str, Any]:
     """All that every unit of a trial depends on.
 
     Args:
-        config ([`TrialsConfig`]): The config.
+        config ([`TrialsConfig`]): The config, pinned.
 
     Returns:
         `dict[str, Any]`: Facts by name, which JSON can hold.
@@ -39,7 +39,8 @@ def shared_facts(config: TrialsConfig) -> dict[str, Any]:
     if config.evaluate.probes is not None:
         evaluate["probes"] = _content_or_name(config.evaluate.probes)
     return {
-        "model": model_fingerprint(config),
+        "model": content_hash(Path(config.model), _WEIGHTS) if Path(config.model).is_dir() else config.model,
+        "revision": config.revision,
         "dtype": config.dtype,
         "train": {
             **config.train.model_dump(exclude={"save_steps"}),
@@ -91,16 +92,25 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str =
     return found
 
 
-def model_fingerprint(config: TrialsConfig) -> str:
-    """A local model's content, or the commit of one on the Hub."""
-    folder = Path(config.model)
-    if folder.is_dir():
-        return content_hash(folder, _WEIGHTS)
+def pinned(config: TrialsConfig) -> TrialsConfig:
+    """The config with the commit of a model on the Hub, so that all runs of a trial load the same one.
+
+    Args:
+        config ([`TrialsConfig`]): The config.
+
+    Returns:
+        [`TrialsConfig`]: The same one for a local model.
+
+    Raises:
+        LayerTracerError: There is no such model.
+    """
+    if Path(config.model).is_dir():
+        return config
     try:
-        loaded = AutoConfig.from_pretrained(config.model, revision=config.revision)
-    except (OSError, ValueError, KeyError, HfHubHTTPError) as error:
-        raise LayerTracerError(f"Could not load {config.model!r}: {' '.join(str(error).split())[:300]}") from error
-    return f"{config.model}@{getattr(loaded, '_commit_hash', None)}"
+        path = hf_hub_download(config.model, "config.json", revision=config.revision)
+    except (OSError, ValueError) as error:
+        raise LayerTracerError(f"model: could not load {config.model!r}: {one_line(str(error), 300)}") from error
+    return config.model_copy(update={"revision": Path(path).parent.name})
 
 
 def content_hash(path: Path, patterns: tuple[str, ...] = ("**/*",)) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from ..files import write_atomically
 from .config import UNTOUCHED
 from .folder import write_json
 
@@ -102,8 +104,25 @@ class TrialsResult(BaseModel):
         Raises:
             LayerTracerError: The folder cannot be written to.
         """
+        from .figures import LOSSES_FILE, TRADE_OFF_FILE, draw_losses, draw_trade_off, png
+
         directory = Path(directory)
         write_json(directory / RESULTS_FILE, self.to_dict())
+        drawn = {TRADE_OFF_FILE: draw_trade_off, LOSSES_FILE: draw_losses} if pictures else {}
+        figures = {name: figure for name, draw in drawn.items() if (figure := draw(self)) is not None}
+        for name, figure in figures.items():
+            write_atomically(directory / name, png(figure))
+        write_atomically(directory / TABLE_FILE, self.to_markdown(pictures=figures).encode())
+
+    def to_markdown(self, *, pictures: Collection[str] = ()) -> str:
+        """The tables and notes as Markdown.
+
+        Args:
+            pictures (`Collection[str]`, *optional*): Which of the pictures that [`save`] draws lie beside it.
+        """
+        from .markdown import results_markdown
+
+        return results_markdown(self, pictures=pictures)
 
     @classmethod
     def load(cls, directory: str | Path) -> TrialsResult:

@@ -17,7 +17,7 @@ from ..errors import LayerTracerError
 from ..evaluation import check_evaluation
 from ..logs import get_logger
 from .config import UNTOUCHED, TrialsConfig
-from .fingerprint import differences, fingerprint, shared_facts
+from .fingerprint import differences, fingerprint, pinned, shared_facts
 from .folder import TrialFolder, UnitFolder, read_json, write_json
 from .process import run_module
 from .results import TrialsResult
@@ -71,6 +71,7 @@ def run_trials(config: TrialsConfig, out_dir: str | Path) -> TrialsResult:
     folder = TrialFolder(Path(out_dir))
     folder.claim()
     try:
+        config = pinned(config)
         facts = shared_facts(config)
         _open(folder, config, facts)
         prepared = _prepared(folder, config, facts)

@@ -1,0 +1,200 @@
+"""The tables of a trial, for the terminal and for `results.md` alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..evaluation.estimates import SeedEstimate
+from ..text import compact_ranges
+from .config import UNTOUCHED
+from .results import TrialsResult
+from .summary import MetricMean, Summary, verdict
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """One table of text.
+
+    Args:
+        title (`str`): What it shows.
+        columns (`list[str]`): Headings; the first column names the arm.
+        rows (`list[list[str]]`): Cells.
+        caption (`str`): How to read it.
+        grey (`set[int]`): Columns that say nothing, and are shown so.
+    """
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    caption: str
+    grey: set[int] = field(default_factory=set)
+
+
+def result_tables(result: TrialsResult) -> list[ResultTable]:
+    """All tables of a trial.
+
+    Args:
+        result ([`TrialsResult`]): The trial, finished or not.
+
+    Returns:
+        `list[ResultTable]`: Learned and forgotten, differences between arms, all metrics, cost.
+    """
+    summary = Summary(result)
+    tables = []
+    if result.untouched is not None:
+        tables += [_headline(result, summary), _between(summary), _metrics(result, summary)]
+    return [table for table in [*tables, _cost(result)] if table is not None and table.rows]
+
+
+def _headline(result: TrialsResult, summary: Summary) -> ResultTable | None:
+    objective = summary.objective
+    parts: list[tuple[str, Callable[[str], SeedEstimate | None], str, tuple[str, str]]] = [
+        ("learned", summary.learned, objective.learn, ("learned", "worse")),
+        ("forgotten", summary.forgotten, objective.forget, ("forgot", "better")),
+    ]
+    # A benchmark that the untouched model answers as one who guesses is kept out of here.
+    parts = [part for part in parts if part[2] in summary.metrics and not summary.at_chance(part[2])]
+    if not parts:
+        return None
+    columns = ["arm", "seeds"]
+    for name, _, metric, _ in parts:
+        columns += [f"{name} ({metric})", "± items", "± seeds", ""]
+    ranked = summary.has_objective and bool(summary.ranking())
+    order = summary.ranking() if ranked else summary.arms
+    rows = [[UNTOUCHED, "", *["0", "", "", "untouched"] * len(parts), *(["0"] if ranked else [])]]
+    for arm in [*order, *(arm for arm in summary.arms if arm not in order)]:
+        row = [arm, str(len(result.runs_of(arm)))]
+        for _, estimate_of, _, words in parts:
+            row += [*_difference(estimate := estimate_of(arm)), verdict(estimate, *words)]
+        if ranked:
+            score = summary.score(arm)
+            row.append("" if score is None else f"{score.value:+.4f}" + _pm(score.stderr))
+        rows.append(row)
+    if ranked:
+        columns.append(f"{objective.w_learn:g} x learned - {objective.w_forget:g} x forgotten")
+    return ResultTable(
+        "What was learned and what was forgotten",
+        columns,
+        rows,
+        "Against the untouched model, on the same items, mean over seeds. In brackets: the 95 % interval from items and "
+        "seeds together; ± is one standard error from each source. Where the interval holds 0: no difference found."
+        + _seeds_caveat(result),
+    )
+
+
+def _between(summary: Summary) -> ResultTable | None:
+    reference, objective = summary.reference(), summary.objective
+    metrics = [
+        metric
+        for metric in dict.fromkeys([objective.learn, objective.forget, *_accuracies(summary)])
+        if metric in summary.metrics and not summary.at_chance(metric)
+    ]
+    others = [arm for arm in summary.arms if arm != reference]
+    if reference is None or not others or not metrics:
+        return None
+    rows = []
+    for arm in others:
+        row = [arm]
+        for metric in metrics:
+            difference = summary.gain(arm, metric, reference)
+            row += [_difference(difference)[0], verdict(difference)]
+        rows.append(row)
+    return ResultTable(
+        f"Against {reference}",
+        ["arm", *(cell for metric in metrics for cell in (f"gain in {metric}", ""))],
+        rows,
+        f"How much better than {reference}, with the same seeds on the same items; above 0 is better, whichever way the "
+        "metric points. Each comparison stands alone: of twenty without any effect, one looks like a difference.",
+    )
+
+
+def _metrics(result: TrialsResult, summary: Summary) -> ResultTable:
+    metrics = summary.metrics
+    rows = [["chance", *(_plain(summary.chance(metric)) for metric in metrics)]]
+    rows.append(["n", *(str(summary.n(metric) or "") for metric in metrics)])
+    rows += [[arm, *(_mean(summary.mean(arm, metric)) for metric in metrics)] for arm in [UNTOUCHED, *summary.arms]]
+    grey = {index for index, metric in enumerate(metrics, start=1) if summary.at_chance(metric)}
+    at_chance = ", ".join(metrics[index - 1] for index in sorted(grey))
+    return ResultTable(
+        "All metrics",
+        ["arm", *metrics],
+        rows,
+        "Mean over seeds, ± one standard error from the choice of seeds."
+        + (
+            f" Grey: the untouched model is at chance there, so differences say nothing ({at_chance})." if grey else ""
+        ),
+        grey,
+    )
+
+
+def _cost(result: TrialsResult) -> ResultTable:
+    rows = []
+    for entry in result.arms:
+        name, plan = entry["arm"]["name"], entry["plan"]
+        costs = [run["cost"] for run in result.runs_of(name)]
+        speeds = [cost["tokens_per_second"] for cost in costs if cost["tokens_per_second"]]
+        rows.append(
+            [
+                name,
+                "adapters" if plan is None else _layers(entry["arm"], plan),
+                f"{entry['trainable_parameters'] / 1e6:.2f} M",
+                "" if entry["off_by"] is None else f"{entry['off_by']:+.1%}",
+                f"{sum(speeds) / len(speeds):.0f}" if speeds else "",
+                _most(costs, "peak_memory_bytes", 2**20),
+                _most(costs, "optimizer_bytes", 2**20),
+                _most(costs, "flops", 1e12),
+            ]
+        )
+    return ResultTable(
+        "Cost",
+        ["arm", "layers", "trainable", "off by", "tokens/s", "peak MiB", "optimizer MiB", "TFLOP"],
+        rows,
+        f"On {result.machine}. Peak memory is of the whole process where there is no accelerator. FLOPs by arithmetic. "
+        "Off by: trainable parameters against those that were to be matched.",
+    )
+
+
+def _accuracies(summary: Summary) -> list[str]:
+    return [metric for metric in summary.metrics if metric.endswith(("/acc", "/accuracy"))]
+
+
+def _layers(arm: dict[str, Any], plan: dict[str, Any]) -> str:
+    if arm["strategy"] == "random" and "plan_seed" not in arm:
+        return f"{len(plan['trained_layers'])} drawn for each seed"
+    return compact_ranges(plan["trained_layers"])
+
+
+def _seeds_caveat(result: TrialsResult) -> str:
+    if len(result.config["seeds"]) > 1:
+        return ""
+    return " There is one seed: the intervals are of items only, and another seed may say otherwise."
+
+
+def _difference(estimate: SeedEstimate | None) -> list[str]:
+    if estimate is None:
+        return ["no data", "", ""]
+    interval = "" if estimate.low is None else f" [{estimate.low:+.4f}, {estimate.high:+.4f}]"
+    return [f"{estimate.value:+.4f}{interval}", _error(estimate.item_stderr), _error(estimate.seed_stderr)]
+
+
+def _mean(mean: MetricMean | None) -> str:
+    return "" if mean is None else _plain(mean.mean) + _pm(mean.seed_stderr)
+
+
+def _plain(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _error(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4f}"
+
+
+def _pm(value: float | None) -> str:
+    return "" if value is None else f" ± {value:.4f}"
+
+
+def _most(costs: list[dict[str, Any]], name: str, unit: float) -> str:
+    values = [cost[name] for cost in costs if cost[name] is not None]
+    return f"{max(values) / unit:.4g}" if values else ""
