@@ -73,7 +73,7 @@ def status(directory: Directory) -> None:
     typer.echo(f"{finished} of {len(statuses)} runs are finished.")
 
 
-@trials.command()
+@command.command()
 def show(directory: Directory) -> None:
     """Show the results of a trial, finished or not."""
     from ..trials import TrialsResult

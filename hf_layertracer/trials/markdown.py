@@ -22,8 +22,9 @@ def results_markdown(result: TrialsResult, *, pictures: Collection[str] = ()) ->
         `str`: The text.
     """
     train, parts = result.config["train"], ["# Trials: which layers to train", ""]
+    model = public_model_id(result.config["model"])
     parts.append(
-        f"{_cell(public_model_id(result.config['model']))}, {train['tokens']} tokens a run in steps of {train['batch_size']} x "
+        f"{_cell(model)}, {train['tokens']} tokens a run in steps of {train['batch_size']} x "
         f"{train['sequence_length']}, seeds {', '.join(map(str, result.config['seeds']))}; {len(result.arms)} arms."
     )
     if result.missing:
