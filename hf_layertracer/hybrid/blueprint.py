@@ -15,7 +15,25 @@ from ..modeling import ModelParts, find_parts
 from .check import check_compatible, check_ranges, check_structure
 from .configs import joined_config
 from .donors import Donor, open_donor
+from .mappings import Mapping, find_mapping
 from .recipe import HybridRecipe
+
+
+@dataclass(frozen=True)
+class NativeClass:
+    """The class in which some token mixers are replaced.
+
+    Args:
+        mapping ([`Mapping`]): How the donors' class is said in it.
+        unmodified (`PreTrainedConfig`): Of the model with all its attention.
+        config (`PreTrainedConfig`): Of the hybrid.
+        parts ([`ModelParts`]): The hybrid's structure.
+    """
+
+    mapping: Mapping
+    unmodified: PreTrainedConfig
+    config: PreTrainedConfig
+    parts: ModelParts
 
 
 @dataclass(frozen=True)
@@ -29,6 +47,7 @@ class Blueprint:
         dtype (`torch.dtype`): Of the weights.
         config (`PreTrainedConfig`): Of the stack in the base's class.
         parts ([`ModelParts`]): The structure in the base's class.
+        native ([`NativeClass`], *optional*): The class of the hybrid where token mixers are replaced.
     """
 
     recipe: HybridRecipe
@@ -41,6 +60,13 @@ class Blueprint:
     dtype: torch.dtype
     config: PreTrainedConfig
     parts: ModelParts
+    native: NativeClass | None = None
+
+    @property
+    def is_base_alone(self) -> bool:
+        """Whether all weights are the base's as they are stored, each in its place."""
+        in_place = [layer for _, layer in self.stack] == list(range(self.base.parts.num_layers))
+        return self.donors == [self.base] and in_place and self.dtype == main_dtype(self.base)
 
     @property
     def donors(self) -> list[Donor]:
@@ -61,8 +87,6 @@ def blueprint(recipe: HybridRecipe) -> Blueprint:
     Raises:
         LayerTracerError: There is no such donor, or they do not fit.
     """
-    if recipe.mixers:
-        raise LayerTracerError("mixers: replacing token mixers is not possible yet.")
     names = [recipe.base, *(source.donor for source in recipe.layers or ())]
     names += [name for name in (recipe.embeddings, recipe.norm, recipe.head, recipe.tokenizer) if name is not None]
     opened = {name: open_donor(name) for name in dict.fromkeys(names)}
@@ -85,7 +109,18 @@ def blueprint(recipe: HybridRecipe) -> Blueprint:
     config = joined_config(base, stack, changes)
     parts = skeleton(config)
     check_structure(parts, stack)
-    return Blueprint(recipe, base, embeddings, norm, head, tokenizer, tuple(stack), dtype, config, parts)
+    native = _native_class(recipe, config) if recipe.mixers else None
+    return Blueprint(recipe, base, embeddings, norm, head, tokenizer, tuple(stack), dtype, config, parts, native)
+
+
+def _native_class(recipe: HybridRecipe, config: PreTrainedConfig) -> NativeClass:
+    mapping = find_mapping(config.model_type, recipe.mixers)
+    replaced = frozenset(index for mixer in recipe.mixers for index in mixer.layers)
+    try:
+        unmodified, hybrid = mapping.config(config, frozenset()), mapping.config(config, replaced)
+    except LayerTracerError as error:
+        raise LayerTracerError(f"mixers: {error}") from error
+    return NativeClass(mapping, unmodified, hybrid, skeleton(hybrid))
 
 
 def skeleton(config: PreTrainedConfig) -> ModelParts:
@@ -103,14 +138,14 @@ def _dtype(recipe: HybridRecipe, donors: Sequence[Donor]) -> torch.dtype:
     """The recipe's data type, or the one that all donors have."""
     if recipe.dtype is not None:
         return getattr(torch, recipe.dtype)
-    found = {donor: _main_dtype(donor) for donor in donors}
+    found = {donor: main_dtype(donor) for donor in donors}
     if len(set(found.values())) > 1:
         listed = ", ".join(f"{donor.name}: {str(dtype).removeprefix('torch.')}" for donor, dtype in found.items())
         raise LayerTracerError(f"The donors have different data types ({listed}). Name the hybrid's with `dtype:`.")
     return found[donors[0]]
 
 
-def _main_dtype(donor: Donor) -> torch.dtype:
+def main_dtype(donor: Donor) -> torch.dtype:
     """The floating-point data type that most of a donor's bytes have."""
     sizes: dict[torch.dtype, int] = {}
     for tensor in donor.tensors.values():

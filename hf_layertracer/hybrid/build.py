@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import safetensors
-import torch
-import transformers
-
-from .. import __version__
 from ..errors import LayerTracerError
 from ..logs import get_logger
-from ..modeling import EMBEDDINGS, HEAD, NORM
-from .blueprint import Blueprint, blueprint
-from .donors import Donor
-from .folder import unfinished, write_settings
-from .provenance import HYBRID_FILE, RECIPE_FILE, HybridRecord, LayerOrigin, Origin
+from .blueprint import blueprint
+from .folder import unfinished
+from .native import build_native
+from .provenance import HYBRID_FILE, RECIPE_FILE, HybridRecord
 from .recipe import HybridRecipe
-from .verify import verify_layers
-from .weights import Digests, in_order, whole_tensors, write_model
+from .whole import build_whole
 
 
 logger = get_logger(__name__)
@@ -58,60 +51,12 @@ def build_hybrid(
     _check_free(out)
     plan = blueprint(recipe)
     with unfinished(out) as folder:
-        record = _build_whole(plan, folder, max_shard_size)
+        build = build_whole if plan.native is None else build_native
+        record = build(plan, folder, max_shard_size)
         recipe.save(folder / RECIPE_FILE)
         (folder / HYBRID_FILE).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
     logger.info(f"Built {out}: {len(record.layers)} layers, {record.architecture}.")
     return record
-
-
-def origin(plan: Blueprint, donor: Donor, part: str, digests: Digests) -> Origin:
-    """Where a part outside the layers comes from."""
-    return Origin(donor=donor.public_name, revision=donor.revision, sha256=digests.of(part))
-
-
-def versions() -> dict[str, str]:
-    """The libraries that a hybrid is built with."""
-    return {
-        "hf_layertracer": __version__,
-        "transformers": transformers.__version__,
-        "torch": torch.__version__,
-        "safetensors": safetensors.__version__,
-    }
-
-
-def _build_whole(plan: Blueprint, folder: Path, largest: int) -> HybridRecord:
-    """Builds a hybrid of layers taken whole, in the base's class."""
-    groups = whole_tensors(plan)
-    digests = Digests(groups)
-    write_model(folder, in_order(groups), digests, largest)
-    write_settings(folder, plan.config, type(plan.parts.model).__name__, plan.tokenizer)
-    verify_layers(folder, plan.parts.layers_path, plan.stack, range(len(plan.stack)), plan.dtype, folder)
-    kinds = plan.parts.kinds()
-    return HybridRecord(
-        architecture=type(plan.parts.model).__name__,
-        base=plan.base.public_name,
-        base_revision=plan.base.revision,
-        dtype=str(plan.dtype).removeprefix("torch."),
-        recipe=plan.recipe.to_dict(),
-        layers=[
-            LayerOrigin(
-                donor=donor.public_name,
-                revision=donor.revision,
-                sha256=digests.of(index),
-                layer=index,
-                donor_layer=layer,
-                kind=kinds[index],
-                verified="output bit-equal to the donor's layer on the same input",
-            )
-            for index, (donor, layer) in enumerate(plan.stack)
-        ],
-        embeddings=origin(plan, plan.embeddings, EMBEDDINGS, digests),
-        norm=origin(plan, plan.norm, NORM, digests),
-        head=origin(plan, plan.head, HEAD, digests) if groups[HEAD] else None,
-        tokenizer=plan.tokenizer.public_name,
-        versions=versions(),
-    )
 
 
 def _check_free(out: Path) -> None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig
 
 from ..errors import LayerTracerError
@@ -69,7 +70,7 @@ def joined_config(base: Donor, stack: Sequence[tuple[Donor, int]], changes: dict
     content.pop("_name_or_path", None)
     try:
         return type(base.config).from_dict(content)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, StrictDataclassError) as error:
         raise LayerTracerError(
             f"The joined configuration is not valid: {' '.join(str(error).split())[:300]}"
         ) from error

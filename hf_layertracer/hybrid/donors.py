@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
 
 from ..errors import LayerTracerError
@@ -60,7 +61,7 @@ class Donor:
         """The configuration as transformers reads it."""
         try:
             config = AutoConfig.from_pretrained(self.folder)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, StrictDataclassError) as error:
             raise LayerTracerError(f"{self.name}: {' '.join(str(error).split())[:300]}") from error
         if getattr(config, "quantization_config", None) is not None:
             raise LayerTracerError(f"{self.name} is quantized. Take the model that it was made from.")

@@ -26,7 +26,7 @@ class Origin(_Part):
     Args:
         donor (`str`): Hub id, or name of a folder.
         revision (`str`, *optional*): The commit on the Hub.
-        sha256 (`str`): Of the part's tensors in the hybrid: of each one its name and its bytes, sorted by name.
+        sha256 (`str`): Of the part: over each tensor's name, a zero byte and the SHA-256 of its bytes, sorted by name.
     """
 
     donor: str

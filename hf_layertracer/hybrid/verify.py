@@ -18,6 +18,8 @@ from ..modeling import find_parts
 from .donors import Donor
 
 
+# What two ways of computing the same may differ by in float32, relative to the largest logit.
+_ROUNDING = 1e-5
 _TOKENS = 8
 _SEED = 0
 
@@ -100,17 +102,19 @@ def layer_outputs(model: PreTrainedModel, layers_path: str, wanted: Sequence[int
     return outputs
 
 
-def logits(model: PreTrainedModel) -> Tensor:
-    """The logits of a fixed sequence of token ids.
+def logits(model: PreTrainedModel, tokens: Tensor | None = None) -> Tensor:
+    """The logits of a sequence of token ids.
 
     Args:
         model (`PreTrainedModel`): The model.
+        tokens (`Tensor`, *optional*): Token ids of shape `(1, tokens)`; a few drawn from the vocabulary by default.
 
     Returns:
         `Tensor`: Of shape `(1, tokens, vocabulary)`.
     """
-    size = model.config.get_text_config(decoder=True).vocab_size
-    tokens = torch.randint(size, (1, _TOKENS), generator=torch.Generator().manual_seed(_SEED))
+    if tokens is None:
+        size = model.config.get_text_config(decoder=True).vocab_size
+        tokens = torch.randint(size, (1, _TOKENS), generator=torch.Generator().manual_seed(_SEED))
     with torch.no_grad():
         return model(input_ids=tokens, use_cache=False).logits
 
@@ -148,3 +152,44 @@ def verify_layers(
                 raise LayerTracerError(
                     f"Layer {index} does not compute what layer {layer} of {donor.name} does. The hybrid was not written."
                 )
+
+
+def verify_class(donor: Path, unmodified: Path, tokens: Tensor, dtype: torch.dtype, scratch: Path) -> str:
+    """Compares the logits of the unmodified model with the donor's.
+
+    The weights as they are saved must be the same function: in float32 the logits are equal up to its rounding. In a
+    smaller data type the two classes may round at other places, by no more than twice the donor's own rounding.
+
+    Args:
+        donor (`Path`): The model in its own class.
+        unmodified (`Path`): The same in the other class.
+        tokens (`Tensor`): Token ids of shape `(1, tokens)`.
+        dtype (`torch.dtype`): Data type of both.
+        scratch (`Path`): Folder for what transformers converts on the way.
+
+    Returns:
+        `str`: What was compared, and with which result.
+
+    Raises:
+        LayerTracerError: They are not the same.
+    """
+    found: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
+    for computed in dict.fromkeys((torch.float32, dtype)):
+        pair = []
+        for folder in (donor, unmodified):
+            with streamed(folder, computed, scratch) as model:
+                pair.append(logits(model, tokens).float())
+                architecture = type(model).__name__
+        found[computed] = (pair[0], pair[1])
+    exact = found[torch.float32][0]
+    largest = exact.abs().max().item()
+    rounding = _ROUNDING * largest if dtype == torch.float32 else (found[dtype][0] - exact).abs().max().item()
+    apart = {computed: (pair[0] - pair[1]).abs().max().item() for computed, pair in found.items()}
+    said = (
+        f"logits of the model with all its attention, as {architecture}: largest difference from the donor's "
+        + " and ".join(f"{value:.3g} in {str(computed).removeprefix('torch.')}" for computed, value in apart.items())
+        + f", largest logit {largest:.3g}"
+    )
+    if not (apart[torch.float32] <= _ROUNDING * largest and apart[dtype] <= 2 * rounding):
+        raise LayerTracerError(f"Refused, {said}. Try `dtype: float32`.")
+    return said

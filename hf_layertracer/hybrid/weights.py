@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..errors import LayerTracerError
 from ..modeling import EMBEDDINGS, HEAD, NORM, OTHER
 from .blueprint import Blueprint
 from .donors import Donor
-from .safetensors_io import INDEX_FILE, SINGLE_FILE, NewTensor, split_into_files, write_file, write_index
+from .safetensors_io import INDEX_FILE, SINGLE_FILE, NewTensor, read_header, split_into_files, write_file, write_index
 
 
 def whole_tensors(plan: Blueprint) -> dict[int | str, list[NewTensor]]:
@@ -49,49 +50,61 @@ def in_order(groups: dict[int | str, list[NewTensor]]) -> list[NewTensor]:
 
 
 class Digests:
-    """SHA-256 of each part of a model, made while its tensors are written.
+    """SHA-256 of each part of a model, made while its tensors are written."""
 
-    Args:
-        groups (`dict[int | str, list[NewTensor]]`): The tensors of each part, each part's in the order of writing.
-    """
-
-    def __init__(self, groups: dict[int | str, list[NewTensor]]):
-        self._part = {tensor.name: part for part, tensors in groups.items() for tensor in tensors}
-        self._sums = {part: hashlib.sha256() for part in groups}
-        self._last: str | None = None
+    def __init__(self) -> None:
+        self._of_tensor: dict[str, Any] = {}
 
     def seen(self, tensor: NewTensor, chunk: memoryview) -> None:
         """Takes a piece of a tensor in."""
-        digest = self._sums[self._part[tensor.name]]
-        if tensor.name != self._last:
-            digest.update(tensor.name.encode() + b"\0")
-            self._last = tensor.name
-        digest.update(chunk)
+        self._of_tensor.setdefault(tensor.name, hashlib.sha256()).update(chunk)
 
-    def of(self, part: int | str) -> str:
-        """The digest of a part, in hexadecimal."""
-        return self._sums[part].hexdigest()
+    def of(self, tensors: Iterable[NewTensor]) -> str:
+        """The digest of some tensors, in hexadecimal: that of each one's name and digest, sorted by name."""
+        whole = hashlib.sha256()
+        for name in sorted(tensor.name for tensor in tensors):
+            whole.update(name.encode() + b"\0" + self._of_tensor.get(name, hashlib.sha256()).digest())
+        return whole.hexdigest()
 
 
-def write_model(folder: Path, tensors: Sequence[NewTensor], digests: Digests, largest: int) -> None:
-    """Writes tensors as a model in one or several files.
+def write_tensors(folder: Path, tensors: Sequence[NewTensor], digests: Digests, largest: int) -> dict[str, list[str]]:
+    """Writes tensors into one or several files.
 
     Args:
-        folder (`Path`): An empty folder.
+        folder (`Path`): Where the files go.
         tensors (`Sequence[NewTensor]`): In the order of writing.
         digests ([`Digests`]): Told of all bytes.
         largest (`int`): Bytes to a file.
+
+    Returns:
+        `dict[str, list[str]]`: The names of the tensors in each file.
     """
-    total = sum(tensor.nbytes for tensor in tensors)
-    check_space(folder, total)
-    files = split_into_files(tensors, largest)
-    places = {}
-    for number, content in enumerate(files, 1):
-        name = SINGLE_FILE if len(files) == 1 else f"model-{number:05d}-of-{len(files):05d}.safetensors"
+    check_space(folder, sum(tensor.nbytes for tensor in tensors))
+    written: dict[str, list[str]] = {}
+    for content in split_into_files(tensors, largest):
+        name = f"part-{sum(1 for _ in folder.glob('part-*')):05d}.safetensors"
         write_file(folder / name, content, digests.seen)
-        places.update(dict.fromkeys((tensor.name for tensor in content), name))
-    if len(files) > 1:
-        write_index(folder / INDEX_FILE, places, total)
+        written[name] = [tensor.name for tensor in content]
+    return written
+
+
+def name_files(folder: Path, written: dict[str, list[str]]) -> None:
+    """Gives written files the names that `from_pretrained` looks for, with an index if there are several.
+
+    Args:
+        folder (`Path`): Where the files are.
+        written (`dict[str, list[str]]`): The names of the tensors in each file.
+    """
+    places: dict[str, str] = {}
+    for number, (file, tensors) in enumerate(written.items(), 1):
+        name = SINGLE_FILE if len(written) == 1 else f"model-{number:05d}-of-{len(written):05d}.safetensors"
+        (folder / file).rename(folder / name)
+        places.update(dict.fromkeys(tensors, name))
+    if len(written) > 1:
+        headers = [read_header(folder / name) for name in dict.fromkeys(places.values())]
+        write_index(
+            folder / INDEX_FILE, places, sum(tensor.nbytes for header in headers for tensor in header.values())
+        )
 
 
 def check_space(folder: Path, needed: int) -> None:

@@ -1,0 +1,1 @@
+"""The first weights of new token mixers, made from the attention that they replace."""

@@ -1,0 +1,32 @@
+"""Hybrids of layers taken whole, in the class of their donors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .blueprint import Blueprint
+from .describe import hybrid_record
+from .folder import write_settings
+from .provenance import HybridRecord
+from .verify import verify_layers
+from .weights import Digests, in_order, name_files, whole_tensors, write_tensors
+
+
+def build_whole(plan: Blueprint, folder: Path, largest: int) -> HybridRecord:
+    """Builds the stack of layers, in the base's class.
+
+    Args:
+        plan ([`Blueprint`]): What to build; mixers that it names are left as they are.
+        folder (`Path`): An empty folder.
+        largest (`int`): Bytes to a file.
+
+    Returns:
+        [`HybridRecord`]: What was built.
+    """
+    groups = whole_tensors(plan)
+    digests = Digests()
+    name_files(folder, write_tensors(folder, in_order(groups), digests, largest))
+    write_settings(folder, plan.config, type(plan.parts.model).__name__, plan.tokenizer)
+    verify_layers(folder, plan.parts.layers_path, plan.stack, range(len(plan.stack)), plan.dtype, folder)
+    verified = ["output bit-equal to the donor's layer on the same input"] * len(plan.stack)
+    return hybrid_record(plan, plan.parts, groups, digests, verified)

@@ -1,0 +1,301 @@
+"""New token mixers in classes of transformers: whatever is tested here runs without our package having a hand in it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load, save_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from hf_layertracer import LayerTracerError, build_hybrid
+from hf_layertracer.hybrid import HybridRecipe, HybridRecord
+
+
+REPLACED = [1, 2]
+DONORS = {
+    "Llama": "mamba2",
+    "Mistral": "mamba2",
+    "Qwen2": "mamba2",
+    "Granite": "mamba2",
+    "Qwen3": "gated_deltanet",
+}
+CLASSES = {"mamba2": "GraniteMoeHybridForCausalLM", "gated_deltanet": "Qwen3_5ForCausalLM"}
+
+
+def load_model(folder: Path | str) -> PreTrainedModel:
+    model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    assert not any(info[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def built(make_model, tmp_path_factory):
+    """`built("Qwen3", "fresh")`: folders of a donor and of its hybrid, built once."""
+    made: dict[tuple, tuple[Path, Path]] = {}
+
+    def get(architecture: str, init: str = "from_attention") -> tuple[Path, Path]:
+        key = (architecture, init)
+        if key not in made:
+            place = tmp_path_factory.mktemp(f"{architecture}-{init}")
+            make_model(architecture).save_pretrained(place / "donor")
+            mixers = [{"layers": REPLACED, "kind": DONORS[architecture], "init": init}]
+            recipe = HybridRecipe.from_dict({"base": str(place / "donor"), "mixers": mixers})
+            build_hybrid(recipe, place / "hybrid")
+            made[key] = (place / "donor", place / "hybrid")
+        return made[key]
+
+    return get
+
+
+@pytest.fixture(params=[(name, init) for name in DONORS for init in ("from_attention", "fresh")], ids="-".join)
+def pair(request, built) -> tuple[Path, Path]:
+    return built(*request.param)
+
+
+@pytest.fixture
+def hybrid(pair) -> PreTrainedModel:
+    return load_model(pair[1])
+
+
+def tokens(rows: int = 1, length: int = 9) -> Tensor:
+    return torch.randint(5, 300, (rows, length), generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("architecture", DONORS)
+def test_the_class_is_transformers_own_and_the_record_says_what_was_verified(built, architecture):
+    _, folder = built(architecture)
+    record = HybridRecord.load(folder)
+    assert type(load_model(folder)).__name__ == record.architecture == CLASSES[DONORS[architecture]]
+    assert "largest difference" in record.class_verified
+    assert [entry.mixer for entry in record.layers] == [None, DONORS[architecture], DONORS[architecture], None]
+    assert all("logits of the model with all its attention equal" in entry.verified for entry in record.layers)
+    assert "need" in record.notes[0]
+    assert not list(folder.glob(".*"))
+
+
+@pytest.mark.parametrize("architecture", DONORS)
+def test_up_to_the_first_new_mixer_the_hybrid_computes_what_the_donor_does(built, architecture):
+    donor, folder = built(architecture)
+    ours, theirs = (
+        load_model(place)(tokens(), output_hidden_states=True).hidden_states[: REPLACED[0] + 1]
+        for place in (folder, donor)
+    )
+    for one, other in zip(ours, theirs, strict=True):
+        # Fused and separate matrices may round otherwise.
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_saving_and_loading_again_changes_no_bit(hybrid, tmp_path):
+    hybrid.save_pretrained(tmp_path / "again")
+    again = load_model(tmp_path / "again")
+    ours, theirs = hybrid.state_dict(), again.state_dict()
+    assert set(ours) == set(theirs)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert torch.equal(hybrid(tokens()).logits, again(tokens()).logits)
+
+
+def test_generation_with_a_cache_gives_what_it_gives_without(hybrid):
+    settings = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    settings |= {"output_logits": True, "return_dict_in_generate": True}
+    ours, theirs = (hybrid.generate(tokens(2), use_cache=cached, **settings) for cached in (True, False))
+    assert torch.equal(ours.sequences, theirs.sequences)
+    for one, other in zip(ours.logits, theirs.logits, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_every_parameter_has_a_gradient(hybrid):
+    hybrid.train()
+    hybrid(tokens(2), labels=tokens(2)).loss.backward()
+    for name, parameter in hybrid.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.any(), name
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_changes_nothing_and_lengths_may_differ(hybrid, side):
+    rows = [tokens(1, length)[0] for length in (9, 5, 7)]
+    longest = max(len(row) for row in rows)
+    batch, mask = torch.zeros(3, longest, dtype=torch.long), torch.zeros(3, longest, dtype=torch.long)
+    for number, row in enumerate(rows):
+        place = slice(longest - len(row), None) if side == "left" else slice(len(row))
+        batch[number, place], mask[number, place] = row, 1
+    found = hybrid(batch, attention_mask=mask).logits
+    for number, row in enumerate(rows):
+        alone = hybrid(row[None]).logits[0]
+        torch.testing.assert_close(found[number][mask[number].bool()], alone, rtol=1e-3, atol=1e-4)
+
+
+def test_mamba2_takes_the_attentions_projections_over(built):
+    donor, folder = built("Llama")
+    attention, mixer = load_model(donor).model.layers[1].self_attn, load_model(folder).model.layers[1].mamba
+    z, x, b, c, dt = mixer.in_proj.weight.split([32, 32, 32, 32, 4])
+    assert not z.any()
+    assert not dt.any()
+    for part, projection in ((x, attention.v_proj), (b, attention.k_proj)):
+        by_head, shared = part.view(4, 8, 32), projection.weight.view(2, 8, 32)
+        for head in range(4):
+            assert torch.equal(by_head[head], shared[head // 2])
+    assert torch.equal(c, attention.q_proj.weight)
+    assert torch.equal(mixer.out_proj.weight, attention.o_proj.weight)
+    hidden = torch.randn(1, 5, 32)
+    gate = mixer.in_proj(hidden)[..., :32]
+    torch.testing.assert_close(torch.nn.functional.silu(gate), torch.ones_like(gate))
+    states = torch.randn(1, mixer.conv_dim, 5)
+    assert torch.equal(mixer.conv1d(states)[..., :5], states)
+
+
+def test_the_biases_of_qwen2_go_with_their_projections(built):
+    donor, folder = built("Qwen2")
+    attention, mixer = load_model(donor).model.layers[1].self_attn, load_model(folder).model.layers[1].mamba
+    _, x, _, c, _ = mixer.in_proj.bias.split([32, 32, 32, 32, 4])
+    assert attention.q_proj.bias.any()
+    assert torch.equal(c, attention.q_proj.bias)
+    assert torch.equal(x.view(4, 8)[2], attention.v_proj.bias.view(2, 8)[1])
+
+
+def test_gated_delta_net_takes_the_attentions_projections_over(built):
+    donor, folder = built("Qwen3")
+    attention, mixer = load_model(donor).model.layers[1].self_attn, load_model(folder).model.layers[1].linear_attn
+    query, key, value = mixer.in_proj_qkv.weight.split([32, 32, 32])
+    assert torch.equal(query, attention.q_proj.weight)
+    assert torch.equal(key.view(4, 8, 32)[3], attention.k_proj.weight.view(2, 8, 32)[1])
+    assert torch.equal(value.view(4, 8, 32)[0], attention.v_proj.weight.view(2, 8, 32)[0])
+    by_head = (mixer.out_proj.weight / attention.o_proj.weight).view(32, 4, 8)
+    torch.testing.assert_close(by_head, by_head[:1, :, :1].expand_as(by_head), rtol=1e-4, atol=1e-5)
+    assert (by_head > 0).all()
+
+
+def test_a_fresh_mixer_is_what_the_class_draws_and_the_seed_decides(built, make_model, tmp_path):
+    mixer = load_model(built("Llama", "fresh")[1]).model.layers[1].mamba
+    torch.testing.assert_close(mixer.A_log, torch.log(torch.arange(1.0, 5.0)))
+    assert torch.equal(mixer.D, torch.ones(4))
+    donor = str(built("Llama", "fresh")[0])
+    mixers = [{"layers": REPLACED, "kind": "mamba2", "init": "fresh"}]
+    for seed in (0, 1):
+        build_hybrid(HybridRecipe.from_dict({"base": donor, "mixers": mixers, "seed": seed}), tmp_path / str(seed))
+    drawn = [load_model(tmp_path / str(seed)).model.layers for seed in (0, 1)]
+    assert torch.equal(drawn[0][1].mamba.in_proj.weight, mixer.in_proj.weight)
+    assert not torch.equal(drawn[1][1].mamba.in_proj.weight, mixer.in_proj.weight)
+    assert not torch.equal(drawn[0][1].mamba.in_proj.weight, drawn[0][2].mamba.in_proj.weight)
+
+
+def test_layers_of_several_donors_get_new_mixers_too(save_donor, recipe, tmp_path):
+    a, b = save_donor("a", seed=1), save_donor("b", seed=2)
+    record = build_hybrid(
+        recipe(base=a, layers=[(a, 0, 2), (b, 1, 4)], mixers=[{"layers": [4], "kind": "mamba2"}]), tmp_path / "h"
+    )
+    model, donor = load_model(tmp_path / "h"), load_model(b)
+    assert len(model.model.layers) == 5
+    assert torch.equal(model.model.layers[2].self_attn.q_proj.weight, donor.model.layers[1].self_attn.q_proj.weight)
+    assert torch.equal(model.model.layers[4].mamba.out_proj.weight, donor.model.layers[3].self_attn.o_proj.weight)
+    assert [(entry.donor, entry.donor_layer) for entry in record.layers][-1] == ("b", 3)
+
+
+@pytest.mark.parametrize("architecture", ["Llama", "Qwen3"])
+def test_a_smaller_data_type_is_verified_in_itself(save_donor, recipe, tmp_path, architecture):
+    donor = save_donor("a", architecture)
+    mixers = [{"layers": REPLACED, "kind": DONORS[architecture]}]
+    record = build_hybrid(recipe(base=donor, dtype="bfloat16", mixers=mixers), tmp_path / "h")
+    assert "in bfloat16" in record.class_verified
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "h")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+
+
+def test_norm_weights_that_bfloat16_cannot_centre_are_refused_and_float32_can(save_donor, recipe, tmp_path):
+    donor = Path(save_donor("a", "Qwen3"))
+    content = load((donor / "model.safetensors").read_bytes())
+    content["model.layers.0.input_layernorm.weight"][3] = 0.1
+    save_file(content, donor / "model.safetensors", {"format": "pt"})
+    mixers = [{"layers": [1], "kind": "gated_deltanet"}]
+    with pytest.raises(LayerTracerError, match=r"input_layernorm.weight has weights below one half.*`dtype: float32`"):
+        build_hybrid(recipe(base=str(donor), dtype="bfloat16", mixers=mixers), tmp_path / "h")
+    assert not (tmp_path / "h").exists()
+    build_hybrid(recipe(base=str(donor), mixers=mixers), tmp_path / "h")
+
+
+@pytest.mark.parametrize(
+    ("architecture", "changes", "kind", "message"),
+    [
+        (
+            "Llama",
+            {},
+            "gated_deltanet",
+            "holds gated_deltanet in a llama model. Possible: mamba2 in llama, mistral, qwen2",
+        ),
+        ("Qwen3", {}, "mamba2", "holds mamba2 in a qwen3 model. Possible: .*gated_deltanet in qwen3"),
+        ("Olmo2", {}, "gated_deltanet", "in a olmo2 model"),
+        ("Mistral", {"sliding_window": 8}, "mamba2", "looks back 8 tokens"),
+        ("Llama", {"mlp_bias": True}, "mamba2", "has biases"),
+        ("Llama", {"head_dim": 6}, "mamba2", "no multiple of the hidden size"),
+        ("Qwen3", {"attention_bias": True}, "gated_deltanet", "attention has biases"),
+    ],
+)
+def test_what_no_class_can_say_is_refused_in_one_line(
+    save_donor, recipe, tmp_path, architecture, changes, kind, message
+):
+    donor = save_donor("a", architecture, **changes)
+    with pytest.raises(LayerTracerError, match=message) as caught:
+        build_hybrid(recipe(base=donor, mixers=[{"layers": [1], "kind": kind}]), tmp_path / "h")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "h").exists()
+
+
+def test_two_kinds_in_one_model_and_layers_that_are_none_are_refused(save_donor, recipe, tmp_path):
+    donor = save_donor("a")
+    both = [{"layers": [1], "kind": "mamba2"}, {"layers": [2], "kind": "gated_deltanet"}]
+    with pytest.raises(LayerTracerError, match="holds gated_deltanet with mamba2 in a llama"):
+        build_hybrid(recipe(base=donor, mixers=both), tmp_path / "h")
+    with pytest.raises(LayerTracerError, match=r"mixers\[0\].layers: there is no layer 4; the hybrid has 4 layers"):
+        build_hybrid(recipe(base=donor, mixers=[{"layers": [4], "kind": "mamba2"}]), tmp_path / "h")
+
+
+def test_olmo_hybrid_does_not_fit_olmo2(make_model):
+    """Its linear layers norm what goes into a block, OLMo-2 what comes out: the feed-forward blocks could not stay."""
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import OlmoHybridConfig
+
+    sizes = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = OlmoHybridConfig(
+        **sizes, vocab_size=64, pad_token_id=0, layer_types=["linear_attention", "full_attention"]
+    )
+    linear, full = AutoModelForCausalLM.from_config(config).model.layers
+    assert {name for name, _ in make_model("Olmo2").model.layers[0].named_children()} == {
+        name for name, _ in full.named_children()
+    }
+    assert hasattr(linear, "input_layernorm")
+    assert not hasattr(linear, "post_feedforward_layernorm")
+    with pytest.raises(StrictDataclassError, match="at least one"):
+        OlmoHybridConfig(**sizes, layer_types=["full_attention"] * 2)
+
+
+def test_a_model_that_is_not_the_same_in_the_other_class_is_refused(save_donor, recipe, tmp_path, monkeypatch):
+    from transformers import GraniteMoeHybridConfig
+
+    donor, real = save_donor("a"), GraniteMoeHybridConfig.__init__
+
+    def wrong(self, **fields):
+        real(self, **{**fields, "logits_scaling": 1.001})
+
+    monkeypatch.setattr(GraniteMoeHybridConfig, "__init__", wrong)
+    with pytest.raises(LayerTracerError, match="Refused, logits of the model with all its attention"):
+        build_hybrid(recipe(base=donor, mixers=[{"layers": [1], "kind": "mamba2"}]), tmp_path / "h")
+    assert not (tmp_path / "h").exists()
+
+
+def test_a_tensor_without_a_place_in_the_other_class_fails_the_build(save_donor, recipe, tmp_path):
+    donor = Path(save_donor("a"))
+    content = load((donor / "model.safetensors").read_bytes()) | {"model.layers.0.extra.weight": torch.ones(2)}
+    save_file(content, donor / "model.safetensors", {"format": "pt"})
+    with pytest.raises(LayerTracerError, match=r"model\.layers\.0\.extra\.weight has no place"):
+        build_hybrid(recipe(base=str(donor), mixers=[{"layers": [1], "kind": "mamba2"}]), tmp_path / "h")
+
+
+def test_a_gate_that_is_open_is_one():
+    from hf_layertracer.hybrid.mixers.common import OPEN_GATE
+
+    assert OPEN_GATE / (1 + math.exp(-OPEN_GATE)) == pytest.approx(1, abs=1e-9)
