@@ -7,11 +7,12 @@ import inspect
 import os
 import pkgutil
 import sys
-from collections.abc import Callable
 from typing import Annotated
 
 import typer
 from rich.markup import escape
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
 
 from .. import __version__, cli
 from ..errors import IncompatibleDonorsError, LayerTracerError
@@ -31,18 +32,17 @@ def _main(
     """Measure what each layer of a language model does, and plan which layers to train."""
 
 
-def build_app() -> typer.Typer:
+def build_command() -> TyperGroup:
     """Puts all commands together.
 
     Returns:
-        `typer.Typer`: The app.
+        `TyperGroup`: The command, ready to be called.
     """
     app = typer.Typer(
         name="layertracer",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
-        rich_markup_mode="rich",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_main)
@@ -51,25 +51,29 @@ def build_app() -> typer.Typer:
             continue
         command = getattr(importlib.import_module(f"{cli.__name__}.{found.name}"), "command", None)
         if isinstance(command, typer.Typer):
-            for sub in command.registered_commands:
-                sub.help = _help(sub.callback)
             app.add_typer(command, name=found.name)
         elif command is not None:
-            app.command(found.name, help=_help(command))(command)
-    return app
+            app.command(found.name)(command)
+    whole = get_command(app)
+    _clean_help(whole)
+    return whole
 
 
-def _help(command: Callable) -> str:
-    """The docstring, with paragraphs as wide as the terminal; indented lines stay lines. Brackets are text, not markup."""
-    paragraphs = (inspect.getdoc(command) or "").split("\n\n")
-    return escape("\n\n".join(p if "\n " in p else " ".join(p.split("\n")) for p in paragraphs))
+def _clean_help(command: TyperCommand | TyperGroup) -> None:
+    """Paragraphs as wide as the terminal, but for those with indented lines; brackets are text and not rich's markup."""
+    paragraphs = inspect.cleandoc(command.help or "").split("\n\n")
+    command.help = escape("\n\n".join(p if "\n " in p else " ".join(p.split("\n")) for p in paragraphs))
+    for parameter in command.params:
+        parameter.help = escape(parameter.help or "")
+    for nested in getattr(command, "commands", {}).values():
+        _clean_help(nested)
 
 
 def main() -> None:
     """Entry point: an error that the user can mend is one line and exit status 1."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
-        build_app()()
+        build_command()()
     except IncompatibleDonorsError as error:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(1)

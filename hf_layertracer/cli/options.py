@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import Field, fields
 from inspect import Parameter
 from typing import Annotated, Any, get_type_hints
 
 import typer
-from rich.markup import escape
 
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Hub id or local folder of a causal language model.")]
@@ -20,11 +19,11 @@ AllowPickle = Annotated[
     bool, typer.Option("--allow-pickle", help="Load weights that are not safetensors; such files can run code.")
 ]
 Token = Annotated[str | None, typer.Option(help="By default HF_TOKEN, or the one that `hf auth login` stored.")]
-RepoType = Annotated[str, typer.Option(help="model, or dataset: one that collects reports.")]
+RepoType = Annotated[str, typer.Option(metavar="[model|dataset]", help="A model, or a dataset that collects reports.")]
 
 
 def with_options(
-    settings: type, *, argument: str = "config", leave_out: tuple[str, ...] = ()
+    settings: type, *, argument: str = "config", only: Collection[str] | None = None
 ) -> Callable[[Callable], Callable]:
     """Gives a command an option for each field of a settings dataclass.
 
@@ -34,7 +33,7 @@ def with_options(
     Args:
         settings (`type`): The dataclass.
         argument (`str`, *optional*, defaults to `"config"`): What the command calls them.
-        leave_out (`tuple[str, ...]`, *optional*): Fields that keep their defaults.
+        only (`Collection[str]`, *optional*): The fields that become options; the others keep their defaults.
 
     Returns:
         `Callable`: A decorator.
@@ -42,7 +41,7 @@ def with_options(
     Example:
 
     ```python
-    @with_options(DiagnosisConfig, leave_out=("layers_path",))
+    @with_options(DiagnosisConfig, only=["perturbation", "repeats"])
     def command(model: Model, config: DiagnosisConfig) -> None: ...
     ```
     """
@@ -50,7 +49,9 @@ def with_options(
     def decorate(function: Callable) -> Callable:
         own = inspect.signature(function, eval_str=True)
         hints = get_type_hints(settings)
-        made = [_parameter(field, hints[field.name]) for field in fields(settings) if field.name not in leave_out]
+        made = [
+            _parameter(field, hints[field.name]) for field in fields(settings) if only is None or field.name in only
+        ]
 
         @functools.wraps(function)
         def command(**values: Any) -> Any:
@@ -69,7 +70,12 @@ def with_options(
     return decorate
 
 
+def one_of(choices: Collection[str]) -> str:
+    """How help shows that an option takes one of a few values. Which of them is right, the library decides."""
+    return f"[{'|'.join(choices)}]"
+
+
 def _parameter(field: Field, kind: Any) -> Parameter:
     choices = field.metadata.get("choices")
-    option = typer.Option(help=escape(field.metadata["help"]), metavar=f"[{'|'.join(choices)}]" if choices else None)
+    option = typer.Option(help=field.metadata["help"], metavar=f"[{'|'.join(choices)}]" if choices else None)
     return Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=Annotated[kind, option])

@@ -12,8 +12,9 @@ import typer
 from ..errors import LayerTracerError, ReportNotFoundError
 from ..estimate.config import EstimateConfig
 from ..planning.config import PlanConfig
+from ..planning.export import EXPORT_FORMATS
 from ..planning.strategies import STRATEGIES, strategy_named
-from .options import AllowPickle, Revision, TrustRemoteCode, with_options
+from .options import AllowPickle, Revision, TrustRemoteCode, one_of, with_options
 from .printing import print_estimate, print_plan
 
 
@@ -37,7 +38,7 @@ def command(
     config: PlanConfig,
     run: EstimateConfig,
     export: Annotated[
-        str | None, typer.Option(help="Print it for another trainer: axolotl, llama-factory or names.")
+        str | None, typer.Option(metavar=one_of(EXPORT_FORMATS), help="Print it in the form of another trainer.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write to this file: the export, or the plan as JSON.")] = None,
     estimate: Annotated[

@@ -1,0 +1,70 @@
+"""What the registry says of strategies is what settings and command line say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import get_type_hints
+
+import pytest
+
+from hf_layertracer import LayerTracerConfig, LayerTracerError, make_plan
+from hf_layertracer.cli.app import build_command
+from hf_layertracer.planning import STRATEGIES, PlanConfig, strategies
+from hf_layertracer.planning.strategies import Choice, Strategy, all_options, option, strategy_named
+
+
+OPTIONS = [(strategy.name, own) for strategy in STRATEGIES.values() for own in fields(strategy.options)]
+
+
+def test_the_strategies_are_those_of_the_contract():
+    assert set(STRATEGIES) >= {
+        *("freeze-deep", "freeze-shallow", "full", "task-particle", "sensitivity", "budget", "explicit"),
+        *("random", "block-influence", "weight-snr"),
+    }
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=str)
+def test_a_strategy_is_described_in_one_line(strategy):
+    assert strategy.summary.endswith(".")
+    assert "\n" not in strategy.summary
+    assert len(strategy.summary) < 100
+
+
+@pytest.mark.parametrize(("strategy", "own"), OPTIONS, ids=lambda value: getattr(value, "name", value))
+@pytest.mark.parametrize("settings", [PlanConfig, LayerTracerConfig])
+def test_an_option_is_a_setting_of_the_same_name_type_default_and_help(settings, strategy, own):
+    (field,) = [field for field in fields(settings) if field.name == own.name]
+    assert field.default == own.default
+    assert field.metadata["help"] == own.metadata["help"]
+    assert get_type_hints(settings)[own.name] == get_type_hints(STRATEGIES[strategy].options)[own.name]
+
+
+@pytest.mark.parametrize(("strategy", "own"), OPTIONS, ids=lambda value: getattr(value, "name", value))
+def test_an_option_is_one_of_the_command_of_the_same_name_default_and_help(strategy, own):
+    command = build_command().commands["plan"]
+    (parameter,) = [parameter for parameter in command.params if parameter.name == own.name]
+    assert f"--{own.name.replace('_', '-')}" in parameter.opts
+    assert parameter.default == own.default
+    assert parameter.help == own.metadata["help"]
+
+
+def test_two_strategies_cannot_mean_different_things_by_one_option(monkeypatch):
+    @dataclass(frozen=True)
+    class Other:
+        freeze_ratio: float = option(0.25, "Another fraction.")
+
+    monkeypatch.setitem(STRATEGIES, "other", Strategy("other", "Another.", lambda *_: Choice({0}, ""), Other))
+    with pytest.raises(TypeError, match="differ in type, default or help of freeze_ratio"):
+        all_options()
+
+
+def test_a_strategy_may_be_added_while_the_library_runs(monkeypatch, tiny_llama):
+    only = Strategy("only-first", "Train the first layer.", lambda inputs, _: Choice({0}, "So be it."))
+    monkeypatch.setitem(strategies.STRATEGIES, only.name, only)
+    assert make_plan(tiny_llama(), "only-first").trained_layers == [0]
+
+
+@pytest.mark.parametrize("name", ["", "freeze_deep", "Freeze-Deep", "__class__"])
+def test_an_unknown_strategy_is_refused_with_those_that_there_are(name):
+    with pytest.raises(LayerTracerError, match=f"Unknown strategy {name!r}. There are: .*freeze-deep"):
+        strategy_named(name)

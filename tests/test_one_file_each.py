@@ -1,0 +1,131 @@
+"""A new strategy and a new command are one file each: put into a copy of the package, they are found everywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.made_reports import make_report
+
+import hf_layertracer
+
+
+STRATEGY = """
+from dataclasses import dataclass
+
+from ...errors import LayerTracerError
+from .base import Choice, Strategy, option
+
+
+@dataclass(frozen=True)
+class StrideOptions:
+    stride: int = option(2, "Every so many layers, one trains.")
+
+    def __post_init__(self):
+        if self.stride < 2:
+            raise LayerTracerError(f"stride must be at least 2, not {self.stride}.")
+
+
+def choose(inputs, options):
+    return Choice(set(range(0, inputs.num_layers, options.stride)), f"Every layer number {options.stride}.")
+
+
+STRATEGY = Strategy("every-other", "Train a layer, skip some, train a layer.", choose, StrideOptions)
+"""
+
+COMMAND = '''
+from typing import Annotated
+
+import typer
+
+
+def command(name: Annotated[str, typer.Argument(help="Whom [to] greet.")]) -> None:
+    """Greet [someone]."""
+    typer.echo(f"Hello {name}.")
+'''
+
+# What the copy of the package knows of the strategy, without a word about it anywhere else.
+ASK = """
+import json, sys
+from transformers import AutoModelForCausalLM, HfArgumentParser, TrainingArguments
+from hf_layertracer import LayerTracerConfig, LayerTracerError, LayerTracerReport, make_plan
+from hf_layertracer.viewer.allocation import snippet, try_allocation
+from hf_layertracer.viewer.tabs.allocate import option_controls
+
+folder = sys.argv[1]
+model = AutoModelForCausalLM.from_pretrained(folder)
+report = LayerTracerReport.load(folder)
+parser = HfArgumentParser((TrainingArguments, LayerTracerConfig))
+_, parsed = parser.parse_args_into_dataclasses(["--output_dir", "x", "--strategy", "every-other", "--stride", "3"])
+try:
+    LayerTracerConfig(strategy="every-other", stride=1)
+except LayerTracerError as error:
+    refused = str(error)
+control = option_controls("every-other")["stride"]
+tried = try_allocation(report, "every-other", stride=3.0, freeze_ratio=0.5)
+print(json.dumps({
+    "plan": make_plan(model, "every-other").trained_layers,
+    "with_option": make_plan(report, "every-other", stride=3).trained_layers,
+    "config": parsed.plan_options(),
+    "refused": refused,
+    "control": [control.label, control.value, control.visible],
+    "tried": tried.trained_layers,
+    "snippets": [snippet(tried, report, form) for form in ("Python", "CLI")],
+}))
+"""
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the package with one more strategy and one more command."""
+    root = tmp_path_factory.mktemp("tree")
+    package = root / "hf_layertracer"
+    shutil.copytree(Path(hf_layertracer.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    (package / "planning/strategies/every_other.py").write_text(STRATEGY)
+    (package / "cli/greet.py").write_text(COMMAND)
+    return root
+
+
+def run(tree: Path, *arguments: object) -> str:
+    """Runs Python on the copy, and gives what it prints."""
+    environment = {**os.environ, "PYTHONPATH": str(tree), "COLUMNS": "120", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)], capture_output=True, text=True, env=environment, cwd=tree, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_strategy_is_one_file(tree, tmp_path, tiny_llama):
+    tiny_llama().save_pretrained(tmp_path)
+    make_report(7).save_json(tmp_path)
+    found = json.loads(run(tree, "-c", ASK, tmp_path).splitlines()[-1])
+    assert found["plan"] == [0, 2]
+    assert found["with_option"] == found["tried"] == [0, 3, 6]
+    assert found["config"] == {"stride": 3}
+    assert found["refused"] == "stride must be at least 2, not 1."
+    assert found["control"] == ["Every so many layers, one trains", 2, True]
+    python, cli = found["snippets"]
+    assert "LayerTracerConfig(strategy='every-other', stride=3)" in python
+    assert cli.endswith("--strategy every-other --stride 3\n")
+
+
+def test_the_command_line_knows_the_strategy_and_its_option(tree, tmp_path, tiny_llama):
+    tiny_llama().save_pretrained(tmp_path)
+    help = " ".join(run(tree, "-m", "hf_layertracer.cli", "plan", "--help").replace("│", " ").split())
+    assert "every-other Train a layer, skip some, train a layer. Takes --stride." in help
+    assert "--stride <int> Every so many layers, one trains. [default: 2]" in help
+    made = run(tree, "-m", "hf_layertracer.cli", "plan", tmp_path, "--strategy", "every-other", "--stride", 3)
+    assert re.search(r"trained layers +│ +0, 3", made)
+
+
+def test_a_command_is_one_file(tree):
+    assert re.search(r"greet +Greet \[someone\]\.", run(tree, "-m", "hf_layertracer.cli", "--help"))
+    assert "Whom [to] greet." in run(tree, "-m", "hf_layertracer.cli", "greet", "-h")
+    assert run(tree, "-m", "hf_layertracer.cli", "greet", "Ada") == "Hello Ada.\n"
