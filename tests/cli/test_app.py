@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
 
-from hf_layertracer import LayerTracerReport
+import hf_layertracer
+from hf_layertracer import DiagnosisConfig, LayerTracerReport
 from hf_layertracer.cli.app import main
+from hf_layertracer.planning import STRATEGIES
 
 
 Run = Callable[..., tuple[int, str, str]]
@@ -146,7 +151,7 @@ def test_an_interrupted_diagnosis_writes_nothing(
     def interrupted(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hf_layertracer.diagnosis.diagnose", interrupted)
+    monkeypatch.setattr("hf_layertracer.diagnosis.diagnose.diagnose", interrupted)
     status, _, _ = run("diagnose", model, "--out", tmp_path / "out")
     assert status in (1, 130)
     assert not (tmp_path / "out").exists()
@@ -157,3 +162,46 @@ def test_help_teaches(run: Run, command: list[str]):
     _, out, _ = run(*command, "--help")
     assert "Usage" in out
     assert len(out) > 300
+
+
+@pytest.mark.parametrize("command", [[], ["diagnose"], ["plan"], ["list"], ["hybrid"]])
+def test_help_has_a_short_form(run: Run, command: list[str]):
+    assert run(*command, "-h") == run(*command, "--help")
+
+
+def test_the_version_is_the_packages(run: Run):
+    assert run("--version") == (0, f"hf_layertracer {hf_layertracer.__version__}\n", "")
+
+
+def test_brackets_in_help_are_text(run: Run):
+    _, out, _ = run("view", "--help")
+    assert 'pip install "hf_layertracer[viewer]"' in " ".join(out.split())
+
+
+def test_help_shows_choices_and_defaults_of_the_settings(run: Run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    _, out, _ = run("diagnose", "--help")
+    for field in fields(DiagnosisConfig):
+        line = next(line for line in out.splitlines() if f"--{field.name.replace('_', '-')} " in line)
+        assert field.metadata["help"].split(",")[0].rstrip(".") in line
+        if "choices" in field.metadata:
+            assert f"[{'|'.join(field.metadata['choices'])}]" in line
+        if field.default is not None:
+            assert f"[default: {field.default}]" in line
+
+
+def test_every_strategy_is_described_where_it_is_asked_for(run: Run, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    out = " ".join(run("plan", "--help")[1].split())
+    for strategy in STRATEGIES.values():
+        assert f"{strategy.name} {strategy.summary}" in out
+
+
+def test_help_waits_for_no_heavy_library():
+    # In a process of its own: this one has imported everything already.
+    code = (
+        "import sys; from hf_layertracer.cli.app import build_command; build_command();"
+        "print([name for name in ('torch', 'transformers', 'matplotlib', 'gradio', 'datasets') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
