@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..errors import LayerTracerError
 from ..planning.config import LayerTracerConfig
+from ..planning.strategies import strategy_named
 
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 LORA = "lora"
 _LORA_OPTIONS = {"rank": int, "alpha": float, "dropout": float, "target_modules": (str, list)}
+_OVERRULES = ("train_embeddings", "train_norm", "train_head")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
@@ -41,6 +43,10 @@ class ArmConfig(BaseModel):
     def options(self) -> dict[str, Any]:
         """Options of the strategy."""
         return dict(self.model_extra or {})
+
+    def takes(self, option: str) -> bool:
+        """Whether the strategy has an option that the arm leaves open."""
+        return not self.is_lora and option not in self.options and option in strategy_named(self.strategy).option_names
 
     @property
     def is_lora(self) -> bool:
@@ -74,16 +80,12 @@ class ArmConfig(BaseModel):
         if self.is_lora:
             _check_lora(self.options)
             return self
-        unknown = sorted(set(self.options) - set(LayerTracerConfig.__dataclass_fields__))
-        if unknown:
-            raise ValueError(f"{unknown[0]}: the strategy {self.strategy!r} has no such option.")
         try:
-            self.tracing()
+            strategy = strategy_named(self.strategy)
         except LayerTracerError as error:
-            field = "strategy: " if "Unknown strategy" in str(error) else ""
-            message = str(error).rstrip(".")
             # LoRA is no strategy: it adds parameters instead of choosing them.
-            raise ValueError(f"{field}{message}" + (f", and {LORA}" if field else "")) from error
+            raise ValueError(f"strategy: {str(error).rstrip('.')}, {LORA}.") from error
+        strategy.check_options({name: value for name, value in self.options.items() if name not in _OVERRULES})
         return self
 
 

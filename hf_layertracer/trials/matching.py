@@ -104,7 +104,7 @@ class _Planner:
                 return arm
             of_rank_one = self._with_adapters(arm, 1).savings.trainable_parameters
             return arm.with_options(rank=max(1, round(target / of_rank_one)))
-        if "freeze_ratio" in arm.options or not _takes_a_ratio(arm):
+        if not arm.takes("freeze_ratio"):
             return arm
         layers = self._report.num_layers
         count = _nearest(lambda frozen: self.trainable(_freezing(arm, frozen, layers)), layers, target)
@@ -123,14 +123,6 @@ class _Planner:
     def _with_adapters(self, arm: ArmConfig, rank: int | None = None) -> LayerPlan:
         skeleton = with_adapters(load_skeleton(self._config.model, revision=self._config.revision), arm, rank)
         return make_plan(skeleton, "full")
-
-
-def _takes_a_ratio(arm: ArmConfig) -> bool:
-    try:
-        arm.with_options(freeze_ratio=0.5)
-    except ValueError:
-        return False
-    return True
 
 
 def _freezing(arm: ArmConfig, frozen: int, layers: int) -> ArmConfig:

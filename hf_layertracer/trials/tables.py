@@ -8,6 +8,7 @@ from typing import Any
 
 from ..evaluation.estimates import SeedEstimate
 from ..text import compact_ranges
+from .arms import ArmConfig
 from .config import UNTOUCHED
 from .results import TrialsResult
 from .summary import MetricMean, Summary, verdict
@@ -161,7 +162,7 @@ def _accuracies(summary: Summary) -> list[str]:
 
 
 def _layers(arm: dict[str, Any], plan: dict[str, Any]) -> str:
-    if arm["strategy"] == "random" and "plan_seed" not in arm:
+    if ArmConfig(**arm).takes("plan_seed"):
         return f"{len(plan['trained_layers'])} drawn for each seed"
     return compact_ranges(plan["trained_layers"])
 

@@ -91,7 +91,7 @@ def _train(
     set_seed(seed)
     if arm.is_lora:
         model = with_adapters(model, arm)
-    elif arm.strategy == "random" and "plan_seed" not in arm.options:
+    elif arm.takes("plan_seed"):
         arm = arm.with_options(plan_seed=seed)
     trainer = LayerTracerTrainer(
         model=model,
