@@ -78,6 +78,12 @@ def test_later_diagnoses_keep_what_version_1_kept(trained):
         assert now.sensitivity.contenders is now.sensitivity.covariance is None
 
 
+def test_the_table_of_a_later_diagnosis_has_gaps_where_version_1_kept_nothing(trained):
+    row = LayerTracerReport.from_dict(trained).layer_rows()[0]
+    assert row["lens_probability"] == trained["history"][-1]["lens_mean_probability"][1]
+    assert row["lens_probability_stderr"] is row["block_influence"] is None
+
+
 def test_settings_and_options_go_by_their_new_names(trained):
     trained["config"] |= {"seed": 7, "batch_size": 3, "perturbation": "noise"}
     trained["plan"]["options"] = {"layers": [0, 1], "seed": 5, "train_norm": True}
