@@ -7,7 +7,8 @@ import math
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..records import ReportData
-from ..report.markdown import put_section, report_section, without_section
+from ..report.card_section import put_section, without_section
+from ..report.markdown import report_section
 from ..report.templates import card_template
 from .front_matter import read_front_matter, unreadable, with_front_matter
 

@@ -15,11 +15,6 @@ from .recipe import asks_builtin_probes, recipe
 from .templates import render
 
 
-START = "<!-- layertracer:start -->"
-END = "<!-- layertracer:end -->"
-
-# A start without an end (someone cut the card) must not swallow the text up to a later section's end.
-_SECTION = re.compile(rf"^{START}[ \t]*\r?\n(?:(?!^{START}).)*?^{END}", re.MULTILINE | re.DOTALL)
 _TASKS_SHOWN = 20
 _STRENGTHS = {"mask": "mask_ratio", "noise": "noise_scale"}
 
@@ -31,7 +26,7 @@ def report_section(report: ReportData) -> str:
         report ([`ReportData`]): The report; its picture is expected beside the card as `layertracer_report.png`.
 
     Returns:
-        `str`: Markdown without the markers of [`put_section`], ending in a newline.
+        `str`: Markdown without the markers of [`~report.card_section.put_section`], ending in a newline.
     """
     findings = [*_task_particle(report), *_sensitivity(report)]
     if report.plan is not None:
@@ -51,37 +46,6 @@ def report_section(report: ReportData) -> str:
         recipe_needs=_recipe_needs(report),
         recipe=recipe(report),
     )
-
-
-def put_section(card: str, section: str) -> str:
-    """Puts the report's section into a model card, in place of an earlier one or at the end.
-
-    Args:
-        card (`str`): The card, with or without YAML front matter, possibly empty.
-        section (`str`): What to put between the markers.
-
-    Returns:
-        `str`: The card with the section; everything outside the markers is unchanged.
-    """
-    block = f"{START}\n{section.rstrip()}\n{END}"
-    earlier = _SECTION.search(card)
-    if earlier is not None:
-        return card[: earlier.start()] + block + card[earlier.end() :]
-    if not card:
-        return block + "\n"
-    return card + ("\n" if card.endswith("\n") else "\n\n") + block + "\n"
-
-
-def without_section(card: str) -> str:
-    """A model card without the report's section.
-
-    Args:
-        card (`str`): The card.
-
-    Returns:
-        `str`: What others wrote.
-    """
-    return _SECTION.sub("", card)
 
 
 def _introduction(report: ReportData) -> str:

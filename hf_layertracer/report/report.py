@@ -66,7 +66,8 @@ class LayerTracerReport(ReportData):
         Raises:
             LayerTracerError: The folder cannot be written to, or the disk is full; earlier files survive.
         """
-        from .markdown import put_section, report_section
+        from .card_section import put_section
+        from .markdown import report_section
 
         directory = Path(directory)
         files = self.files()

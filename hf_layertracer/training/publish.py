@@ -14,7 +14,8 @@ from ..hub.privacy import public_report
 from ..logs import get_logger
 from ..modeling.facts import public_model_id
 from ..report import CARD_FILE, LayerTracerReport
-from ..report.markdown import put_section, report_section
+from ..report.card_section import put_section
+from ..report.markdown import report_section
 
 
 logger = get_logger(__name__)

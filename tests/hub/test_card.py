@@ -13,7 +13,7 @@ from support.hub_cards import card_errors
 from hf_layertracer.errors import LayerTracerError
 from hf_layertracer.hub.card import evaluation_results, model_card
 from hf_layertracer.hub.privacy import without_paths
-from hf_layertracer.report.markdown import START
+from hf_layertracer.report.card_section import START
 
 
 LATER = made_reports.make_later(

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_layertracer import DiagnosisConfig, LayerTracerReport, diagnose, push_report
 from hf_layertracer.errors import HubError, LayerTracerError
-from hf_layertracer.report.markdown import END, START
+from hf_layertracer.report.card_section import END, START
 
 
 FILES = {"README.md", "layertracer_report.json", "layertracer_report.png"}

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, Trainer
 
 from hf_layertracer import LayerTracerCallback, LayerTracerMixin, LayerTracerReport, LayerTracerTrainer, push_report
 from hf_layertracer.errors import HubError
-from hf_layertracer.report.markdown import END, START
+from hf_layertracer.report.card_section import END, START
 
 
 FILES = {"README.md", "layertracer_report.json", "layertracer_report.png"}
