@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..documents import read_documents
 from ..errors import LayerTracerError
 from ..probes import load_probes
 from .config import EvaluationConfig
@@ -47,11 +48,13 @@ def evaluate_model(
             _add_texts(result, name, files, model, tokenizer, config)
     if config.probes is not None:
         _add_probes(result, config.probes, model, tokenizer)
+    if config.tasks:
+        _add_tasks(result, model, tokenizer, config)
     return result
 
 
 def check_evaluation(config: EvaluationConfig) -> None:
-    """Finds what is wrong with an evaluation before hours of training: missing files, empty sets.
+    """Finds what is wrong with an evaluation before hours of training: missing files, empty sets, unknown tasks.
 
     Args:
         config ([`EvaluationConfig`]): What is to be evaluated.
@@ -64,16 +67,18 @@ def check_evaluation(config: EvaluationConfig) -> None:
     for path in [*config.new, *config.old]:
         if not Path(path).is_file():
             raise LayerTracerError(f"There is no text file {path} to evaluate on.")
-    if config.probes not in (None, "builtin"):
-        _probes(config.probes)
+        if next(read_documents(path), None) is None:
+            raise LayerTracerError(f"There is no text to evaluate on in {path}.")
+    if config.probes not in (None, "builtin") and not Path(config.probes).exists():
+        raise LayerTracerError(f"There are no probes {config.probes}: name a file, or builtin.")
+    if config.tasks:
+        from .harness import check_tasks
+
+        check_tasks(config)
 
 
 def _probes(source: str, tokenizer: PreTrainedTokenizerBase | None = None):
-    if source == "builtin":
-        return load_probes()
-    if not Path(source).exists():
-        raise LayerTracerError(f"There are no probes {source}: name a file, or builtin.")
-    return load_probes(source, tokenizer=tokenizer)
+    return load_probes() if source == "builtin" else load_probes(source, tokenizer=tokenizer)
 
 
 def _add_texts(result: EvaluationResult, name: str, files: list[str], model, tokenizer, config) -> None:
@@ -113,3 +118,13 @@ def _add_probes(result: EvaluationResult, source: str, model, tokenizer) -> None
             zip(probes, scores.correct, scores.log_probabilities, strict=True)
         )
     ]
+
+
+def _add_tasks(result: EvaluationResult, model, tokenizer, config: EvaluationConfig) -> None:
+    from ..modeling.preserve import preserved
+    from ..modeling.wrappers import unwrap
+    from .harness import add_tasks
+
+    model = unwrap(model)
+    with preserved(model):
+        add_tasks(result, model, tokenizer, config)

@@ -1,0 +1,155 @@
+"""Multiple choice in local files: the CSV layouts of C-Eval and CMMLU, and JSON lines."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import LayerTracerError
+
+
+Row = dict[str, Any]
+
+_LETTERS = ("A", "B", "C", "D")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A set of questions that share a prompt.
+
+    Args:
+        name (`str`): Its name: a subject, or that of the file.
+        questions (`list[dict]`): What is asked.
+        examples (`list[dict]`): Solved questions for few-shot prompts, in order.
+    """
+
+    name: str
+    questions: list[Row]
+    examples: list[Row] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class LocalTask:
+    """A benchmark in local files.
+
+    Args:
+        name (`str`): Name of the folder or the file without its ending.
+        layout (`str`): `"ceval"`, `"cmmlu"`, `"choices"` or `"pairs"`.
+        subjects (`list[Subject]`): At least one, each with at least one question.
+    """
+
+    name: str
+    layout: str
+    subjects: list[Subject]
+
+
+def read_local_task(path: str, num_fewshot: int = 0) -> LocalTask:
+    """Reads a benchmark. Its layout is recognised by its files and columns.
+
+    * C-Eval: a folder with `<subject>_val.csv` and `<subject>_dev.csv` anywhere below it; columns `question`, `A` to
+      `D`, `answer`.
+    * CMMLU: a folder with `test/<subject>.csv` and `dev/<subject>.csv`; columns `Question`, `A` to `D`, `Answer`.
+    * A `.jsonl` file, or a folder of them, each a subject: `query`, `choices` and `gold`, the index of the right choice;
+      or minimal pairs, `sentence_good` and `sentence_bad`. For few-shot prompts, the first questions of a file become
+      the examples and are not asked; minimal pairs have no prompt.
+
+    Args:
+        path (`str`): The folder or file.
+        num_fewshot (`int`, *optional*, defaults to `0`): How many solved examples are needed.
+
+    Returns:
+        [`LocalTask`]: The benchmark.
+
+    Raises:
+        LayerTracerError: There is no such layout, a set is empty, a column or an answer does not fit, or there are too
+            few examples.
+    """
+    source = Path(path)
+    ceval = sorted(source.rglob("*_val.csv"))
+    cmmlu = sorted(source.glob("test/*.csv"))
+    lines = [source] if source.is_file() and source.suffix == ".jsonl" else sorted(source.glob("*.jsonl"))
+    if ceval:
+        examples = {file.stem.removesuffix("_dev"): file for file in source.rglob("*_dev.csv")}
+        files = {file.stem.removesuffix("_val"): file for file in ceval}
+        layout, subjects = "ceval", _csv_subjects(files, examples, ("question", *_LETTERS, "answer"))
+    elif cmmlu:
+        examples = {file.stem: file for file in source.glob("dev/*.csv")}
+        files = {file.stem: file for file in cmmlu}
+        layout, subjects = "cmmlu", _csv_subjects(files, examples, ("Question", *_LETTERS, "Answer"))
+    elif lines:
+        layout, subjects = _jsonl_subjects(lines, num_fewshot)
+    else:
+        raise LayerTracerError(
+            f"{path} is no task: neither a .jsonl file nor a folder with <subject>_val.csv (C-Eval), "
+            "test/<subject>.csv (CMMLU) or .jsonl files."
+        )
+    for subject in subjects:
+        if not subject.questions:
+            raise LayerTracerError(f"{path}: {subject.name} holds no questions to evaluate on.")
+        if len(subject.examples) < num_fewshot and layout != "pairs":
+            raise LayerTracerError(
+                f"{path}: {subject.name} holds {len(subject.examples)} examples for a prompt with {num_fewshot}."
+            )
+    return LocalTask(source.resolve().name.removesuffix(".jsonl"), layout, subjects)
+
+
+def _csv_subjects(files: dict[str, Path], examples: dict[str, Path], columns: tuple[str, ...]) -> list[Subject]:
+    return [
+        Subject(name, _read_csv(file, columns), _read_csv(examples[name], columns) if name in examples else [])
+        for name, file in files.items()
+    ]
+
+
+def _read_csv(path: Path, columns: tuple[str, ...]) -> list[Row]:
+    """Rows with the columns named and no others: the dev files of C-Eval have one more than the val files."""
+    rows = []
+    # Some copies of these files begin with a byte order mark.
+    for number, row in _checked(path, lambda file: list(csv.DictReader(file)), "utf-8-sig"):
+        missing = [column for column in columns if row.get(column) is None]
+        if missing:
+            raise LayerTracerError(f"{path}, row {number}: no column {', '.join(missing)}.")
+        if row[columns[-1]].strip() not in _LETTERS:
+            raise LayerTracerError(f"{path}, row {number}: the answer {row[columns[-1]]!r} is none of A, B, C, D.")
+        rows.append({column: row[column] for column in columns} | {columns[-1]: row[columns[-1]].strip()})
+    return rows
+
+
+def _jsonl_subjects(files: list[Path], num_fewshot: int) -> tuple[str, list[Subject]]:
+    layouts, subjects = set(), []
+    for file in files:
+        rows = []
+        for number, row in _checked(file, lambda lines: [json.loads(line) for line in lines if line.strip()], "utf-8"):
+            layouts.add(_jsonl_layout(row, f"{file}, row {number}"))
+            rows.append(row)
+        examples = 0 if layouts == {"pairs"} else num_fewshot
+        subjects.append(Subject(file.stem, rows[examples:], rows[:examples]))
+    if len(layouts) > 1:
+        raise LayerTracerError(f"{files[0].parent}: questions and minimal pairs are mixed in one task.")
+    return layouts.pop() if layouts else "choices", subjects
+
+
+def _jsonl_layout(row: Any, place: str) -> str:
+    if not isinstance(row, dict):
+        raise LayerTracerError(f"{place}: no JSON object.")
+    if isinstance(row.get("sentence_good"), str) and isinstance(row.get("sentence_bad"), str):
+        return "pairs"
+    query, choices, gold = (row.get(name) for name in ("query", "choices", "gold"))
+    if not isinstance(query, str) or not isinstance(choices, list) or len(choices) < 2:
+        raise LayerTracerError(f"{place}: needs query, choices and gold, or sentence_good and sentence_bad.")
+    if not isinstance(gold, int) or not 0 <= gold < len(choices):
+        raise LayerTracerError(f"{place}: gold is {gold!r}, no index of one of {len(choices)} choices.")
+    return "choices"
+
+
+def _checked(path: Path, read: Callable[[Any], list], encoding: str) -> list[tuple[int, Any]]:
+    try:
+        with path.open(encoding=encoding, newline="") as file:
+            return list(enumerate(read(file), start=1))
+    except OSError as error:
+        raise LayerTracerError(f"Could not read {path}: {error.strerror or error}.") from error
+    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
+        raise LayerTracerError(f"{path} cannot be read: {error}.") from error

@@ -1,0 +1,141 @@
+"""lm-evaluation-harness on local files, against prompts written by hand and likelihoods one sequence at a time."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import pytest
+import torch
+
+from hf_layertracer.errors import LayerTracerError
+from hf_layertracer.evaluation import EvaluationConfig, EvaluationResult, check_evaluation, evaluate_model
+
+
+pytest.importorskip("lm_eval")
+
+ACCOUNTANT = "以下是中国关于注册会计师的单项选择题，请选出其中的正确答案。\n\n"
+ROSES = "以下是中国关于rose growing的单项选择题，请选出其中的正确答案。\n\n"
+AGRONOMY = "以下是关于农学的单项选择题，请直接给出正确答案的选项。\n\n"
+
+
+def question(index: int) -> str:
+    return f"What is {index}?\nA. cat\nB. rose\nC. 北京\nD. the {index}\n答案："
+
+
+@pytest.fixture
+def model(tiny_llama):
+    return tiny_llama(max_position_embeddings=1024)
+
+
+@pytest.fixture
+def likelihood(model, tiny_tokenizer):
+    """Log-likelihood of a text after another one, which counts from the tokens of both together."""
+
+    def score(context: str, text: str) -> float:
+        start = len(tiny_tokenizer(context)["input_ids"]) if context else 0
+        ids = [tiny_tokenizer.bos_token_id] * (not context) + tiny_tokenizer(context + text)["input_ids"]
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([ids])).logits[0].double().log_softmax(-1)
+        first = start or 1
+        return math.fsum(float(logits[place - 1, ids[place]]) for place in range(first, len(ids)))
+
+    return score
+
+
+def share(likelihoods: list[float], right: int) -> float:
+    return likelihoods[right] - math.log(math.fsum(math.exp(value) for value in likelihoods))
+
+
+def evaluate(model, tokenizer, *tasks: str, **settings) -> EvaluationResult:
+    return evaluate_model(model, tokenizer, EvaluationConfig(probes=None, tasks=list(tasks), **settings))
+
+
+def test_ceval_has_the_prompts_that_people_compare_with(model, tiny_tokenizer, likelihood, ceval):
+    result = evaluate(model, tiny_tokenizer, ceval)
+    prompts = [(ACCOUNTANT + question(index), index) for index in range(3)] + [(ROSES + question(0), 0)]
+    assert len(result.items) == 4
+    for (prompt, right), item in zip(prompts, result.items, strict=True):
+        likelihoods = [likelihood(prompt, f" {letter}") for letter in "ABCD"]
+        assert item["value"] == pytest.approx(share(likelihoods, right), abs=1e-3)
+        assert item["correct"] == (max(likelihoods) == likelihoods[right])
+    assert [item["group"] for item in result.items] == ["accountant"] * 3 + ["rose_growing"]
+    # Weighted by size: the mean over items, not that of two subjects.
+    assert result.metrics["my_ceval/acc"] == pytest.approx(sum(item["correct"] for item in result.items) / 4)
+    assert result.chance["my_ceval/acc"] == 0.25
+    assert result.n["my_ceval/acc"] == 4
+    assert "C-Eval of lm-evaluation-harness, local files, zero-shot" in result.protocols["my_ceval"]
+
+
+def test_a_few_shot_prompt_begins_with_the_first_dev_questions(model, tiny_tokenizer, likelihood, cmmlu):
+    result = evaluate(model, tiny_tokenizer, cmmlu, num_fewshot=2)
+    examples = f"{question(1)} B\n\n{question(2)} C\n\n"
+    for index, item in enumerate(result.items):
+        likelihoods = [likelihood(AGRONOMY + examples + question(index), f" {letter}") for letter in "ABCD"]
+        assert item["value"] == pytest.approx(share(likelihoods, index), abs=1e-3)
+    assert "CMMLU of lm-evaluation-harness, local files, 2-shot" in result.protocols["my_cmmlu"]
+
+
+def test_choices_follow_their_query(model, tiny_tokenizer, likelihood, write_jsonl):
+    rows = [
+        {"query": "Question: One, two?\n", "choices": ["three", "a cat"], "gold": 0},
+        {"query": "Rome is", "choices": ["the capital", "a rose", "Berlin"], "gold": 2},
+    ]
+    result = evaluate(model, tiny_tokenizer, write_jsonl("arc.jsonl", rows))
+    for context, row, item in zip(("Question: One, two?\nAnswer:", "Rome is"), rows, result.items, strict=True):
+        likelihoods = [likelihood(context, f" {choice}") for choice in row["choices"]]
+        assert item["value"] == pytest.approx(share(likelihoods, row["gold"]), abs=1e-3)
+        assert item["correct"] == (max(likelihoods) == likelihoods[row["gold"]])
+    assert result.chance["arc/acc"] == pytest.approx((1 / 2 + 1 / 3) / 2)
+    assert result.chance["arc/mean_log_probability"] == pytest.approx(-(math.log(2) + math.log(3)) / 2)
+    assert {"arc/acc", "arc/acc_norm", "arc/mean_log_probability"} == set(result.metrics)
+
+
+def test_of_minimal_pairs_the_likelier_sentence_is_chosen(model, tiny_tokenizer, likelihood, write_jsonl):
+    rows = [
+        {"paradigm": "order", "sentence_good": "One, two, three.", "sentence_bad": "Two one three,."},
+        {"paradigm": "agreement", "sentence_good": "A cat is.", "sentence_bad": "A cat are."},
+    ]
+    result = evaluate(model, tiny_tokenizer, write_jsonl("blimp.jsonl", rows), num_fewshot=3)
+    for row, item in zip(rows, result.items, strict=True):
+        good, bad = (likelihood("", f" {row[name]}") for name in ("sentence_good", "sentence_bad"))
+        assert item["value"] == pytest.approx(share([good, bad], 0), abs=1e-3)
+        assert item["group"] == row["paradigm"]
+    assert result.chance["blimp/acc"] == 0.5
+    assert "zero-shot" in result.protocols["blimp"]
+
+
+def test_model_tokenizer_and_random_state_are_left_as_they_were(model, make_tokenizer, ceval):
+    tokenizer = make_tokenizer()
+    tokenizer.pad_token = None
+    state = torch.get_rng_state()
+    evaluate(model.train(), tokenizer, ceval, limit=1)
+    assert model.training
+    assert tokenizer.pad_token is None
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_prompt_that_was_cut_is_said(tiny_llama, tiny_tokenizer, ceval):
+    result = evaluate(tiny_llama(), tiny_tokenizer, ceval, limit=1)  # of 64 positions
+    assert result.n["my_ceval/acc"] == 2
+    assert result.notes == [
+        "my_ceval: 2 of 2 prompts are longer than the model's context of 64 tokens and lost their beginning."
+    ]
+
+
+def test_two_tasks_of_one_name_are_refused(ceval, tmp_path, write_jsonl):
+    write_jsonl("elsewhere/my_ceval/a.jsonl", [{"query": "a", "choices": ["b", "c"], "gold": 0}])
+    with pytest.raises(LayerTracerError, match="two tasks with the name my_ceval"):
+        check_evaluation(EvaluationConfig(tasks=[ceval, str(tmp_path / "elsewhere" / "my_ceval")]))
+
+
+def test_a_name_passes_to_the_harness_and_an_unknown_one_is_noticed():
+    check_evaluation(EvaluationConfig(tasks=["ceval-valid", "cmmlu", "arc_easy"]))
+    with pytest.raises(LayerTracerError, match=r"arc_eazy is neither a file.*Did you mean .*arc_easy"):
+        check_evaluation(EvaluationConfig(tasks=["arc_eazy"]))
+
+
+def test_without_the_extra_the_line_says_what_to_install(monkeypatch, ceval):
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    with pytest.raises(LayerTracerError, match=r'pip install "hf_layertracer\[eval\]"'):
+        check_evaluation(EvaluationConfig(tasks=[ceval]))
