@@ -53,7 +53,9 @@ def test_layer_sensitivity_equals_a_naive_loop_of_hooks_and_whole_passes(report,
                     disturbed = real_model(input_ids=ids).logits[:, -1].double()
                     hook.remove()
                 values.append(float(jensen_shannon(clean, disturbed)))
-        assert report.sensitivity.mean[layer] == pytest.approx(np.mean(values), abs=1e-5)
+        # Batches and single prompts round differently, and a masked massive dimension magnifies that: AVX2 kernels moved a
+        # sensitivity of 0.656 by 1.04e-5.
+        assert report.sensitivity.mean[layer] == pytest.approx(np.mean(values), rel=1e-4, abs=1e-5)
 
 
 def test_the_packages_probes_fit_the_real_tokenizer_and_are_partly_known(real_model, real_tokenizer):
