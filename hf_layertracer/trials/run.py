@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,25 +80,30 @@ def run_trials(config: TrialsConfig, out_dir: str | Path) -> TrialsResult:
             _open_unit(unit, config, facts)
         with _Bar(units, config.train.steps) as bar:
             for unit in units:
-                bar.show(unit)
-                if not unit.folder.result.is_file():
-                    cause = run_module(
-                        f"{__package__}.unit",
-                        unit.folder.path,
-                        unit.folder.log,
-                        unit.folder.failure,
-                        processes=1 if unit.arm is None else config.processes,
-                        watch=bar.update,
-                    )
-                    if cause is not None:
-                        logger.warning(f"The run {unit.folder.path.name} failed: {cause}")
-                bar.finish(unit)
+                if unit.folder.result.is_file():
+                    continue
+                bar.begin(unit)
+                _run(unit, config, bar.update)
+                bar.end()
                 collect(folder).save(folder.path, pictures=False)
         result = collect(folder)
         result.save(folder.path)
         return result
     finally:
         folder.release()
+
+
+def _run(unit: Unit, config: TrialsConfig, watch: Callable[[], None]) -> None:
+    cause = run_module(
+        f"{__package__}.unit",
+        unit.folder.path,
+        unit.folder.log,
+        unit.folder.failure,
+        processes=1 if unit.arm is None else config.processes,
+        watch=watch,
+    )
+    if cause is not None:
+        logger.warning(f"The run {unit.folder.path.name} failed: {cause}")
 
 
 def check_trials(config: TrialsConfig) -> None:
@@ -228,38 +233,45 @@ class _Bar:
     """A progress bar over all runs, in optimizer steps, with the time left."""
 
     def __init__(self, units: list[Unit], steps: int):
-        self._units, self._steps = units, steps
-        # Evaluating and loading take time too: count them as a tenth of a run.
+        self._steps = steps
+        # Loading and evaluating take time too: count them as a tenth of a run.
         self._extra = max(1, steps // 10)
         self._unit: Unit | None = None
-        self._before = 0
+        finished = [unit for unit in units if unit.folder.result.is_file()]
+        # What was there already says nothing about the speed.
+        self._done = self._shown = sum(self._size(unit) for unit in finished)
+        self._bar = tqdm(
+            desc="trials",
+            total=sum(self._size(unit) for unit in units),
+            initial=self._done,
+            unit="step",
+            disable=not transformers_logging.is_progress_bar_enabled(),
+        )
 
     def __enter__(self) -> _Bar:
-        total = sum(self._size(unit) for unit in self._units)
-        self._bar = tqdm(
-            total=total, desc="trials", unit="step", disable=not transformers_logging.is_progress_bar_enabled()
-        )
         return self
 
     def __exit__(self, *_: Any) -> None:
         self._bar.close()
 
-    def _size(self, unit: Unit) -> int:
-        return self._extra + (self._steps if unit.arm is not None else 0)
-
-    def show(self, unit: Unit) -> None:
+    def begin(self, unit: Unit) -> None:
         """Names the run that is made now."""
-        self._unit, self._before = unit, int(self._bar.n)
-        if unit.folder.result.is_file():
-            # What was there already says nothing about the speed.
-            self._bar.initial += self._size(unit)
+        self._unit = unit
         self._bar.set_description(unit.folder.path.name)
-
-    def finish(self, unit: Unit) -> None:
-        """Counts all of a run."""
-        self._bar.update(self._before + self._size(unit) - self._bar.n)
 
     def update(self) -> None:
         """Counts the steps of the run so far."""
         progress = read_json(self._unit.folder.progress) or {}
-        self._bar.update(max(0, self._before + progress.get("step", 0) - self._bar.n))
+        self._show(self._done + progress.get("step", 0))
+
+    def end(self) -> None:
+        """Counts all of a run."""
+        self._done += self._size(self._unit)
+        self._show(self._done)
+
+    def _size(self, unit: Unit) -> int:
+        return self._extra + (self._steps if unit.arm is not None else 0)
+
+    def _show(self, done: int) -> None:
+        self._bar.update(done - self._shown)
+        self._shown = done

@@ -1,0 +1,102 @@
+"""A tiny model with texts to learn, and trials that run in this process, where no process of their own is the point."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from hf_layertracer import LayerTracerError, TrialsConfig
+from hf_layertracer.files import write_atomically
+from hf_layertracer.trials.folder import TrialFolder, UnitFolder, write_json
+from hf_layertracer.trials.prepare import prepare
+from hf_layertracer.trials.unit import run_unit
+
+
+WORDS = [
+    *("The", "capital", "city", "of", "France", "is", "Paris", "Rome", "Italy"),
+    *("Berlin", "Germany", "cat", "animal", "rose", "flower", "thing"),
+]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _plain_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The picture of a diagnosis takes longer than the training; nobody looks at it here."""
+    monkeypatch.setattr("hf_layertracer.report.figure.draw_report", lambda report: Figure((1, 1)))
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory, tiny_llama, tiny_tokenizer) -> Path:
+    """A folder with `model`, `new.txt`, `held.txt`, `old.txt` and `probes.jsonl`."""
+    folder = tmp_path_factory.mktemp("world")
+    tiny_llama().save_pretrained(folder / "model")
+    tiny_tokenizer.save_pretrained(folder / "model")
+    draw = random.Random(0)
+    for name, lines in (("new.txt", 200), ("held.txt", 30), ("old.txt", 30)):
+        text = "\n".join(" ".join(draw.choices(WORDS, k=12)) + "." for _ in range(lines))
+        write_atomically(folder / name, text.encode())
+    probes = [f'{{"prompt": "The {word} is", "target": " {word}", "task": "echo"}}' for word in WORDS[:6]]
+    write_atomically(folder / "probes.jsonl", "\n".join(probes).encode())
+    return folder
+
+
+@pytest.fixture
+def make_config(world: Path) -> Callable[..., TrialsConfig]:
+    """`make_config(arms=[...], train={...})`: a trial of a second; `train` and `evaluate` are completed."""
+
+    def make(**changes: Any) -> TrialsConfig:
+        train = {"files": [str(world / "new.txt")], "sequence_length": 16, "tokens": 400, "batch_size": 4}
+        evaluate = {
+            "new": [str(world / "held.txt")],
+            "old": [str(world / "old.txt")],
+            "probes": str(world / "probes.jsonl"),
+            "limit": 8,
+            "sequence_length": 32,
+        }
+        return TrialsConfig(
+            **{
+                "model": str(world / "model"),
+                "arms": [{"strategy": "full"}, {"strategy": "freeze-deep"}],
+                "diagnosis": {"repeats": 1},
+                **changes,
+                "train": {**train, "learning_rate": 1e-3, **changes.get("train", {})},
+                "evaluate": {**evaluate, **changes.get("evaluate", {})},
+            }
+        )
+
+    return make
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Runs that would be processes are calls; the list says which were made."""
+    made: list[str] = []
+
+    def run_module(module: str, folder: Path, log: Path, failure: Path, **_: Any) -> str | None:
+        made.append("prepare" if module.endswith(".prepare") else folder.name)
+        failure.unlink(missing_ok=True)
+        try:
+            if module.endswith(".prepare"):
+                prepare(TrialFolder(folder))
+            else:
+                run_unit(UnitFolder(folder))
+        except (LayerTracerError, RuntimeError) as error:
+            write_json(failure, {"cause": str(error)})
+            return str(error)
+        return None
+
+    monkeypatch.setattr("hf_layertracer.trials.run.run_module", run_module)
+    return made

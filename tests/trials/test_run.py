@@ -1,0 +1,179 @@
+"""A whole trial: what runs, what is kept, what is refused, what is written down."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+
+from hf_layertracer import LayerTracerError, run_trials
+from hf_layertracer.trials import TrialsResult, unit
+from hf_layertracer.trials.status import trial_status
+
+
+ARMS = [
+    {"strategy": "full"},
+    {"strategy": "freeze-deep"},
+    {"strategy": "random"},
+    {"strategy": "lora", "learning_rate": 1e-2},
+]
+
+
+def test_a_trial_leaves_a_row_for_each_run_and_one_for_the_untouched_model(make_config, in_this_process, tmp_path):
+    result = run_trials(make_config(arms=ARMS, seeds=[0, 1], match="trainable_parameters"), tmp_path)
+    assert in_this_process[:2] == ["prepare", "base"]
+    assert len(in_this_process) == 2 + 8
+
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert [(row["arm"], row["seed"]) for row in written["rows"]] == [
+        ("base", None),
+        *((arm["strategy"], seed) for seed in (0, 1) for arm in ARMS),
+    ]
+    for row in written["rows"]:
+        assert {"new/bits_per_byte", "old/perplexity", "probes/accuracy"} <= set(row["metrics"])
+        assert all(math.isfinite(value) for value in row["metrics"].values())
+    trained = written["rows"][1:]
+    assert {row["cost"]["tokens"] for row in trained} == {6 * 4 * 16}
+    assert all(row["cost"]["tokens_per_second"] > 0 and row["cost"]["peak_memory_bytes"] > 0 for row in trained)
+    # Adam keeps two numbers for each that trains, and a step for each tensor.
+    for row in trained:
+        moments = 8 * row["cost"]["trainable_parameters"]
+        assert moments <= row["cost"]["optimizer_bytes"] < 1.02 * moments
+
+    # Learning is possible, and differs between arms and seeds.
+    losses = {(row["arm"], row["seed"]): row["metrics"]["new/bits_per_byte"] for row in written["rows"]}
+    assert losses["full", 0] < losses["base", None]
+    assert len(set(losses.values())) == len(losses)
+
+    parameters = {entry["arm"]["name"]: entry for entry in written["arms"]}
+    assert parameters["full"]["off_by"] is None
+    assert all(abs(parameters[name]["off_by"]) < 0.1 for name in ("freeze-deep", "random", "lora"))
+    drawn = [run["plan"]["trained_layers"] for run in result.runs_of("random")]
+    assert len(drawn) == 2
+    for row in trained:
+        assert row["cost"]["trainable_parameters"] == parameters[row["arm"]]["trainable_parameters"] or (
+            row["arm"] == "random"
+        )
+
+    text = (tmp_path / "results.md").read_text()
+    for word in ("untouched", "chance", "tokens/s", "Against full", "± seeds", "adapters"):
+        assert word in text
+    for picture in ("learned_forgotten.png", "losses.png"):
+        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+        assert picture in text
+    assert not list(tmp_path.glob("units/*/training/checkpoint-*"))
+    assert {status.state for status in trial_status(tmp_path)} == {"finished"}
+    assert TrialsResult.load(tmp_path).rows == result.rows
+
+
+def test_what_is_finished_is_kept_and_an_arm_can_be_added(make_config, in_this_process, tmp_path):
+    first = run_trials(make_config(arms=ARMS[:1]), tmp_path)
+    in_this_process.clear()
+    again = run_trials(make_config(arms=ARMS[:1]), tmp_path)
+    assert in_this_process == []
+    assert again.rows == first.rows
+    more = run_trials(make_config(arms=ARMS[:2]), tmp_path)
+    assert in_this_process == ["prepare", "freeze-deep-seed0"]
+    assert more.rows[:2] == first.rows
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"train": {"learning_rate": 1e-2}}, r"train\.learning_rate: 0\.001 there, 0\.01 here"),
+        ({"evaluate": {"limit": 5}}, r"evaluate\.limit: 8 there, 5 here"),
+        ({"arms": [{"name": "full", "strategy": "freeze-deep"}]}, r"another arm of that name.*strategy"),
+    ],
+)
+def test_a_folder_of_another_config_is_refused_in_one_line(make_config, in_this_process, tmp_path, change, line):
+    run_trials(make_config(arms=ARMS[:1]), tmp_path)
+    before = (tmp_path / "results.json").read_bytes()
+    with pytest.raises(LayerTracerError, match=line) as raised:
+        run_trials(make_config(**{"arms": ARMS[:1], **change}), tmp_path)
+    assert "\n" not in str(raised.value)
+    assert (tmp_path / "results.json").read_bytes() == before
+
+
+def test_other_text_or_other_packages_are_another_config(make_config, in_this_process, world, tmp_path, monkeypatch):
+    text = tmp_path / "new.txt"
+    shutil.copy(world / "new.txt", text)
+    config = make_config(arms=ARMS[:1], train={"files": [str(text)]})
+    run_trials(config, tmp_path / "out")
+    text.write_text(text.read_text() + " More.")
+    with pytest.raises(LayerTracerError, match=r"train\.files"):
+        run_trials(config, tmp_path / "out")
+    shutil.copy(world / "new.txt", text)
+    monkeypatch.setattr("hf_layertracer.trials.fingerprint.version", lambda name: "99.0")
+    with pytest.raises(LayerTracerError, match=r"versions\..* there, 99\.0 here"):
+        run_trials(config, tmp_path / "out")
+
+
+def test_a_run_that_fails_is_reported_and_the_others_finish(make_config, in_this_process, tmp_path, monkeypatch):
+    train = unit._train
+
+    def fail(folder, *args):
+        if folder.path.name == "full-seed0":
+            raise RuntimeError("No space left on device")
+        return train(folder, *args)
+
+    monkeypatch.setattr(unit, "_train", fail)
+    result = run_trials(make_config(), tmp_path)
+    assert result.failures == {"full-seed0": "No space left on device"}
+    assert result.missing == ["full-seed0"]
+    assert [row["arm"] for row in result.rows] == ["base", "freeze-deep"]
+    assert "No space left on device" in (tmp_path / "results.md").read_text()
+    assert [status.state for status in trial_status(tmp_path)] == ["finished", "failed", "finished"]
+
+    monkeypatch.setattr(unit, "_train", train)
+    in_this_process.clear()
+    assert run_trials(make_config(), tmp_path).is_complete
+    assert in_this_process == ["full-seed0"]
+
+
+@pytest.mark.parametrize("arm", [{"strategy": "freeze-deep"}, {"strategy": "lora"}], ids=["layers", "adapters"])
+def test_a_run_that_was_cut_during_its_evaluation_is_not_trained_again(
+    make_config, in_this_process, tmp_path, monkeypatch, arm
+):
+    whole = run_trials(make_config(arms=[arm]), tmp_path / "whole")
+
+    evaluate = unit.evaluate_model
+    monkeypatch.setattr(unit, "evaluate_model", lambda *args: (_ for _ in ()).throw(RuntimeError("cut")))
+    assert run_trials(make_config(arms=[arm]), tmp_path / "cut").failures
+    monkeypatch.setattr(unit, "evaluate_model", evaluate)
+    monkeypatch.setattr(unit, "_train", lambda *args: pytest.fail("trained again"))
+    cut = run_trials(make_config(arms=[arm]), tmp_path / "cut")
+    for ours, theirs in zip(cut.rows, whole.rows, strict=True):
+        assert ours["metrics"] == pytest.approx(theirs["metrics"], rel=1e-5)
+
+
+def test_data_that_is_shorter_than_the_budget_is_said_to_be_repeated(make_config, in_this_process, tmp_path):
+    short = tmp_path / "short.txt"
+    short.write_text("The capital city of France is Paris. " * 20)
+    result = run_trials(make_config(arms=ARMS[:1], train={"files": [str(short)]}), tmp_path / "out")
+    assert any("read" in note and "times" in note for note in result.notes)
+
+
+def test_two_processes_never_work_on_one_folder(make_config, in_this_process, tmp_path):
+    import subprocess
+    import sys
+
+    import psutil
+
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        mark = {"pid": other.pid, "started": psutil.Process(other.pid).create_time()}
+        tmp_path.joinpath("running.json").write_text(json.dumps(mark))
+        with pytest.raises(LayerTracerError, match=f"Process {other.pid} is running the trials"):
+            run_trials(make_config(), tmp_path)
+    finally:
+        other.communicate(b"\n")
+    assert run_trials(make_config(arms=ARMS[:1]), tmp_path).is_complete
+
+
+def test_a_folder_without_a_trial_is_one_line(tmp_path: Path):
+    for read in (TrialsResult.load, trial_status):
+        with pytest.raises(LayerTracerError, match="holds no trial"):
+            read(tmp_path)
