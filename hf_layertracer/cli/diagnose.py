@@ -13,7 +13,7 @@ from .options import AllowPickle, Model, Revision, TrustRemoteCode, with_options
 from .printing import print_report
 
 
-@with_options(DiagnosisConfig)
+@with_options(DiagnosisConfig, panel="What is measured")
 def command(
     model: Model,
     config: DiagnosisConfig,

@@ -23,7 +23,7 @@ RepoType = Annotated[str, typer.Option(metavar="[model|dataset]", help="A model,
 
 
 def with_options(
-    settings: type, *, argument: str = "config", only: Collection[str] | None = None
+    settings: type, *, argument: str = "config", only: Collection[str] | None = None, panel: str | None = None
 ) -> Callable[[Callable], Callable]:
     """Gives a command an option for each field of a settings dataclass.
 
@@ -34,6 +34,7 @@ def with_options(
         settings (`type`): The dataclass.
         argument (`str`, *optional*, defaults to `"config"`): What the command calls them.
         only (`Collection[str]`, *optional*): The fields that become options; the others keep their defaults.
+        panel (`str`, *optional*): Heading under which help shows these options.
 
     Returns:
         `Callable`: A decorator.
@@ -50,7 +51,9 @@ def with_options(
         own = inspect.signature(function, eval_str=True)
         hints = get_type_hints(settings)
         made = [
-            _parameter(field, hints[field.name]) for field in fields(settings) if only is None or field.name in only
+            _parameter(field, hints[field.name], panel)
+            for field in fields(settings)
+            if only is None or field.name in only
         ]
 
         @functools.wraps(function)
@@ -75,7 +78,9 @@ def one_of(choices: Collection[str]) -> str:
     return f"[{'|'.join(choices)}]"
 
 
-def _parameter(field: Field, kind: Any) -> Parameter:
+def _parameter(field: Field, kind: Any, panel: str | None) -> Parameter:
     choices = field.metadata.get("choices")
-    option = typer.Option(help=field.metadata["help"], metavar=f"[{'|'.join(choices)}]" if choices else None)
+    option = typer.Option(
+        help=field.metadata["help"], metavar=one_of(choices) if choices else None, rich_help_panel=panel
+    )
     return Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=Annotated[kind, option])

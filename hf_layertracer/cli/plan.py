@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from ..report import LayerTracerReport
 
 
-@with_options(PlanConfig)
-@with_options(EstimateConfig, argument="run")
+@with_options(PlanConfig, panel="What trains")
+@with_options(EstimateConfig, argument="run", panel="The training run (with --estimate)")
 def command(
     source: Annotated[
         str,

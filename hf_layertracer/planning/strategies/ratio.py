@@ -71,10 +71,10 @@ def what_was_measured(inputs: PlanInputs, trained: set[int]) -> str:
     difference = scores.difference(trained, frozen)
     if difference.beyond_error is None:
         verdict = "the report does not hold the error of this difference"
-    elif not difference.beyond_error:
-        verdict = f"no difference beyond the error of measurement ({difference.value:+.3f} ± {difference.stderr:.3f})"
     else:
-        verdict = f"the trained ones are {'more' if ours > others else 'less'} sensitive"
+        size = f"{difference.value:+.3f} ± {difference.stderr:.3f}"
+        more = f"the trained ones are {'more' if difference.value > 0 else 'less'} sensitive"
+        verdict = f"{more if difference.beyond_error else 'no difference beyond the error of measurement'} ({size})"
     return (
         f"On this model the trained layers have a mean sensitivity of {ours:.3f} bits and the frozen ones of "
         f"{others:.3f}: {verdict}."

@@ -68,3 +68,33 @@ def test_a_strategy_may_be_added_while_the_library_runs(monkeypatch, tiny_llama)
 def test_an_unknown_strategy_is_refused_with_those_that_there_are(name):
     with pytest.raises(LayerTracerError, match=f"Unknown strategy {name!r}. There are: .*freeze-deep"):
         strategy_named(name)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "options", "takes"),
+    [
+        ("freeze-deep", {"ratio": 0.5}, "it takes freeze_ratio"),
+        ("full", {"freeze_ratio": 0.5}, "it takes no options"),
+        ("random", {"train_layers": "0", "sede": 1}, "it takes freeze_ratio, plan_seed"),
+        ("freeze-deep", {"inputs": None}, "it takes freeze_ratio"),
+    ],
+)
+def test_an_unknown_option_is_refused_with_a_list_of_the_known(meta, strategy, options, takes):
+    with pytest.raises(LayerTracerError, match=takes) as caught:
+        make_plan(meta(4), strategy, **options)
+    assert ", ".join(sorted(options)) in str(caught.value)
+
+
+def test_every_strategy_names_itself_and_its_options_in_the_plan(meta, report_of):
+    report = report_of(meta(6), task_particle=2.0)
+    options = {
+        "budget": {"max_trainable_parameters": 30_000},
+        "explicit": {"train_layers": "0-2"},
+        "random": {"plan_seed": 3},
+    }
+    for strategy in STRATEGIES.keys() - {"weight-snr"}:
+        given = options.get(strategy, {})
+        plan = make_plan(report, strategy, **given)
+        assert (plan.strategy, plan.options) == (strategy, given)
+        assert plan.reason.endswith(".")
+        assert plan.layers_path == "model.layers"
