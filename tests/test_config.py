@@ -68,7 +68,7 @@ def test_the_argument_parser_reads_a_diagnosis_config():
 
 
 def test_the_argument_parser_knows_the_perturbations():
-    with pytest.raises(SystemExit):
+    with pytest.raises(LayerTracerError, match="perturbation must be one of"):
         HfArgumentParser(DiagnosisConfig).parse_args_into_dataclasses(["--perturbation", "zap"])
 
 

@@ -10,19 +10,31 @@ from ..config import DiagnosisConfig
 from .strategies import STRATEGIES, all_options, strategy_named
 
 
-# The options of all strategies. `HfArgumentParser` takes what it knows of the metadata, and fails on anything else.
-_StrategyOptions = make_dataclass(
-    "_StrategyOptions",
+_OPTIONS = all_options()
+
+
+@dataclass
+class _Chosen:
+    strategy: str = field(
+        default="freeze-deep",
+        metadata={"help": f"How the layers that train are chosen: {', '.join(STRATEGIES)}."},
+    )
+
+
+# `HfArgumentParser` takes what it knows of the metadata, and fails on anything else.
+_WithOptions = make_dataclass(
+    "_WithOptions",
     [
         (name, get_type_hints(owner)[name], field(default=own.default, metadata={"help": own.metadata["help"]}))
-        for name, (owner, own) in all_options().items()
+        for name, (owner, own) in _OPTIONS.items()
     ],
+    bases=(_Chosen,),
 )
 _OUTSIDE = ("train_embeddings", "train_norm", "train_head")
 
 
 @dataclass
-class PlanConfig(_StrategyOptions):
+class PlanConfig(_WithOptions):
     """What trains: a strategy, its options, and what overrules it.
 
     Every option of every strategy is a field, with the strategy's own default; `layertracer plan --help` lists them. An
@@ -37,10 +49,6 @@ class PlanConfig(_StrategyOptions):
         LayerTracerError: Unknown strategy, an option that it does not take, or a value out of range.
     """
 
-    strategy: str = field(
-        default="freeze-deep",
-        metadata={"help": f"How the layers that train are chosen: {', '.join(STRATEGIES)}."},
-    )
     train_embeddings: bool | None = field(default=None, metadata={"help": "Train the embeddings, or freeze them."})
     train_norm: bool | None = field(default=None, metadata={"help": "Train the final norm, or freeze it."})
     train_head: bool | None = field(default=None, metadata={"help": "Train the output head, or freeze it."})
@@ -51,7 +59,7 @@ class PlanConfig(_StrategyOptions):
 
     def strategy_options(self) -> dict[str, Any]:
         """The options of strategies that differ from their defaults."""
-        values = {own.name: (getattr(self, own.name), own.default) for own in fields(_StrategyOptions)}
+        values = {name: (getattr(self, name), own.default) for name, (_, own) in _OPTIONS.items()}
         return {name: value for name, (value, default) in values.items() if value != default}
 
     def plan_options(self) -> dict[str, Any]:
