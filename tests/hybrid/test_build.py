@@ -55,7 +55,10 @@ def test_each_layer_is_its_donors_and_the_rest_is_the_bases(save_donor, recipe, 
 def test_a_recipe_of_the_base_alone_gives_the_base(donors, recipe, tmp_path):
     build_hybrid(recipe(base=donors[0]), tmp_path / "h")
     tokens = torch.arange(12).reshape(2, 6) + 20
-    assert torch.equal(load_model(tmp_path / "h")(tokens).logits, load_model(donors[0])(tokens).logits)
+    ours, theirs = load_model(tmp_path / "h"), load_model(donors[0])
+    assert same(ours, theirs)
+    # Weights from another file lie elsewhere in memory, and products of matrices may round otherwise.
+    torch.testing.assert_close(ours(tokens).logits, theirs(tokens).logits, rtol=1e-4, atol=1e-5)
 
 
 def test_layers_may_be_left_out_repeated_and_turned_round(donors, recipe, tmp_path):

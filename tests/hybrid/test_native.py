@@ -95,13 +95,16 @@ def test_saving_and_loading_again_changes_no_bit(hybrid, tmp_path):
     ours, theirs = hybrid.state_dict(), again.state_dict()
     assert set(ours) == set(theirs)
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    assert torch.equal(hybrid(tokens()).logits, again(tokens()).logits)
+    # The weights are equal to the bit; read from a file they lie elsewhere, and products of matrices may round otherwise.
+    torch.testing.assert_close(hybrid(tokens()).logits, again(tokens()).logits, rtol=1e-4, atol=1e-5)
 
 
 def test_generation_with_a_cache_gives_what_it_gives_without(hybrid):
     settings = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
     settings |= {"output_logits": True, "return_dict_in_generate": True}
     ours, theirs = (hybrid.generate(tokens(2), use_cache=cached, **settings) for cached in (True, False))
+    lead = min(float((top := logits.topk(2).values)[..., 0].sub(top[..., 1]).min()) for logits in theirs.logits)
+    assert lead > 5e-5, "the two likeliest tokens are too close for two ways of computing to choose the same"
     assert torch.equal(ours.sequences, theirs.sequences)
     for one, other in zip(ours.logits, theirs.logits, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
