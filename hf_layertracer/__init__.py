@@ -13,7 +13,7 @@ _EXPORTS = {
     "estimate": ["estimate_training"],
     "probes": ["Probe", "load_probes"],
     "diagnosis.diagnose": ["diagnose"],
-    "hybrid": ["HybridRecipe", "build_hybrid"],
+    "hybrid": ["HybridRecipe", "build_hybrid", "propose_hybrid", "push_hybrid"],
     "hub": ["compare_reports", "list_reports", "push_report"],
     "report": ["LayerTracerReport"],
     "records": ["LayerPlan"],
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from .errors import LayerTracerError
     from .estimate import estimate_training
     from .hub import compare_reports, list_reports, push_report
-    from .hybrid import HybridRecipe, build_hybrid
+    from .hybrid import HybridRecipe, build_hybrid, propose_hybrid, push_hybrid
     from .planning import LayerTracerConfig, apply_plan, export_plan, make_plan
     from .probes import Probe, load_probes
     from .records import LayerPlan

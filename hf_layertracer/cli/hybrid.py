@@ -1,4 +1,4 @@
-"""`layertracer hybrid`: build models of several donors' layers, and look at them."""
+"""`layertracer hybrid`: build models of several donors' layers, look at them, push them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ command = typer.Typer(help="Build models of several donors' layers, and look at 
 def build(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML or JSON; mergekit's passthrough files too.")],
     out: Annotated[Path, typer.Option(help="Folder for the model; it must not exist, or be empty.")],
+    push: Annotated[str | None, typer.Option(metavar="REPO", help="Push it to this repository on the Hub.")] = None,
+    private: Annotated[
+        bool | None, typer.Option("--private/--public", help="Of a new repository; your account's default.")
+    ] = None,
+    diagnose: Annotated[bool, typer.Option("--diagnose", help="Diagnose it, with the built-in probes.")] = False,
     max_shard_size: Annotated[int, typer.Option(min=1, help="Bytes to a file.")] = 5 * 10**9,
 ) -> None:
     """Build a hybrid from a recipe, tensor by tensor, and verify it against its donors.
@@ -25,11 +30,15 @@ def build(
     A recipe names a base and, for ranges of layers, the donors; see the documentation for all that it can say. The
     result is complete or not there.
     """
-    from ..hybrid import build_hybrid
+    from ..hybrid import build_hybrid, push_hybrid
 
     record = build_hybrid(recipe, out, max_shard_size=max_shard_size)
     Console().print(_table(record))
     typer.echo(f"Hybrid: {out}")
+    if diagnose:
+        _diagnose(out)
+    if push is not None:
+        typer.echo(f"Pushed: {push_hybrid(out, push, private=private).commit_url}")
 
 
 @command.command()
@@ -37,55 +46,75 @@ def show(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="Folder of a hybrid, or its layertracer_hybrid.json.")
     ],
+    picture: Annotated[Path | None, typer.Option(help="Also draw the stack into this PNG file.")] = None,
 ) -> None:
     """Show where each layer of a hybrid comes from, and how that was verified."""
+    from ..files import write_atomically
     from ..hybrid import HybridRecord
+    from ..hybrid.picture import picture as drawn
 
     record = HybridRecord.load(directory)
     console = Console()
     console.print(_table(record))
     for note in record.notes:
         console.print(f"Note: {note}", markup=False)
+    if picture is not None:
+        write_atomically(picture, drawn(record))
+        typer.echo(f"Picture: {picture}")
+
+
+@command.command()
+def propose(
+    report: Annotated[str, typer.Argument(metavar="REPORT", help="A report: file, folder or Hub id.")],
+    other: Annotated[
+        str | None, typer.Argument(metavar="[REPORT]", help="A second model's: then layers of both are mixed.")
+    ] = None,
+    mixers: Annotated[int | None, typer.Option(help="Replace the token mixers of this many layers.")] = None,
+    by: Annotated[str, typer.Option(help="Perturbation whose sensitivity decides which.")] = "mixer",
+    base: Annotated[str | None, typer.Option(help="Where the model is, if the report does not say.")] = None,
+    other_base: Annotated[str | None, typer.Option(help="The same of the second model.")] = None,
+    out: Annotated[Path, typer.Option(help="The recipe to write.")] = Path("hybrid.yaml"),
+) -> None:
+    """Write a recipe from measurements, to be read and changed by hand.
+
+    From one report: replace the token mixers whose loss moves the output least. From two reports over the same probes:
+    the better model's layers from its Task Particle on, the other's below.
+    """
+    from ..hybrid import propose_hybrid
+    from ..report import LayerTracerReport
+
+    second = None if other is None else LayerTracerReport.load(other)
+    recipe = propose_hybrid(
+        LayerTracerReport.load(report), second, n_mixers=mixers, by=by, base=base, other_base=other_base
+    )
+    recipe.save(out)
+    typer.echo(recipe.reason)
+    typer.echo(f"Recipe: {out}")
+
+
+def _diagnose(folder: Path) -> None:
+    from ..diagnosis.diagnose import diagnose
+    from ..modeling.loading import load_model
+    from ..probes import load_probes
+    from .printing import print_report
+
+    model, tokenizer = load_model(str(folder))
+    report = diagnose(model, load_probes(tokenizer=tokenizer), tokenizer=tokenizer)
+    report.save(folder)
+    print_report(report)
 
 
 def _table(record) -> Table:
-    from ..text import compact_ranges
+    from ..hybrid.card import stack_rows
 
-    table = Table(
-        title=escape(f"{record.architecture}: {len(record.layers)} layers on {record.base} in {record.dtype}")
-    )
+    title = f"{record.architecture}: {len(record.layers)} layers on {record.base} in {record.dtype}"
+    table = Table(title=escape(title))
     for column in ("layers", "from", "its layers", "kind", "new mixer", "verified"):
         table.add_column(column, overflow="fold")
-    for run in _runs(record.layers):
-        first = run[0]
-        donor = first.donor if first.revision is None else f"{first.donor}@{first.revision[:12]}"
-        mixer = "-" if first.mixer is None else f"{first.mixer}, {first.init}"
-        cells = (
-            compact_ranges([entry.layer for entry in run]),
-            donor,
-            compact_ranges([entry.donor_layer for entry in run]),
-            first.kind,
-            mixer,
-            first.verified,
-        )
+    for row in stack_rows(record):
         # Names come from other people's files: they are text, not markup.
-        table.add_row(*(escape(cell) for cell in cells))
+        table.add_row(*map(escape, row))
     for part in ("embeddings", "norm", "head"):
         origin = getattr(record, part)
-        source = "tied to the embeddings" if origin is None else origin.donor
-        table.add_row(part, escape(source), "", "", "", "")
+        table.add_row(part, escape("tied to the embeddings" if origin is None else origin.donor), "", "", "", "")
     return table
-
-
-def _runs(layers: list) -> list[list]:
-    """Layers that follow each other in the hybrid and in the same donor, and are alike in all that the table says."""
-    runs: list[list] = []
-    for entry in layers:
-        last = runs[-1][-1] if runs else None
-        fields = ("donor", "revision", "kind", "mixer", "init", "verified")
-        alike = last is not None and all(getattr(last, name) == getattr(entry, name) for name in fields)
-        if alike and entry.donor_layer == last.donor_layer + 1:
-            runs[-1].append(entry)
-        else:
-            runs.append([entry])
-    return runs

@@ -81,10 +81,10 @@ def push_report(
         raise LayerTracerError("A model goes into a model repository: model_dir needs repo_type='model'.")
     report = public_report(report)
     subject = one_line(report.model.name, 80)
-    model_files = {} if model_dir is None else _model_files(Path(model_dir))
+    weights = {} if model_dir is None else model_files(Path(model_dir))
     api = HfApi(token=token, library_name="hf_layertracer", library_version=__version__)
     with hub_errors(repo_id, token):
-        repo_id = _repository(api, repo_id, repo_type, private)
+        repo_id = repository(api, repo_id, repo_type, private)
         if revision is not None and not revision.startswith("refs/"):
             api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
         files = collected_files(report) if repo_type == "dataset" else report.files()
@@ -96,7 +96,7 @@ def push_report(
                 text = dataset_card(card, repo_id, [file.rfilename for file in there.siblings])
             else:
                 text = model_card(_local_card(model_dir) or card, report, repo_id)
-            contents = {**model_files, **files, CARD_FILE: text.encode()}
+            contents = {**weights, **files, CARD_FILE: text.encode()}
             try:
                 return api.create_commit(
                     repo_id,
@@ -112,8 +112,21 @@ def push_report(
                     raise
 
 
-def _repository(api: HfApi, repo_id: str, repo_type: str, private: bool | None) -> str:
-    """The full name of the repository, which exists from now on."""
+def repository(api: HfApi, repo_id: str, repo_type: str, private: bool | None) -> str:
+    """The full name of a repository, which exists from now on.
+
+    Args:
+        api (`HfApi`): The client.
+        repo_id (`str`): Its name, with or without the user's.
+        repo_type (`str`): `"model"` or `"dataset"`.
+        private (`bool`, *optional*): Make a new one private.
+
+    Returns:
+        `str`: Its name with the user's or organization's.
+
+    Raises:
+        HubError: There is a repository of this name of another type.
+    """
     if "/" not in repo_id:
         repo_id = f"{api.whoami()['name']}/{repo_id}"
     if api.repo_exists(repo_id, repo_type=repo_type):
@@ -137,7 +150,18 @@ def _local_card(model_dir: str | Path | None) -> str | None:
     return card.read_bytes().decode() if card is not None and card.is_file() else None
 
 
-def _model_files(folder: Path) -> dict[str, Path]:
+def model_files(folder: Path) -> dict[str, Path]:
+    """The files of a model: weights, configuration, tokenizer, code.
+
+    Args:
+        folder (`Path`): Where they lie, maybe among others.
+
+    Returns:
+        `dict[str, Path]`: By name.
+
+    Raises:
+        LayerTracerError: There are no weights.
+    """
     files = {
         path.name: path
         for path in sorted(folder.glob("*"))

@@ -73,6 +73,7 @@ def hybrid_record(
         head=origin(plan.head, HEAD),
         tokenizer=plan.tokenizer.public_name,
         class_verified=class_verified,
+        licenses={donor.public_name: donor.license for donor in plan.donors if donor.license is not None},
         notes=list(notes),
         versions={
             "hf_layertracer": __version__,

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from huggingface_hub import HfApi, snapshot_download
+import yaml
+from huggingface_hub import HfApi, ModelCard, snapshot_download
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig
 
@@ -182,6 +183,19 @@ class Donor:
         prefix = f"{self.parts.model.base_model_prefix}."
         names = (f"{path}.weight", f"{path}.weight".removeprefix(prefix), self.head_name())
         return next(stored[name] for name in names if name in stored)
+
+    @cached_property
+    def license(self) -> str | None:
+        """The licence that its card names; for one that is not on the Hub's list, its own name."""
+        card = self.folder / "README.md"
+        if not card.is_file():
+            return None
+        try:
+            data = ModelCard(card.read_text(encoding="utf-8"), ignore_metadata_errors=True).data
+        except (ValueError, TypeError, yaml.YAMLError):
+            return None
+        named = data.get("license_name") if data.get("license") == "other" else None
+        return str(named or data.get("license")) if data.get("license") else None
 
     def tokenizer_files(self) -> list[Path]:
         """The files of its tokenizer and chat template."""

@@ -68,6 +68,7 @@ class HybridRecord(_Part):
         tokenizer (`str`): Donor of the tokenizer.
         class_verified (`str`, *optional*):
             Where the class is not the donor's: how far the logits of the unmodified model are from the donor's.
+        licenses (`dict[str, str]`): Of each donor whose card names one, by its name.
         notes (`list[str]`): What to know before using it.
         versions (`dict[str, str]`): Of the libraries it was built with.
     """
@@ -84,8 +85,15 @@ class HybridRecord(_Part):
     head: Origin | None = None
     tokenizer: str
     class_verified: str | None = None
+    licenses: dict[str, str] = {}
     notes: list[str] = []
     versions: dict[str, str] = {}
+
+    @property
+    def donors(self) -> list[str]:
+        """Everyone who gave weights, each once, the base first."""
+        parts = [part.donor for part in (self.embeddings, self.norm, self.head) if part is not None]
+        return list(dict.fromkeys([self.base, *(layer.donor for layer in self.layers), *parts]))
 
     @classmethod
     def load(cls, folder: str | Path) -> HybridRecord:

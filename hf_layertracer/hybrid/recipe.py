@@ -73,6 +73,7 @@ class HybridRecipe(_Strict):
             Donor of the tokenizer, its chat template and the generation settings; that of the embeddings by default.
         dtype (`str`, *optional*): `"float32"`, `"bfloat16"` or `"float16"`; as stored by default.
         seed (`int`, *optional*, defaults to `0`): Of new weights that are drawn.
+        reason (`str`, *optional*): Why this recipe, in words; it goes into the card.
 
     Example:
 
@@ -94,6 +95,7 @@ class HybridRecipe(_Strict):
     tokenizer: Name | None = None
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     seed: Index = 0
+    reason: str | None = None
 
     @model_validator(mode="after")
     def _once(self) -> HybridRecipe:
