@@ -20,6 +20,8 @@ class CleanRun:
         states (`list[Tensor]`):
             L + 1 hidden states of shape `(batch, positions, ..., width)`: the embedding output, then each layer's output.
             After a layer that does not run, the state is the one that passes it by.
+        inputs (`list[Tensor]`):
+            What each layer took. Nearly always the state before it, but some models do something between their layers.
         logits (`Tensor`): Logits of shape `(batch, vocabulary)` at the last position, in at least float32.
         layout ([`Layout`]): The axes of the tensors around the layers.
         called (`list[int]`): The layers that ran, in order. Some do not run on text alone.
@@ -28,6 +30,7 @@ class CleanRun:
 
     input_ids: Tensor
     states: list[Tensor]
+    inputs: list[Tensor]
     logits: Tensor
     layout: Layout
     called: list[int]

@@ -93,15 +93,16 @@ class LayerStack:
         """
         layout = layout or self.find_layout(input_ids)
         recorded = self._record(input_ids)
-        states = [layout.canonical(recorded.embedded)]
+        states, inputs = [layout.canonical(next(iter(recorded.inputs.values())))], []
         for index in range(self.num_layers):
-            output = recorded.outputs.get(index)
-            states.append(states[-1] if output is None else layout.canonical(hidden_of(output)))
+            runs = index in recorded.inputs
+            inputs.append(layout.canonical(recorded.inputs[index]) if runs else states[-1])
+            states.append(layout.canonical(hidden_of(recorded.outputs[index])) if runs else states[-1])
         # Hidden states that are part of no tuple need no pattern, and are not kept twice.
         outputs = {
             index: output if isinstance(output, tuple | list) else None for index, output in recorded.outputs.items()
         }
-        return CleanRun(input_ids, states, recorded.logits, layout, list(recorded.outputs), outputs)
+        return CleanRun(input_ids, states, inputs, recorded.logits, layout, list(recorded.outputs), outputs)
 
     def differentiable(self, input_ids: Tensor, layout: Layout) -> CleanRun:
         """A clean run whose `states` are nodes of one autograd graph that begins at the embedding output.
@@ -132,7 +133,7 @@ class LayerStack:
         states = [nodes[-1]]
         for index in range(self.num_layers):
             states.append(nodes.get(index, states[-1]))
-        return CleanRun(input_ids, states, logits, layout, sorted(nodes)[1:], {})
+        return CleanRun(input_ids, states, states[:-1], logits, layout, sorted(nodes)[1:], {})
 
     def unembed(self, clean: CleanRun, states: Tensor, input_ids: Tensor | None = None) -> Tensor:
         """What the model would say if its last layer had answered `states`: final norm, head and all that follows.
@@ -164,32 +165,33 @@ class LayerStack:
         Returns:
             `Tensor`: Logits of shape `(answers, rows, vocabulary)` at the last position.
         """
-        rows, total, layout = len(input_ids), len(input_ids) * len(answers), clean.layout
+        rows, layout = len(input_ids), clean.layout
         # The answer of a layer that does not run enters with that of the last one before it that does.
         depths = [clean.depth(first + offset) for offset in range(len(answers))]
         entering = [layout.native(answer) for answer in answers]
 
+        def together(hidden: Tensor) -> Tensor:
+            return torch.cat([state.to(hidden.device) for state in entering], layout.rows)
+
         def answer(layer: int, forward: LayerForward) -> LayerForward:
             depth = clean.depth(layer)
-            entered = rows * bisect_right(depths, depth - 1)
+            entered = bisect_right(depths, depth - 1)  # answers that run through this layer
 
             def answering(*args: Any, **kwargs: Any) -> Any:
                 hidden = hidden_input(args, kwargs)
                 if depth <= depths[0]:
                     # Layers before the first answer only have to return something of the right shape.
-                    return with_hidden(
-                        clean.outputs[layer], torch.cat(entering, layout.rows) if depth == depths[0] else hidden
-                    )
+                    return with_hidden(clean.outputs[layer], together(hidden) if depth == depths[0] else hidden)
                 if depths[0] == 0 and depth == 1:
-                    hidden = torch.cat(entering, layout.rows)
-                    args, kwargs = with_hidden_input(args, kwargs, hidden)
-                if entered == total:
+                    args, kwargs = with_hidden_input(args, kwargs, together(hidden))
+                if entered == len(answers):
                     return forward(*args, **kwargs)
-                args, kwargs = layout.first_rows(layer, [list(args), kwargs], entered)
+                args, kwargs = layout.first_rows(layer, [list(args), kwargs], entered * rows)
                 output = forward(*args, **kwargs)
                 after = hidden_of(output)
-                later = hidden.narrow(layout.rows, entered, total - entered)
-                return with_hidden(output, torch.cat([after, later.to(after.device)], layout.rows))
+                # Not what came with `hidden`: the model may have done something to it between its layers.
+                later = [state.to(after.device) for state in entering[entered:]]
+                return with_hidden(output, torch.cat([after, *later], layout.rows))
 
             return answering
 
@@ -260,9 +262,9 @@ class LayerStack:
         def record(index: int, forward: LayerForward) -> LayerForward:
             def recorded(*args: Any, **kwargs: Any) -> Any:
                 before = hidden_input(args, kwargs)
-                if recording.embedded is None:
-                    recording.embedded = before
+                if not recording.order:
                     recording.shapes.hidden = tuple(before.shape)
+                recording.inputs[index] = before
                 recording.order.append(index)
                 recording.shapes.arguments[index] = shapes_of([list(args), kwargs])
                 recording.outputs[index] = forward(*args, **kwargs)
@@ -284,6 +286,6 @@ class LayerStack:
 class _Recording:
     shapes: Shapes
     order: list[int] = field(default_factory=list)
-    embedded: Tensor | None = None
+    inputs: dict[int, Tensor] = field(default_factory=dict)
     outputs: dict[int, Any] = field(default_factory=dict)
     logits: Tensor | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,8 @@ class BlockInfluence(Measurement):
         return super().start(subject)
 
     def observe(self, batch: Batch) -> None:
-        for layer, (before, after) in enumerate(pairwise(batch.clean.states)):
+        for layer, before in enumerate(batch.clean.inputs):
+            after = batch.clean.states[layer + 1]
             alike = torch.cosine_similarity(before.to(after.device).float(), after.float(), dim=-1)
             self.total[layer] += float((1 - alike).flatten(1).mean(1).sum())
 

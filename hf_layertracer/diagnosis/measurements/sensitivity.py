@@ -167,8 +167,12 @@ def _measure_rows(
     for first in range(0, stack.num_layers, layers_per_pass):
         layers = range(first, min(first + layers_per_pass, stack.num_layers))
         if replay:
-            states = [state[rows.to(state.device)] for state in clean.states[first : layers.stop + 1]]
-            answers = [perturb(layer, *states[layer - first : layer - first + 2]) for layer in layers]
+            answers = [
+                perturb(
+                    layer, *(state[rows.to(state.device)] for state in (clean.inputs[layer], clean.states[layer + 1]))
+                )
+                for layer in layers
+            ]
             outputs = stack.replay(clean, first, answers, ids)
         else:
             outputs = stack.patch(clean, first, partial(perturb, first), ids)[None]
