@@ -154,15 +154,17 @@ class ReportData(Record):
                 "relative_depth": self.relative_depth(layer),
                 "kind": facts.kind,
                 "parameters": facts.size,
-                "block_influence": _at(found.block_influence, layer),
-                "lens_probability": _at(found.lens.mean_probability, layer + 1),
-                "lens_probability_stderr": _at(found.lens.stderr, layer + 1),
-                "trained": None if self.plan is None else layer in self.plan.trained_layers,
             }
             for name, sensitivity in found.sensitivities.items():
                 end = "" if name == found.perturbation else f"_{name}"
                 row[f"layer_sensitivity{end}"] = sensitivity.mean[layer]
                 row[f"layer_sensitivity_stderr{end}"] = sensitivity.stderr[layer]
+            row |= {
+                "block_influence": _at(found.block_influence, layer),
+                "lens_probability": _at(found.lens.mean_probability, layer + 1),
+                "lens_probability_stderr": _at(found.lens.stderr, layer + 1),
+                "trained": None if self.plan is None else layer in self.plan.trained_layers,
+            }
             rows.append(row)
         return rows
 
