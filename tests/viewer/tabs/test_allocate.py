@@ -5,9 +5,10 @@ from __future__ import annotations
 import gradio as gr
 import pytest
 
+from hf_layertracer import make_plan
 from hf_layertracer.planning.strategies import all_options
 from hf_layertracer.viewer.allocation import OFFERED
-from hf_layertracer.viewer.tabs.allocate import option_controls
+from hf_layertracer.viewer.tabs.allocate import _allocate, option_controls
 
 
 def test_every_option_of_what_is_offered_has_a_control_but_for_the_layers_that_are_clicked():
@@ -33,3 +34,44 @@ def test_a_fraction_is_a_slider_and_a_budget_is_asked_in_large_units():
     assert isinstance(controls["freeze_ratio"], gr.Slider)
     assert controls["max_trainable_parameters"].label == "How many parameters may train (in million)"
     assert controls["max_memory"].label.endswith("(in GiB)")
+
+
+class OneReport:
+    """A shelf with one report."""
+
+    def __init__(self, report):
+        self._report = report
+
+    def report(self, name, opened):
+        return self._report
+
+
+def tried(report, strategy, form="Python", layers=(), **values):
+    """What the page shows: savings, the layers that are ticked, the snippet, and which controls are seen."""
+    names = list(option_controls(strategy))
+    shown = _allocate(OneReport(report), names, "x", None, strategy, form, list(layers), *map(values.get, names))
+    facts, _, ticked, code, chosen, *controls = shown
+    seen = {name for name, control in zip(names, controls, strict=True) if control["visible"]}
+    return facts, ticked, code, chosen, seen
+
+
+def test_a_choice_shows_its_summary_its_options_and_the_plan(make_report):
+    facts, ticked, code, chosen, seen = tried(make_report(), "random", freeze_ratio=0.5, plan_seed=3)
+    assert chosen["info"] == OFFERED["random"].summary
+    assert seen == {"freeze_ratio", "plan_seed"}
+    assert ticked.value == [str(layer) for layer in make_plan(make_report(), "random", plan_seed=3).trained_layers]
+    assert "strategy='random', freeze_ratio=0.5, plan_seed=3" in code.value
+    assert "Against full training" in facts
+
+
+def test_a_click_on_a_layer_is_a_choice_of_ones_own(make_report):
+    _, ticked, code, _, seen = tried(make_report(), "explicit", form="CLI", layers=["0", "4"], freeze_ratio=0.5)
+    assert (ticked.value, seen) == (["0", "4"], set())
+    assert "--strategy explicit --train-layers 0,4" in code.value
+
+
+def test_a_choice_that_makes_no_plan_keeps_what_was_ticked_and_says_why(make_report):
+    facts, ticked, code, _, seen = tried(make_report(), "budget", layers=["1"])
+    assert "needs either max_trainable_parameters or max_memory" in facts
+    assert (ticked.value, code) == (["1"], "")
+    assert seen == {"max_trainable_parameters", "max_memory"}
