@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import click
-import typer.main
 
-from hf_layertracer.cli.app import build_app
+from hf_layertracer.cli.app import build_command
 
 
 def commands_page() -> str:
@@ -16,7 +15,7 @@ def commands_page() -> str:
         "# Command line",
         "Made from the commands themselves; `layertracer COMMAND --help` shows the same.",
     ]
-    for name, command in sorted(commands(typer.main.get_command(build_app())).items()):
+    for name, command in sorted(commands(build_command()).items()):
         parts += [f"## `layertracer {name}`", _paragraphs(command.help or ""), *_parameters(command)]
     return "\n\n".join(part for part in parts if part) + "\n"
 

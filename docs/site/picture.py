@@ -15,7 +15,7 @@ LOOKS_UP = {
     ("config", "diagnosis"): "settings are checked against the perturbations that there are",
     ("report", "hub"): "LayerTracerReport.load and .push_to_hub speak to the Hub",
 }
-WIDTH, BOX, GAP, TOP = 1000, 92, 14, 20
+WIDTH, GAP, HEAD, LINE, LETTER = 1000, 12, 32, 16, 7.9
 
 
 def rooms() -> dict[str, str]:
@@ -70,26 +70,28 @@ def rows() -> list[list[str]]:
 def picture() -> str:
     """The picture, as SVG."""
     said, stacked = rooms(), rows()
-    height = TOP + len(stacked) * (BOX + GAP)
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" font-family="sans-serif">',
-        "<title>The rooms of hf_layertracer; each imports only rooms below it</title>",
-        f'<rect width="{WIDTH}" height="{height}" fill="#fff" rx="8"/>',
-    ]
-    for row, names in enumerate(reversed(stacked)):
+    lines, y = [], GAP
+    for names in reversed(stacked):
         width = (WIDTH - GAP * (len(names) + 1)) / len(names)
-        for column, name in enumerate(names):
-            lines += _box(name, said.get(name, ""), GAP + column * (width + GAP), TOP + row * (BOX + GAP), width)
-    return "\n".join([*lines, "</svg>"]) + "\n"
-
-
-def _box(name: str, text: str, x: float, y: float, width: float) -> list[str]:
-    lines = [
-        f'<rect x="{x:.0f}" y="{y}" width="{width:.0f}" height="{BOX}" rx="6" fill="#eef1fb" stroke="#3f51b5"/>',
-        f'<text x="{x + 10:.0f}" y="{y + 22}" font-size="16" font-weight="bold" fill="#1a237e">{escape(name)}</text>',
+        texts = [textwrap.wrap(said[name].replace("`", ""), max(int(width / LETTER), 12)) for name in names]
+        height = HEAD + LINE * max(len(text) for text in texts)
+        for column, (name, text) in enumerate(zip(names, texts, strict=True)):
+            lines += _box(name, text, GAP + column * (width + GAP), y, width, height)
+        y += height + GAP
+    begin = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {y}" role="img" font-family="sans-serif">',
+        "<title>The rooms of hf_layertracer; each imports only rooms below it</title>",
+        f'<rect width="{WIDTH}" height="{y}" fill="#fff" rx="8"/>',
     ]
-    for number, line in enumerate(textwrap.wrap(text, max(int(width / 6.6), 12))[:4]):
-        lines.append(
-            f'<text x="{x + 10:.0f}" y="{y + 40 + 14 * number}" font-size="12" fill="#333">{escape(line)}</text>'
-        )
-    return lines
+    return "\n".join([*begin, *lines, "</svg>"]) + "\n"
+
+
+def _box(name: str, text: list[str], x: float, y: int, width: float, height: int) -> list[str]:
+    box = f'<rect x="{x:.0f}" y="{y}" width="{width:.0f}" height="{height}" rx="6" fill="#eef1fb" stroke="#3f51b5"/>'
+    x += 10
+    head = f'<text x="{x:.0f}" y="{y + 22}" font-size="16" font-weight="bold" fill="#1a237e">{escape(name)}</text>'
+    said = [
+        f'<text x="{x:.0f}" y="{y + 40 + LINE * number}" font-size="13" fill="#333">{escape(line)}</text>'
+        for number, line in enumerate(text)
+    ]
+    return [box, head, *said]

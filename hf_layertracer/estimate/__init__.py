@@ -1,7 +1,16 @@
 """Memory and time of a training run before it starts."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from ..lazy import lazy_names
 
 
+if TYPE_CHECKING:
+    from .estimate import TrainingEstimate, estimate_training
+
+__all__ = ["TrainingEstimate", "estimate_training"]
+
 # The command line reads the settings here, and must not wait for torch.
-__getattr__ = lazy_names(__name__, {"estimate": ["TrainingEstimate", "estimate_training"]})
+__getattr__ = lazy_names(__name__, {"estimate": __all__})

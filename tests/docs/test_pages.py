@@ -13,10 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import typer.main
 
 import hf_layertracer
-from hf_layertracer.cli.app import build_app
+from hf_layertracer.cli.app import build_command
 
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +52,25 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page: Path):
         exec(compile(code, f"{page.name}, block {number}", "exec"), space)
 
 
+@pytest.mark.usefixtures("desk")
+def test_the_code_of_the_readme_runs_where_model_and_data_are_at_hand():
+    from datasets import load_dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
+
+    name = "HuggingFaceTB/SmolLM2-135M"
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(name), AutoTokenizer.from_pretrained(name)
+    text = load_dataset("text", data_files="corpus.txt", split="train")
+    dataset = text.map(lambda row: dict.fromkeys(("input_ids", "labels"), tokenizer(row["text"])["input_ids"][:16]))
+    space = {
+        "model": model,
+        "tokenizer": tokenizer,
+        "dataset": dataset,
+        "args": TrainingArguments("out", max_steps=1, per_device_train_batch_size=1, report_to="none", use_cpu=True),
+    }
+    for code in blocks(ROOT / "README.md", "python"):
+        exec(code.replace('"user/', '"alice/'), space)  # who is logged in on the local Hub
+
+
 COMMANDS = [
     (page, line)
     for page in [*PAGES, ROOT / "README.md"]
@@ -66,7 +84,7 @@ COMMANDS = [
     ("page", "line"), COMMANDS, ids=lambda value: value if isinstance(value, str) else names(value)
 )
 def test_a_command_on_a_page_has_these_options(page: Path, line: str):
-    command, arguments = typer.main.get_command(build_app()), shlex.split(line, comments=True)[1:]
+    command, arguments = build_command(), shlex.split(line, comments=True)[1:]
     while hasattr(command, "commands"):
         assert arguments[0] in command.commands, f"there is no command {arguments[0]}"
         command, arguments = command.commands[arguments[0]], arguments[1:]
@@ -121,7 +139,7 @@ def test_every_field_of_the_report_is_described(site):
 def test_every_command_has_its_place_on_the_page_of_commands(site):
     commands = site("commands")
     page = commands.commands_page()
-    found = commands.commands(typer.main.get_command(build_app()))
+    found = commands.commands(build_command())
     assert {"diagnose", "plan", "view"} <= found.keys()
     assert all(f"## `layertracer {name}`" in page for name in found)
 
