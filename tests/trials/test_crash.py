@@ -1,0 +1,119 @@
+"""Kill -9 at any moment and start again: real processes, real kills, the same numbers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from hf_layertracer import LayerTracerReport, TrialsConfig, run_trials
+from hf_layertracer.trials.folder import TrialFolder, UnitFolder, living_process, read_json
+from hf_layertracer.trials.status import trial_status
+
+
+STEPS = 240
+
+
+@pytest.fixture
+def config(make_config) -> TrialsConfig:
+    train = {"tokens": STEPS * 2 * 16, "batch_size": 2, "save_steps": 4}
+    return make_config(arms=[{"strategy": "freeze-deep"}], train=train)
+
+
+@pytest.fixture
+def prepared(config, in_this_process, tmp_path) -> Path:
+    """A trial that lacks nothing but its one run: what comes before it need not be waited for."""
+    folder = tmp_path / "out"
+    run_trials(config, tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", folder)
+    unit = TrialFolder(folder).unit("freeze-deep-seed0")
+    for path in unit.path.iterdir():
+        if path != unit.settings:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return folder
+
+
+@pytest.fixture
+def start(config, tmp_path) -> Iterator[Callable[[Path], subprocess.Popen]]:
+    """`start(folder)`: `layertracer trials run` in a process of its own."""
+    path = tmp_path / "trials.yaml"
+    path.write_text(yaml.safe_dump(config.model_dump(exclude_none=True)))
+    started: list[subprocess.Popen] = []
+
+    def run(folder: Path) -> subprocess.Popen:
+        command = [sys.executable, "-m", "hf_layertracer.cli", "trials", "run", str(path), "--out", str(folder)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        started.append(
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        )
+        return started[-1]
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_a_run_that_is_killed_with_its_parent_goes_on_from_its_checkpoint_to_the_same_numbers(
+    prepared, start, tmp_path
+):
+    unit = TrialFolder(prepared).unit("freeze-deep-seed0")
+    parent = start(prepared)
+    _wait_for(parent, lambda: list(unit.training.glob("checkpoint-*/complete")))
+    child = _child(unit)
+    statuses = {status.name: status for status in trial_status(prepared)}
+    assert statuses["freeze-deep-seed0"].state == "running"
+    parent.send_signal(signal.SIGKILL)
+    # Nobody else ends it: it must see for itself that its parent is gone.
+    psutil.wait_procs([child], timeout=60)
+    assert not child.is_running()
+    assert not unit.result.exists()
+    assert {status.name: status.state for status in trial_status(prepared)}["freeze-deep-seed0"] == "interrupted"
+
+    again = start(prepared)
+    output, _ = again.communicate(timeout=240)
+    assert again.returncode == 0, output
+    assert LayerTracerReport.load(unit.training).training.steps < STEPS  # it went on, and did not begin anew
+    ours, theirs = (
+        read_json(folder / "results.json")["rows"][1]["metrics"] for folder in (prepared, tmp_path / "whole")
+    )
+    # Tolerance of two processes with other numbers of threads; a run that was not resumed exactly is off by far more.
+    assert ours == pytest.approx(theirs, rel=1e-4)
+    losses = read_json(unit.result)["losses"]
+    assert losses == [
+        [step, pytest.approx(loss, rel=1e-4)]
+        for step, loss in read_json(TrialFolder(tmp_path / "whole").unit("freeze-deep-seed0").result)["losses"]
+    ]
+
+
+def test_a_run_that_is_killed_alone_is_reported_with_its_cause(prepared, start):
+    unit = TrialFolder(prepared).unit("freeze-deep-seed0")
+    parent = start(prepared)
+    _wait_for(parent, lambda: read_json(unit.path / "process.json"))
+    _child(unit).kill()
+    output, _ = parent.communicate(timeout=120)
+    assert parent.returncode == 1
+    assert "Error: 1 of the runs failed" in output
+    assert "SIGKILL" in read_json(unit.failure)["cause"]
+    assert read_json(prepared / "results.json")["failures"] == {"freeze-deep-seed0": read_json(unit.failure)["cause"]}
+
+
+def _child(unit: UnitFolder) -> psutil.Process:
+    return psutil.Process(living_process(read_json(unit.path / "process.json")))
+
+
+def _wait_for(process: subprocess.Popen, condition: Callable[[], object]) -> None:
+    began = time.monotonic()
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() - began < 240
+        time.sleep(0.01)
