@@ -53,7 +53,7 @@ def command(
     from ..files import write_atomically
     from ..modeling import find_parts
     from ..modeling.facts import model_facts
-    from ..planning import export_plan, make_plan
+    from ..planning import configured_plan, export_plan
     from ..report import LayerTracerReport
 
     measured = None
@@ -61,10 +61,10 @@ def command(
         with suppress(ReportNotFoundError):
             measured = LayerTracerReport.load(source, revision=revision)
     if measured is not None:
-        made, facts = make_plan(measured, config.strategy, **config.plan_options()), measured.model
+        made, facts = configured_plan(measured, config), measured.model
     else:
         subject = _load(source, config.strategy, revision, trust_remote_code, allow_pickle)
-        made = make_plan(subject, config.strategy, layers_path=layers_path, **config.plan_options())
+        made = configured_plan(subject, config, layers_path=layers_path)
         facts = model_facts(find_parts(subject, layers_path))
     if estimate:
         print_estimate(

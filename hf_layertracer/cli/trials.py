@@ -37,17 +37,35 @@ def init(
 def run(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; `trials init` writes one.")],
     out: Out = Path("layertracer-trials"),
+    halving: Annotated[
+        bool, typer.Option("--halving", help="All arms short, the better half longer, until one is left.")
+    ] = False,
+    total_tokens: Annotated[
+        int | None, typer.Option(min=1, help="With --halving: tokens of all runs; as many as without it by default.")
+    ] = None,
+    push: Annotated[str | None, typer.Option(metavar="REPO", help="Push the results to this dataset.")] = None,
+    private: Annotated[bool | None, typer.Option(help="With --push, of a new dataset: who sees it.")] = None,
 ) -> None:
     """Train and evaluate every arm with every seed, and the untouched model.
 
-    After an interruption, the same command goes on where it was.
+    After an interruption, the same command goes on where it was. With --halving, it ends with plan.json, a plan file for
+    LayerTracerConfig(plan=...) and layertracer plan.
     """
     from ..errors import LayerTracerError
-    from ..trials import TrialsConfig, run_trials
+    from ..trials import TrialsConfig, run_halving, run_trials
 
+    if halving:
+        if push is not None:
+            raise LayerTracerError("--push is of one trial: push the last round with layertracer trials push.")
+        _print_halving(run_halving(TrialsConfig.from_file(config), out, total_tokens), out)
+        return
+    if total_tokens is not None:
+        raise LayerTracerError("--total-tokens is of --halving: without it, train.tokens counts.")
     result = run_trials(TrialsConfig.from_file(config), out)
     _print(result)
     typer.echo(f"Results: {out}")
+    if push is not None:
+        typer.echo(f"Dataset: {_pushed(result, push, private)}")
     if result.failures:
         name, cause = next(iter(result.failures.items()))
         raise LayerTracerError(
@@ -57,11 +75,24 @@ def run(
 
 
 @command.command()
+def push(
+    directory: Directory,
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="Dataset on the Hub, made where it does not exist.")],
+    private: Annotated[bool | None, typer.Option(help="Of a new dataset: who sees it.")] = None,
+) -> None:
+    """Push the results of a trial to a dataset: a row for each run and metric."""
+    from ..trials import TrialsResult
+
+    typer.echo(f"Dataset: {_pushed(TrialsResult.load(directory), repo, private)}")
+
+
+@command.command()
 def status(directory: Directory) -> None:
     """Show how far a trial is, also while it runs."""
     from ..trials.status import trial_status
 
-    statuses = trial_status(directory)
+    rounds = sorted(directory.glob("round-*"))
+    statuses = [status for folder in rounds or [directory] for status in trial_status(folder)]
     table = Table(title=escape(str(directory)))
     for column in ("run", "state", "steps", ""):
         table.add_column(column, justify="right" if column == "steps" else "left", overflow="fold")
@@ -76,9 +107,41 @@ def status(directory: Directory) -> None:
 @command.command()
 def show(directory: Directory) -> None:
     """Show the results of a trial, finished or not."""
-    from ..trials import TrialsResult
+    from ..trials import HalvingResult, TrialsResult
 
-    _print(TrialsResult.load(directory))
+    rounds = sorted(directory.glob("round-*"))
+    _print(TrialsResult.load(rounds[-1] if rounds else directory))
+    if (halving := HalvingResult.load(directory)) is not None:
+        _print_halving(halving, directory)
+
+
+def _pushed(result, repo: str, private: bool | None) -> str:
+    from ..trials.publish import push_trials
+
+    return push_trials(result, repo, private=private)
+
+
+def _print_halving(halving, directory: Path) -> None:
+    table = Table(title="Successive halving", caption=escape(halving.verdict))
+    for column in ("round", "tokens a run", "arm", "objective", "± error", "stays"):
+        table.add_column(column, justify="left" if column == "arm" else "right")
+    for number, entry in enumerate(halving.rounds, start=1):
+        for place, arm in enumerate(entry["arms"]):
+            table.add_row(
+                str(number) if place == 0 else "",
+                f"{entry['tokens']}" if place == 0 else "",
+                escape(arm["name"]),
+                f"{arm['score']:+.4f}",
+                "" if arm["stderr"] is None else f"{arm['stderr']:.4f}",
+                "yes" if arm["kept"] else "",
+            )
+    console = Console()
+    console.print(table)
+    if halving.plan is None:
+        console.print("No arm that has a plan was left: there is no plan file.")
+    else:
+        of = "" if halving.planned_by == halving.winner else f" of {halving.planned_by}, as {halving.winner} has none"
+        console.print(f"Plan{of}: {directory / 'plan.json'}", markup=False)
 
 
 def _print(result) -> None:

@@ -14,7 +14,7 @@ _MODULES = {
     "apply": ["AppliedPlan", "apply_plan"],
     "config": ["LayerTracerConfig", "PlanConfig"],
     "export": ["EXPORT_FORMATS", "export_plan"],
-    "plan": ["make_plan"],
+    "plan": ["configured_plan", "make_plan", "read_plan"],
     "strategies": ["STRATEGIES", "strategy_named"],
 }
 __all__ = [
@@ -24,8 +24,10 @@ __all__ = [
     "LayerTracerConfig",
     "PlanConfig",
     "apply_plan",
+    "configured_plan",
     "export_plan",
     "make_plan",
+    "read_plan",
     "strategy_named",
 ]
 __getattr__ = lazy_names(__name__, _MODULES)
@@ -34,5 +36,5 @@ if TYPE_CHECKING:
     from .apply import AppliedPlan, apply_plan
     from .config import LayerTracerConfig, PlanConfig
     from .export import EXPORT_FORMATS, export_plan
-    from .plan import make_plan
+    from .plan import configured_plan, make_plan, read_plan
     from .strategies import STRATEGIES, strategy_named

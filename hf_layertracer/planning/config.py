@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 from ..checks import whole_number
 from ..config import DiagnosisConfig
+from ..errors import LayerTracerError
 from .strategies import STRATEGIES, all_options, strategy_named
 
 
@@ -43,17 +44,26 @@ class PlanConfig(_WithOptions):
     Args:
         strategy (`str`, *optional*, defaults to `"freeze-deep"`): Name of the strategy.
         train_embeddings, train_norm, train_head (`bool`, *optional*): Overrule the strategy.
+        plan (`str`, *optional*):
+            A plan file to take instead of all this: `layertracer plan --out` and `layertracer trials run --halving` write
+            them.
         options: The strategy's options, such as `freeze_ratio` (`float`, *optional*, defaults to `0.5`).
 
     Raises:
-        LayerTracerError: Unknown strategy, an option that it does not take, or a value out of range.
+        LayerTracerError: Unknown strategy, an option that it does not take, a value out of range, or a plan file beside a
+            strategy.
     """
 
     train_embeddings: bool | None = field(default=None, metadata={"help": "Train the embeddings, or freeze them."})
     train_norm: bool | None = field(default=None, metadata={"help": "Train the final norm, or freeze it."})
     train_head: bool | None = field(default=None, metadata={"help": "Train the output head, or freeze it."})
+    plan: str | None = field(default=None, metadata={"help": "Plan file to take instead of a strategy."})
 
     def __post_init__(self) -> None:
+        if self.plan is not None and (self.strategy != "freeze-deep" or self.plan_options()):
+            raise LayerTracerError(
+                f"The plan file {self.plan} says what trains: leave the strategy and its options out."
+            )
         # A wrong value is an error here, not an hour later when the dataset has been tokenized.
         strategy_named(self.strategy).check_options(self.strategy_options())
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
@@ -12,9 +13,13 @@ from ..errors import LayerTracerError
 from ..modeling import find_parts
 from ..modeling.facts import model_facts
 from ..records import LayerPlan, ModelFacts, ReportData, Savings
+from ..text import one_line
 from .cost import savings_of
 from .strategies import Choice, PlanInputs, strategy_named
 
+
+if TYPE_CHECKING:
+    from .config import PlanConfig
 
 _OUTSIDE = ("embeddings", "norm", "head")
 
@@ -91,6 +96,60 @@ def make_plan(
             "want, use the strategy 'full'."
         )
     return plan
+
+
+def configured_plan(
+    source: ReportData | nn.Module,
+    config: PlanConfig,
+    *,
+    report: ReportData | None = None,
+    layers_path: str | None = None,
+) -> LayerPlan:
+    """The plan that settings ask for: that of a file, or one made by a strategy.
+
+    Args:
+        source ([`LayerTracerReport`] or `nn.Module`): A report, or a model.
+        config ([`PlanConfig`]): The settings.
+        report ([`LayerTracerReport`], *optional*): Measurements, where `source` is a model.
+        layers_path (`str`, *optional*): Where `source` is a model: dotted path of its list of layers.
+
+    Returns:
+        [`LayerPlan`]: The plan; of one from a file, the savings are those on this model.
+
+    Raises:
+        LayerTracerError: The file holds no plan, or one for another model; or [`make_plan`] refuses.
+    """
+    if config.plan is None:
+        return make_plan(source, config.strategy, report=report, layers_path=layers_path, **config.plan_options())
+    facts = model_facts(find_parts(source, layers_path)) if isinstance(source, nn.Module) else source.model
+    plan = read_plan(config.plan)
+    if plan.num_layers != facts.num_layers:
+        raise LayerTracerError(
+            f"The plan in {config.plan} is for {plan.num_layers} layers, the model has {facts.num_layers}."
+        )
+    plan = plan.model_copy(update={"layers_path": facts.layers_path})
+    plan.savings = savings_of(facts, plan)
+    return plan
+
+
+def read_plan(path: str | Path) -> LayerPlan:
+    """Reads a plan file.
+
+    Args:
+        path (`str` or `Path`): A file that `layertracer plan --out` or successive halving wrote.
+
+    Returns:
+        [`LayerPlan`]: The plan.
+
+    Raises:
+        LayerTracerError: The file cannot be read or holds no plan.
+    """
+    try:
+        return LayerPlan.model_validate_json(Path(path).read_bytes())
+    except OSError as error:
+        raise LayerTracerError(f"Could not read the plan {path}: {error.strerror or error}.") from error
+    except ValueError as error:
+        raise LayerTracerError(f"{path} holds no plan: {one_line(str(error), 200)}") from error
 
 
 def _as_json(value: Any) -> Any:

@@ -22,7 +22,7 @@ from ..logs import get_logger
 from ..modeling import find_parts, unwrap
 from ..modeling.devices import default_device, peak_bytes, reset_peak
 from ..modeling.preserve import preserved
-from ..planning import AppliedPlan, apply_plan, make_plan
+from ..planning import AppliedPlan, apply_plan, configured_plan, read_plan
 from ..planning.config import LayerTracerConfig
 from ..probes import Probe, builtin_probes, load_probes
 from ..records import Diagnosis, TrainingOutcome
@@ -131,15 +131,7 @@ class Tracer:
                 report = diagnose(model, self._probes, tokenizer=self._tokenizer, config=self.config.diagnosis())
             # Processes may round differently, and a plan that differs between them would hang the run.
             report = from_main_process(report)
-        report.set_plan(
-            make_plan(
-                model,
-                self.config.strategy,
-                report=report,
-                layers_path=report.model.layers_path,
-                **self.config.plan_options(),
-            )
-        )
+        report.set_plan(configured_plan(model, self.config, report=report, layers_path=report.model.layers_path))
         self.report = report
 
     def _take_over(self, checkpoint: Path) -> None:
@@ -151,6 +143,9 @@ class Tracer:
         if report.plan is None:
             raise LayerTracerError(f"The report in {places[0]} holds no plan to go on with.")
         wanted = (self.config.strategy, self.config.plan_options())
+        if self.config.plan is not None:
+            planned = read_plan(self.config.plan)
+            wanted = (planned.strategy, planned.options)
         if (report.plan.strategy, report.plan.options) != wanted:
             logger.warning(
                 f"The checkpoint's plan stays in force ({report.plan.strategy}, {report.plan.options or 'no options'}); "

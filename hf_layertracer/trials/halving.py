@@ -1,0 +1,174 @@
+"""Successive halving: all arms short, the better half longer, until one is left. Ends with a plan file."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from ..errors import LayerTracerError
+from .config import UNTOUCHED, TrialsConfig
+from .folder import TrialFolder, read_json, write_json
+from .results import TrialsResult
+from .run import run_trials
+from .summary import Summary
+
+
+HALVING_FILE, PLAN_FILE = "halving.json", "plan.json"
+
+
+class HalvingResult(BaseModel):
+    """What successive halving came to.
+
+    Args:
+        winner (`str`): The arm that is left.
+        verdict (`str`): How sure that is, in words.
+        plan (`dict[str, Any]`, *optional*): The [`LayerPlan`] of the winner, or of the best arm that has one.
+        planned_by (`str`, *optional*): The arm that the plan is of.
+        rounds (`list[dict[str, Any]]`):
+            For each round its `tokens` a run, its `folder` and its `arms` with `name`, `score`, `stderr` and `kept`.
+    """
+
+    winner: str
+    verdict: str
+    plan: dict[str, Any] | None
+    planned_by: str | None
+    rounds: list[dict[str, Any]]
+
+    @classmethod
+    def load(cls, directory: str | Path) -> HalvingResult | None:
+        """Reads the result of [`run_halving`], if there is one in a folder."""
+        values = read_json(Path(directory) / HALVING_FILE)
+        return None if values is None else cls(**values)
+
+
+def run_halving(config: TrialsConfig, out_dir: str | Path, total_tokens: int | None = None) -> HalvingResult:
+    """Spends a token budget on finding the best arm: each round costs the same, and half of the arms leave after it.
+
+    Arms are ranked by `objective`. Each run of a round is a whole training with a schedule of its own, not the
+    continuation of a shorter one. Every round is a trial in a folder of its own, so an interrupted call goes on.
+
+    Args:
+        config ([`TrialsConfig`]): The arms and the objective; `train.tokens` is not used where `total_tokens` is given.
+        out_dir (`str` or `Path`): Folder for `round-1`, `round-2`, ..., `halving.json` and `plan.json`.
+        total_tokens (`int`, *optional*):
+            Tokens of all runs of all rounds; by default as many as one trial of the config would take.
+
+    Returns:
+        [`HalvingResult`]: The winner, its plan and the rounds.
+
+    Raises:
+        LayerTracerError: There is no objective, the budget is below one step for each arm, or no arm could be ranked.
+
+    Example:
+
+    ```python
+    result = run_halving(TrialsConfig.from_file("trials.yaml"), "halving-out", total_tokens=5_000_000)
+    trainer = LayerTracerTrainer(..., layertracer_config=LayerTracerConfig(plan="halving-out/plan.json"))
+    ```
+    """
+    if config.objective is None:
+        raise LayerTracerError(
+            "objective: successive halving ranks arms by it: add objective: with w_learn and w_forget."
+        )
+    out_dir, seeds = Path(out_dir), len(config.seeds)
+    total = total_tokens or config.train.tokens * len(config.arms) * seeds
+    sizes = _sizes(len(config.arms))
+    rounds: list[dict[str, Any]] = []
+    ranking: list[str] = []
+    result = None
+    for number, size in enumerate(sizes, start=1):
+        tokens = _whole_steps(config, total // (len(sizes) * size * seeds), size)
+        folder = TrialFolder(out_dir / f"round-{number}")
+        values = config.model_dump()
+        values["train"]["tokens"] = tokens
+        if result is not None:
+            _take_over(TrialFolder(out_dir / f"round-{number - 1}"), folder)
+            # Ratios that were matched stay what they are when the arm that they were matched to has left.
+            arms = {entry["arm"]["name"]: entry["arm"] for entry in result.arms}
+            values |= {"arms": [arms[name] for name in ranking[:size]], "match": "none"}
+        result = run_trials(TrialsConfig(**values), folder.path)
+        summary = Summary(result)
+        failed = {row.rpartition("-seed")[0] for row in result.missing}
+        ranking = [arm for arm in summary.ranking() if arm not in failed]
+        if not ranking:
+            raise LayerTracerError(f"No arm of {folder.path} could be ranked: {_first(result.failures)}")
+        kept = sizes[number] if number < len(sizes) else 1
+        rounds.append({"folder": folder.path.name, "tokens": tokens, "arms": _places(summary, ranking, kept)})
+    planned_by, plan = _best_plan(result, ranking)
+    outcome = HalvingResult(
+        winner=ranking[0], verdict=_verdict(rounds[-1]["arms"]), plan=plan, planned_by=planned_by, rounds=rounds
+    )
+    if plan is not None:
+        write_json(out_dir / PLAN_FILE, plan)
+    write_json(out_dir / HALVING_FILE, outcome.model_dump())
+    return outcome
+
+
+def _sizes(arms: int) -> list[int]:
+    """How many arms run in each round: 6, 3, 2."""
+    sizes = [arms]
+    while sizes[-1] > 2:
+        sizes.append(math.ceil(sizes[-1] / 2))
+    return sizes
+
+
+def _whole_steps(config: TrialsConfig, tokens: int, arms: int) -> int:
+    step = config.train.batch_size * config.train.sequence_length
+    if tokens < step:
+        raise LayerTracerError(
+            f"The total token budget leaves {tokens} tokens for each run of a round with {arms} arms, below one step of "
+            f"{step}. Raise it, or leave arms or seeds out."
+        )
+    return tokens - tokens % step
+
+
+def _take_over(before: TrialFolder, folder: TrialFolder) -> None:
+    """Token blocks, diagnosis and the untouched model's evaluation do not depend on the budget."""
+    if folder.path.exists():
+        return
+    untouched = before.unit(UNTOUCHED).path
+    partial = folder.path.with_name(f".{folder.path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        for source in (before.blocks.parent, before.diagnosis, untouched):
+            shutil.copytree(source, partial / source.relative_to(before.path))
+        partial.rename(folder.path)
+    except OSError as error:
+        raise LayerTracerError(f"Could not write {folder.path}: {error.strerror or error}.") from error
+
+
+def _places(summary: Summary, ranking: list[str], kept: int) -> list[dict[str, Any]]:
+    places = []
+    for place, arm in enumerate(ranking):
+        score = summary.score(arm)
+        places.append({"name": arm, "score": score.value, "stderr": score.stderr, "kept": place < kept})
+    return places
+
+
+def _verdict(places: list[dict[str, Any]]) -> str:
+    if len(places) < 2:
+        return f"{places[0]['name']} is the only arm that was left."
+    first, second = places[:2]
+    gap = first["score"] - second["score"]
+    # Both ran on the same items, so their difference is known better than this: it errs to the side of caution.
+    error = 2 * math.hypot(first["stderr"] or 0, second["stderr"] or 0)
+    names = f"{first['name']} ({first['score']:+.4f}) and {second['name']} ({second['score']:+.4f})"
+    if gap <= error:
+        return f"Between {names} no difference was found in the last round: take the one that costs less."
+    return f"{first['name']} is ahead of {second['name']} by {gap:.4f}, twice the standard error being {error:.4f}."
+
+
+def _best_plan(result: TrialsResult, ranking: list[str]) -> tuple[str | None, dict[str, Any] | None]:
+    for arm in ranking:
+        for run in result.runs_of(arm):
+            if run["plan"] is not None:
+                return arm, run["plan"]
+    return None, None
+
+
+def _first(failures: dict[str, str]) -> str:
+    return next((f"{name}: {cause}" for name, cause in failures.items()), "there is no data for the objective")

@@ -1,0 +1,40 @@
+"""A plan in a file: what `layertracer plan --out` and successive halving write, training and planning take."""
+
+from __future__ import annotations
+
+import pytest
+
+from hf_layertracer import LayerTracerConfig, LayerTracerError, make_plan
+from hf_layertracer.planning import PlanConfig, configured_plan, read_plan
+
+
+def test_a_plan_file_decides_what_a_strategy_would(tiny_llama, tmp_path):
+    model, path = tiny_llama(), tmp_path / "plan.json"
+    made = make_plan(model, "explicit", train_layers="1,3")
+    path.write_text(made.model_dump_json())
+    assert read_plan(path) == made
+    assert configured_plan(model, PlanConfig(plan=str(path))) == made
+    assert configured_plan(model, PlanConfig(strategy="full")).frozen_layers == []
+
+
+def test_a_plan_of_another_model_is_refused(tiny_llama, tmp_path):
+    path = tmp_path / "plan.json"
+    path.write_text(make_plan(tiny_llama(), "freeze-deep").model_dump_json())
+    with pytest.raises(LayerTracerError, match=r"for 4 layers, the model has 6"):
+        configured_plan(tiny_llama(num_hidden_layers=6), PlanConfig(plan=str(path)))
+
+
+@pytest.mark.parametrize("content", [None, "{}", "no json", '{"strategy": "full"}'])
+def test_a_file_that_holds_no_plan_is_one_line(tmp_path, content):
+    path = tmp_path / "plan.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(LayerTracerError, match=r"plan\.json|the plan") as raised:
+        read_plan(path)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("settings", [{"strategy": "full"}, {"freeze_ratio": 0.25}, {"train_head": True}])
+def test_a_plan_file_beside_a_strategy_is_refused(settings):
+    with pytest.raises(LayerTracerError, match="leave the strategy and its options out"):
+        LayerTracerConfig(plan="plan.json", **settings)

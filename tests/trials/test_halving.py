@@ -1,0 +1,68 @@
+"""Successive halving: who stays, what it costs, and the plan that it ends with."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from hf_layertracer import LayerTracerConfig, LayerTracerError, make_plan
+from hf_layertracer.cli.app import main
+from hf_layertracer.planning import configured_plan
+from hf_layertracer.trials import run_halving
+
+
+STEP = 4 * 16
+ARMS = [{"strategy": "full"}, {"strategy": "freeze-deep"}, {"strategy": "freeze-shallow"}]
+
+
+def test_the_better_half_runs_longer_and_the_winners_plan_is_a_file(
+    make_config, in_this_process, tmp_path, tiny_llama, monkeypatch, capsys
+):
+    config = make_config(arms=ARMS, objective={"w_forget": 0}, match="trainable_parameters")
+    result = run_halving(config, tmp_path, total_tokens=36 * STEP)
+    # Each round costs half of the budget: 18 steps for three arms, then for two.
+    assert [(entry["tokens"] // STEP, len(entry["arms"])) for entry in result.rounds] == [(6, 3), (9, 2)]
+    assert in_this_process.count("base") == 1
+    for entry in result.rounds:
+        scores = [arm["score"] for arm in entry["arms"]]
+        assert scores == sorted(scores, reverse=True)
+    kept = [arm["name"] for arm in result.rounds[0]["arms"] if arm["kept"]]
+    assert sorted(kept) == sorted(arm["name"] for arm in result.rounds[1]["arms"])
+    assert result.winner == result.rounds[1]["arms"][0]["name"] == result.planned_by
+    assert result.winner in result.verdict
+
+    model = tiny_llama()
+    plan = configured_plan(model, LayerTracerConfig(plan=str(tmp_path / "plan.json")))
+    assert plan.trained_layers == make_plan(model, result.winner).trained_layers
+
+    in_this_process.clear()
+    assert run_halving(config, tmp_path, total_tokens=36 * STEP) == result
+    assert in_this_process == []
+
+    monkeypatch.setattr("sys.argv", ["layertracer", "trials", "show", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        main()
+    assert "Successive halving" in capsys.readouterr().out
+
+
+def test_a_budget_that_is_too_small_or_no_objective_is_one_line(make_config, in_this_process, tmp_path):
+    with pytest.raises(LayerTracerError, match="objective: successive halving"):
+        run_halving(make_config(arms=ARMS), tmp_path)
+    with pytest.raises(LayerTracerError, match=f"below one step of {STEP}"):
+        run_halving(make_config(arms=ARMS, objective={}), tmp_path, total_tokens=5 * STEP)
+    assert in_this_process == []
+
+
+def test_the_objective_weighs_learned_against_forgotten(make_config, in_this_process, tmp_path):
+    from hf_layertracer.trials import run_trials
+    from hf_layertracer.trials.summary import Summary
+
+    objective = {"w_learn": 2.0, "w_forget": 0.5}
+    summary = Summary(run_trials(make_config(arms=ARMS[:1], objective=objective), tmp_path))
+    rows = {row["arm"]: row["metrics"] for row in json.loads((tmp_path / "results.json").read_text())["rows"]}
+    learned = rows["base"]["new/bits_per_byte"] - rows["full"]["new/bits_per_byte"]
+    forgotten = rows["full"]["old/bits_per_byte"] - rows["base"]["old/bits_per_byte"]
+    assert summary.learned("full").value == pytest.approx(learned)
+    assert summary.forgotten("full").value == pytest.approx(forgotten)
+    assert summary.score("full").value == pytest.approx(2 * learned - 0.5 * forgotten)

@@ -1,0 +1,45 @@
+"""A trial on the Hub: rows that load, a card with the tables, and no path of this machine."""
+
+from __future__ import annotations
+
+import pytest
+from datasets import load_dataset
+
+from hf_layertracer import run_trials
+from hf_layertracer.errors import HubError
+from hf_layertracer.trials.publish import COLUMNS, push_trials
+
+
+REPO = "alice/trials"
+
+
+def test_a_row_for_each_run_and_metric_is_loaded_and_no_path_leaves(
+    hub, make_config, in_this_process, world, tmp_path
+):
+    result = run_trials(make_config(seeds=[0, 1]), tmp_path)
+    push_trials(result, REPO)
+    assert len(hub.repo(REPO, "dataset").commits()) == 1
+    loaded = load_dataset(REPO, split="train", download_mode="force_redownload")
+    assert loaded.column_names == list(COLUMNS)
+    values = {(row["arm"], row["seed"], row["metric"]): row["value"] for row in loaded}
+    for row in result.rows:
+        for metric, value in row["metrics"].items():
+            assert values[row["arm"], row["seed"], metric] == pytest.approx(value)
+    assert len(values) == sum(len(row["metrics"]) for row in result.rows)
+    assert set(loaded["model"]) == {"model"}
+
+    files = hub.repo(REPO, "dataset").files
+    assert {"README.md", "results.json", "results.md", "learned_forgotten.png", "losses.png"} <= set(files)
+    for name, content in files.items():
+        assert str(world).encode() not in content, name
+        assert str(tmp_path).encode() not in content, name
+    card = files["README.md"].decode()
+    assert "| base |" in card
+    assert f'load_dataset("{REPO}"' in card
+
+
+def test_a_push_without_permission_is_one_line(hub, make_config, in_this_process, tmp_path, monkeypatch):
+    result = run_trials(make_config(arms=[{"strategy": "full"}]), tmp_path)
+    with pytest.raises(HubError) as raised:
+        push_trials(result, "bob/trials")
+    assert "\n" not in str(raised.value)
