@@ -13,7 +13,10 @@ _EXPORTS = {
     "estimate": ["estimate_training"],
     "probes": ["Probe", "load_probes"],
     "diagnosis.diagnose": ["diagnose"],
-    "hybrid": ["HybridRecipe", "build_hybrid", "propose_hybrid", "push_hybrid"],
+    "hybrid.build": ["build_hybrid"],
+    "hybrid.propose": ["propose_hybrid"],
+    "hybrid.push": ["push_hybrid"],
+    "hybrid.recipe": ["HybridRecipe"],
     "hub": ["compare_reports", "list_reports", "push_report"],
     "report": ["LayerTracerReport"],
     "records": ["LayerPlan"],
@@ -36,7 +39,10 @@ if TYPE_CHECKING:
     from .errors import LayerTracerError
     from .estimate import estimate_training
     from .hub import compare_reports, list_reports, push_report
-    from .hybrid import HybridRecipe, build_hybrid, propose_hybrid, push_hybrid
+    from .hybrid.build import build_hybrid
+    from .hybrid.propose import propose_hybrid
+    from .hybrid.push import push_hybrid
+    from .hybrid.recipe import HybridRecipe
     from .planning import LayerTracerConfig, apply_plan, export_plan, make_plan
     from .probes import Probe, load_probes
     from .records import LayerPlan

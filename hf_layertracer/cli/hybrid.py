@@ -10,8 +10,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..hybrid.healing.config import HealingConfig
+from .options import with_options
 
-command = typer.Typer(help="Build models of several donors' layers, and look at them.", no_args_is_help=True)
+
+command = typer.Typer(
+    help="Build models of several donors' layers or with new mixers, and heal them.", no_args_is_help=True
+)
 
 
 @command.command()
@@ -30,7 +35,8 @@ def build(
     A recipe names a base and, for ranges of layers, the donors; see the documentation for all that it can say. The
     result is complete or not there.
     """
-    from ..hybrid import build_hybrid, push_hybrid
+    from ..hybrid.build import build_hybrid
+    from ..hybrid.push import push_hybrid
 
     record = build_hybrid(recipe, out, max_shard_size=max_shard_size)
     Console().print(_table(record))
@@ -50,8 +56,8 @@ def show(
 ) -> None:
     """Show where each layer of a hybrid comes from, and how that was verified."""
     from ..files import write_atomically
-    from ..hybrid import HybridRecord
     from ..hybrid.picture import picture as drawn
+    from ..hybrid.provenance import HybridRecord
 
     record = HybridRecord.load(directory)
     console = Console()
@@ -80,7 +86,7 @@ def propose(
     From one report: replace the token mixers whose loss moves the output least. From two reports over the same probes:
     the better model's layers from its Task Particle on, the other's below.
     """
-    from ..hybrid import propose_hybrid
+    from ..hybrid.propose import propose_hybrid
     from ..report import LayerTracerReport
 
     second = None if other is None else LayerTracerReport.load(other)
@@ -90,6 +96,32 @@ def propose(
     recipe.save(out)
     typer.echo(recipe.reason)
     typer.echo(f"Recipe: {out}")
+
+
+@command.command()
+@with_options(HealingConfig)
+def heal(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a hybrid with new mixers.")],
+    data: Annotated[list[Path], typer.Option(help="Text file to heal on; may be given several times.")],
+    out: Annotated[Path, typer.Option(help="Folder for the healed model.")],
+    config: HealingConfig,
+    donor: Annotated[
+        str | None, typer.Option(help="The model before its mixers were replaced; from the recipe by default.")
+    ] = None,
+) -> None:
+    """Teach the new mixers of a hybrid what the attention did that they replaced.
+
+    After an interruption, the same command goes on from the last checkpoint.
+    """
+    from ..hybrid.healing.heal import heal_hybrid
+
+    record = heal_hybrid(directory, list(data), out, config, donor=donor)
+    for done in record.healings:
+        typer.echo(
+            f"{done.stage}: {done.tokens:,} tokens in {done.steps} steps, held-out loss {done.loss_before:.4f} → "
+            f"{done.loss_after:.4f}"
+        )
+    typer.echo(f"Healed: {out}")
 
 
 def _diagnose(folder: Path) -> None:

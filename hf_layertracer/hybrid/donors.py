@@ -197,6 +197,11 @@ class Donor:
         named = data.get("license_name") if data.get("license") == "other" else None
         return str(named or data.get("license")) if data.get("license") else None
 
+    def whole(self) -> Path:
+        """The folder, with all weights there."""
+        self._fetch(sorted(set(self.files.values())))
+        return self.folder
+
     def tokenizer_files(self) -> list[Path]:
         """The files of its tokenizer and chat template."""
         return sorted({file for pattern in TOKENIZER_FILES for file in self.folder.glob(pattern) if file.is_file()})

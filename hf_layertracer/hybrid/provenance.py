@@ -54,6 +54,25 @@ class LayerOrigin(Origin):
     verified: str
 
 
+class Healing(_Part):
+    """One stage of healing.
+
+    Args:
+        stage (`str`): `"alignment"` of the new mixers, or `"distillation"` of the logits.
+        steps (`int`): Optimizer steps.
+        tokens (`int`): Tokens trained on.
+        learning_rate (`float`): The stage's.
+        loss_before, loss_after (`float`): The stage's loss on blocks that were not trained on.
+    """
+
+    stage: Literal["alignment", "distillation"]
+    steps: int
+    tokens: int
+    learning_rate: float
+    loss_before: float
+    loss_after: float
+
+
 class HybridRecord(_Part):
     """What is known of a hybrid.
 
@@ -69,6 +88,7 @@ class HybridRecord(_Part):
         class_verified (`str`, *optional*):
             Where the class is not the donor's: how far the logits of the unmodified model are from the donor's.
         licenses (`dict[str, str]`): Of each donor whose card names one, by its name.
+        healings (`list[Healing]`): What was done to teach the new mixers.
         notes (`list[str]`): What to know before using it.
         versions (`dict[str, str]`): Of the libraries it was built with.
     """
@@ -86,6 +106,7 @@ class HybridRecord(_Part):
     tokenizer: str
     class_verified: str | None = None
     licenses: dict[str, str] = {}
+    healings: list[Healing] = []
     notes: list[str] = []
     versions: dict[str, str] = {}
 

@@ -17,11 +17,11 @@ from ..records import LayerPlan, ReportData
 from ..text import compact_ranges
 
 
-# All that need no weights, the papers' rule first.
+# All that need neither weights nor a hybrid, the papers' rule first.
 OFFERED = {
     name: strategy
     for name, strategy in sorted(STRATEGIES.items(), key=lambda item: item[0] != "freeze-deep")
-    if "weights" not in strategy.needs
+    if not strategy.needs & {"weights", "new mixers"}
 }
 SNIPPETS = ("Python", "YAML", "CLI", "axolotl", "LLaMA-Factory")
 

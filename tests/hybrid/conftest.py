@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from hf_layertracer.hybrid import HybridRecipe
+from hf_layertracer.hybrid.recipe import HybridRecipe
 
 
 @pytest.fixture

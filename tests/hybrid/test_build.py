@@ -9,7 +9,7 @@ from safetensors.torch import load, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_layertracer import build_hybrid
-from hf_layertracer.hybrid import HybridRecord
+from hf_layertracer.hybrid.provenance import HybridRecord
 from hf_layertracer.modeling import find_parts
 
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from hf_layertracer import LayerTracerError, build_hybrid
-from hf_layertracer.hybrid import HybridRecipe, HybridRecord
+from hf_layertracer.hybrid.provenance import HybridRecord
+from hf_layertracer.hybrid.recipe import HybridRecipe
 
 
 REPLACED = [1, 2]

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from matplotlib.colors import to_hex
 
-from hf_layertracer.hybrid import HybridRecord
 from hf_layertracer.hybrid.picture import draw_stack, picture
+from hf_layertracer.hybrid.provenance import HybridRecord
 
 
 def made(depth: int) -> HybridRecord:

@@ -9,7 +9,7 @@ from huggingface_hub import HfApi, ModelCard
 from transformers import AutoModelForCausalLM
 
 from hf_layertracer import DiagnosisConfig, HybridRecipe, LayerTracerError, build_hybrid, diagnose, push_hybrid
-from hf_layertracer.hybrid import HybridRecord
+from hf_layertracer.hybrid.provenance import HybridRecord
 
 
 @pytest.fixture

@@ -218,7 +218,8 @@ def test_a_disk_that_is_too_small_is_noticed_before(donors, recipe, refused, mon
 
 _SLOW_BUILD = """
 import sys, time
-from hf_layertracer.hybrid import build_hybrid, safetensors_io
+from hf_layertracer.hybrid import safetensors_io
+from hf_layertracer.hybrid.build import build_hybrid
 real = safetensors_io._write
 def slow(file, data):
     real(file, data)

@@ -14,7 +14,7 @@ from ...records import ModelFacts, ReportData
 if TYPE_CHECKING:
     from torch import nn
 
-Need = Literal["measurements", "weights", "budget"]
+Need = Literal["measurements", "weights", "budget", "new mixers"]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Strategy:
             A dataclass that refuses wrong values when it is made, with a [`LayerTracerError`]. Its fields come from
             [`option`]; two strategies that share a name for an option share its type, default and help too.
         needs (`frozenset[str]`, *optional*):
-            `"measurements"` of the model (a report), its `"weights"`, a `"budget"` to keep.
+            `"measurements"` of the model (a report), its `"weights"`, a `"budget"` to keep, a hybrid's `"new mixers"`.
 
     Example:
 

@@ -1,0 +1,215 @@
+"""Both stages on tiny models: what trains, against which target, and that an interruption changes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+from transformers import AutoModelForCausalLM, TrainerCallback, TrainingArguments
+
+from hf_layertracer import HybridRecipe, LayerTracerError, build_hybrid, make_plan
+from hf_layertracer.hybrid.healing.config import HealingConfig
+from hf_layertracer.hybrid.healing.heal import heal_hybrid
+from hf_layertracer.hybrid.healing.trainers import DonorDistillationTrainer, MixerAlignmentTrainer
+from hf_layertracer.hybrid.provenance import HybridRecord
+
+
+KINDS = {"Llama": "mamba2", "Qwen3": "gated_deltanet"}
+MIXERS = {"Llama": "mamba", "Qwen3": "linear_attn"}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def folders(request, make_model, tiny_tokenizer, tmp_path_factory) -> tuple[str, Path, Path]:
+    """The architecture, a donor and its hybrid with two new mixers."""
+    place = tmp_path_factory.mktemp(request.param)
+    make_model(request.param).save_pretrained(place / "donor")
+    tiny_tokenizer.save_pretrained(place / "donor")
+    mixers = [{"layers": [1, 2], "kind": KINDS[request.param]}]
+    build_hybrid(HybridRecipe.from_dict({"base": str(place / "donor"), "mixers": mixers}), place / "hybrid")
+    return request.param, place / "donor", place / "hybrid"
+
+
+@pytest.fixture
+def text(tmp_path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text("\n\n".join(f"The capital city of France is Paris, and {i} is a number. " * 6 for i in range(12)))
+    return path
+
+
+class Rows(Dataset):
+    def __init__(self, padded: bool = False):
+        generator = torch.Generator().manual_seed(1)
+        self._rows = torch.randint(5, 300, (8, 12), generator=generator)
+        self._padded = padded
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        ids = self._rows[index]
+        mask = torch.ones_like(ids)
+        if self._padded:
+            mask[: index % 4] = 0
+        return {"input_ids": ids, "labels": ids, "attention_mask": mask}
+
+
+def arguments(place: Path, **changes) -> TrainingArguments:
+    settings = {"max_steps": 6, "learning_rate": 1e-2, "per_device_train_batch_size": 4, "report_to": "none"}
+    settings |= {"save_strategy": "no", "per_device_eval_batch_size": 4, "use_cpu": True, "disable_tqdm": True}
+    return TrainingArguments(str(place), **{**settings, **changes})
+
+
+def models(folders) -> dict:
+    _, donor, hybrid = folders
+    load = AutoModelForCausalLM.from_pretrained
+    return {"model": load(hybrid), "donor": load(donor)}
+
+
+def test_only_the_new_mixers_train_in_stage_1_and_come_closer(folders, tmp_path):
+    architecture = folders[0]
+    trainer = MixerAlignmentTrainer(
+        **models(folders), args=arguments(tmp_path), train_dataset=Rows(), eval_dataset=Rows()
+    )
+    before = {name: parameter.clone() for name, parameter in trainer.model.named_parameters()}
+    loss = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] < loss
+    changed = {
+        name for name, parameter in trainer.model.named_parameters() if not torch.equal(parameter, before[name])
+    }
+    expected = {name for name in before if f".{MIXERS[architecture]}." in name}
+    assert changed == expected
+    assert trainer.plan.strategy == "new-mixers"
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_the_loss_of_stage_1_is_the_relative_error_on_the_donors_own_inputs(folders, tmp_path, padded):
+    both, rows = models(folders), Rows(padded)
+    trainer = MixerAlignmentTrainer(**both, args=arguments(tmp_path), train_dataset=rows, eval_dataset=rows)
+    batch = {name: torch.stack([row[name] for row in (rows[i] for i in range(8))]) for name in rows[0]}
+    hybrid, donor = both["model"].eval(), both["donor"].eval()
+    losses = []
+    with torch.no_grad():
+        found = trainer.compute_loss(hybrid, batch).item()
+        states = donor(
+            batch["input_ids"], attention_mask=batch["attention_mask"], output_hidden_states=True
+        ).hidden_states
+        for index in (1, 2):
+            outputs = []
+            handle = donor.model.layers[index].self_attn.register_forward_hook(
+                lambda _, __, out, o=outputs: o.append(out[0])
+            )
+            donor(batch["input_ids"], attention_mask=batch["attention_mask"])
+            handle.remove()
+            given = donor.model.layers[index].input_layernorm(states[index])
+            mask = batch["attention_mask"] if padded else None
+            made = getattr(hybrid.model.layers[index], MIXERS[folders[0]])(given, attention_mask=mask)
+            kept = batch["attention_mask"].bool()
+            error, size = (made - outputs[0])[kept].double(), outputs[0][kept].double()
+            losses.append((error.square().sum() / size.square().sum()).item())
+    assert found == pytest.approx(sum(losses) / 2, rel=1e-4)
+
+
+def test_stage_2_brings_the_logits_closer_and_trains_everything(folders, tmp_path):
+    trainer = DonorDistillationTrainer(
+        **models(folders),
+        args=arguments(tmp_path, learning_rate=1e-4),
+        mixer_learning_rate=1e-2,
+        train_dataset=Rows(),
+        eval_dataset=Rows(),
+    )
+    before = {name: parameter.clone() for name, parameter in trainer.model.named_parameters()}
+    loss = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] < loss
+    changed = {
+        name for name, parameter in trainer.model.named_parameters() if not torch.equal(parameter, before[name])
+    }
+    assert changed == set(before)
+    rates = {group["initial_lr"] for group in trainer.optimizer.param_groups}
+    assert rates == {1e-4, 1e-2}
+    mixers = {id(p) for n, p in trainer.model.named_parameters() if f".{MIXERS[folders[0]]}." in n}
+    fast = {id(p) for group in trainer.optimizer.param_groups if group["initial_lr"] == 1e-2 for p in group["params"]}
+    assert fast == mixers
+    assert not any(parameter.grad is not None for parameter in trainer.donor.parameters())
+
+
+def test_the_divergence_of_a_model_from_itself_is_zero(folders, tmp_path):
+    donor = AutoModelForCausalLM.from_pretrained(folders[1])
+    trainer = DonorDistillationTrainer(model=models(folders)["model"], donor=donor, args=arguments(tmp_path))
+    batch = {name: torch.stack([Rows()[i][name] for i in range(3)]) for name in Rows()[0]}
+    assert trainer.compute_loss(donor, batch).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_a_healed_hybrid_says_what_was_done(folders, text, tmp_path):
+    _, _, hybrid = folders
+    config = HealingConfig(steps=4, distill_steps=3, sequence_length=16, batch_size=2)
+    record = heal_hybrid(hybrid, [text], tmp_path / "healed", config)
+    assert record == HybridRecord.load(tmp_path / "healed")
+    assert [(done.stage, done.steps, done.tokens) for done in record.healings] == [
+        ("alignment", 4, 128),
+        ("distillation", 3, 96),
+    ]
+    assert all(done.loss_after < done.loss_before for done in record.healings)
+    assert "healed on 224 tokens" in record.notes[-1]
+    assert not any("untrained" in note for note in record.notes)
+    _, info = AutoModelForCausalLM.from_pretrained(tmp_path / "healed", output_loading_info=True)
+    assert not any(info[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert (tmp_path / "healed" / "tokenizer.json").is_file()
+    assert all(layer.verified.startswith("before healing: ") for layer in record.layers)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_an_interrupted_healing_goes_on_where_it_was(folders, text, tmp_path, monkeypatch):
+    _, _, hybrid = folders
+    config = HealingConfig(steps=4, distill_steps=4, sequence_length=16, batch_size=2, save_steps=2)
+    whole = heal_hybrid(hybrid, [text], tmp_path / "whole", config)
+
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 3 and args.output_dir.endswith("distillation"):
+                raise KeyboardInterrupt
+
+    real = DonorDistillationTrainer.__init__
+    monkeypatch.setattr(
+        DonorDistillationTrainer, "__init__", lambda self, *a, **k: (real(self, *a, **k), self.add_callback(Stop()))[0]
+    )
+    with pytest.raises(KeyboardInterrupt):
+        heal_hybrid(hybrid, [text], tmp_path / "again", config)
+    assert not (tmp_path / "again").exists()
+    monkeypatch.setattr(DonorDistillationTrainer, "__init__", real)
+    resumed = heal_hybrid(hybrid, [text], tmp_path / "again", config)
+    for one, other in zip(whole.healings, resumed.healings, strict=True):
+        assert one.loss_before == pytest.approx(other.loss_before, rel=1e-4)
+        assert one.loss_after == pytest.approx(other.loss_after, rel=1e-4)
+
+
+def test_what_cannot_be_healed_is_refused(folders, donors, recipe, text, tmp_path):
+    a, _ = donors
+    build_hybrid(recipe(base=a), tmp_path / "whole")
+    with pytest.raises(LayerTracerError, match="No token mixer of this model is new"):
+        heal_hybrid(tmp_path / "whole", [text], tmp_path / "out")
+    with pytest.raises(LayerTracerError, match="for no steps"):
+        HealingConfig(steps=0)
+    (tmp_path / "short.txt").write_text("Rome.")
+    with pytest.raises(LayerTracerError, match="no document"):
+        heal_hybrid(folders[2], [tmp_path / "short.txt"], tmp_path / "out", HealingConfig(sequence_length=16))
+    with pytest.raises(LayerTracerError, match="is not an empty folder"):
+        heal_hybrid(folders[2], [text], tmp_path / "whole")
+
+
+def test_the_plan_of_a_hybrid_trains_the_new_mixers_and_no_other_model_has_one(folders, make_model):
+    model = AutoModelForCausalLM.from_pretrained(folders[2])
+    plan = make_plan(model, "new-mixers")
+    assert plan.trained_layers == [1, 2]
+    assert not plan.train_embeddings
+    assert not plan.train_norm
+    assert not plan.train_head
+    assert f"{MIXERS[folders[0]]} in 2 of 4 layers" in plan.reason
+    size = sum(p.numel() for n, p in model.named_parameters() if f".{MIXERS[folders[0]]}." in n)
+    assert plan.savings.trainable_parameters == size
+    for other in ("Llama", "Mamba"):
+        with pytest.raises(LayerTracerError, match="is for hybrids"):
+            make_plan(make_model(other), "new-mixers")
