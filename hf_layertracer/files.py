@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from .errors import LayerTracerError
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Writes a file under a temporary name beside its place, then renames it.
 
     Args:
         path (`Path`): Where the file belongs; what stood there survives until the new file is whole.
-        content (`bytes`): All of it.
+        content (`bytes` or `Iterable[bytes]`): All of it, or parts that together need not fit into memory.
 
     Raises:
         LayerTracerError: The folder cannot be written to, or the disk is full.
@@ -24,7 +25,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+            file.writelines([content] if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
         # mkstemp makes files that only their owner may read: give it the mode that open() would have given.

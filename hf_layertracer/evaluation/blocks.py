@@ -59,17 +59,12 @@ def text_blocks(
     Raises:
         LayerTracerError: A file cannot be read, there is no text, or the tokenizer does not say where its tokens lie.
     """
-    if not tokenizer.is_fast:
-        raise LayerTracerError(
-            f"{type(tokenizer).__name__} does not say where in a text its tokens lie, so bytes cannot be counted: "
-            "load a fast tokenizer."
-        )
     files = list(files)
     blocks = [
         block
         for path in files
         for number, document in enumerate(read_documents(path))
-        for block in _cut(document, tokenizer, length, f"{Path(path).name}:{number}", Path(path).name)
+        for block in document_blocks(document, tokenizer, length, f"{Path(path).name}:{number}", Path(path).name)
     ]
     if not blocks:
         raise LayerTracerError(f"There is no text to evaluate on in {', '.join(files)}.")
@@ -78,7 +73,29 @@ def text_blocks(
     return blocks
 
 
-def _cut(document: str, tokenizer: PreTrainedTokenizerBase, length: int, name: str, group: str) -> Iterator[Block]:
+def document_blocks(
+    document: str, tokenizer: PreTrainedTokenizerBase, length: int, name: str = "", group: str = ""
+) -> Iterator[Block]:
+    """Cuts one document into blocks, as [`text_blocks`] does.
+
+    Args:
+        document (`str`): The text.
+        tokenizer (`PreTrainedTokenizerBase`): The model's tokenizer.
+        length (`int`): Most tokens that are predicted in a block.
+        name (`str`, *optional*): What the blocks' items begin with.
+        group (`str`, *optional*): The blocks' group.
+
+    Yields:
+        [`Block`]: The blocks, in order.
+
+    Raises:
+        LayerTracerError: The tokenizer does not say where its tokens lie, or has no token to begin with.
+    """
+    if not tokenizer.is_fast:
+        raise LayerTracerError(
+            f"{type(tokenizer).__name__} does not say where in a text its tokens lie, so bytes cannot be counted: "
+            "load a fast tokenizer."
+        )
     encoded = tokenizer(document, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ids = encoded["input_ids"]
     start_token = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
