@@ -1,0 +1,136 @@
+"""Fair words: what is a difference, what is at chance, and which error comes from where."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hf_layertracer.trials import TrialsResult
+from hf_layertracer.trials.summary import NO_DIFFERENCE, Summary, verdict
+from hf_layertracer.trials.tables import result_tables
+
+
+def _evaluation(new: np.ndarray, correct: np.ndarray) -> dict[str, Any]:
+    items = [
+        {"set": "new", "item": str(number), "group": "file", "value": float(value), "bytes": 100 + number}
+        for number, value in enumerate(new)
+    ]
+    items += [
+        {"set": "quiz", "item": str(number), "group": f"subject {number % 10}", "correct": bool(value)}
+        for number, value in enumerate(correct)
+    ]
+    weights = 100 + np.arange(len(new))
+    return {
+        "metrics": {"new/bits_per_byte": float(np.average(new, weights=weights)), "quiz/acc": float(correct.mean())},
+        "n": {"new/bits_per_byte": len(new), "quiz/acc": len(correct)},
+        "chance": {"quiz/acc": 0.25},
+        "protocols": {},
+        "items": items,
+        "notes": [],
+    }
+
+
+def _result(runs: dict[tuple[str, int | None], dict[str, Any]], seeds: list[int]) -> TrialsResult:
+    arms = list(dict.fromkeys(arm for arm, _ in runs if arm != "base"))
+    cost = {"tokens_per_second": 10.0, "peak_memory_bytes": 2**30, "optimizer_bytes": 8, "flops": 1e9}
+    return TrialsResult(
+        config={"seeds": seeds, "model": "m", "train": {"tokens": 1, "batch_size": 1, "sequence_length": 1}},
+        versions={},
+        machine="a test",
+        arms=[
+            {"arm": {"name": arm, "strategy": arm}, "trainable_parameters": 1, "off_by": None, "plan": None}
+            for arm in arms
+        ],
+        units=[
+            {
+                "arm": arm, "seed": seed, "strategy": arm, "options": {}, "learning_rate": 1.0, "fingerprint": "",
+                "evaluation": evaluation, "cost": cost, "losses": [], "plan": None,
+            }
+            for (arm, seed), evaluation in runs.items()
+        ],
+    )  # fmt: skip
+
+
+@pytest.fixture
+def draw() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def result(draw) -> TrialsResult:
+    """An arm that learns, and one that does what the untouched model does, within noise; the quiz is guessed."""
+    base, quiz = draw.normal(2.0, 0.3, 40), draw.random(200) < 0.25
+    runs = {("base", None): _evaluation(base, quiz)}
+    for seed in (0, 1, 2):
+        runs["full", seed] = _evaluation(base - 0.5 + draw.normal(0, 0.05, 40) + 0.01 * seed, draw.random(200) < 0.3)
+        runs["random", seed] = _evaluation(base + draw.normal(0, 0.05, 40), draw.random(200) < 0.2)
+    return _result(runs, [0, 1, 2])
+
+
+def test_a_difference_inside_its_error_is_called_no_difference(result):
+    summary = Summary(result)
+    learned, nothing = summary.learned("full"), summary.learned("random")
+    assert verdict(learned, "learned", "worse") == "learned"
+    assert learned.low < learned.value < learned.high
+    assert 0.4 < learned.value < 0.6
+    assert verdict(nothing) == NO_DIFFERENCE
+    assert verdict(summary.gain("random", "new/bits_per_byte", "full")) == "worse"
+    assert verdict(summary.forgotten("full")) == "no data"
+
+
+def test_seeds_and_items_are_separate_sources_of_variance(result):
+    summary = Summary(result)
+    learned = summary.learned("full")
+    by_seed = [
+        result.untouched["evaluation"]["metrics"]["new/bits_per_byte"] - row["metrics"]["new/bits_per_byte"]
+        for row in result.rows
+        if row["arm"] == "full"
+    ]
+    assert learned.value == pytest.approx(np.mean(by_seed))
+    assert learned.seed_stderr == pytest.approx(np.std(by_seed, ddof=1) / math.sqrt(3))
+    assert learned.item_stderr > 0
+    assert learned.seeds == 3
+    assert summary.mean("full", "quiz/acc").seed_stderr > 0
+
+
+def test_one_seed_is_said_to_be_one(result):
+    one = result.model_copy(update={"units": [u for u in result.units if u["seed"] in (None, 0)]})
+    one.config["seeds"] = [0]
+    assert Summary(one).learned("full").seed_stderr is None
+    headline = result_tables(one)[0]
+    assert "There is one seed" in headline.caption
+    assert "unknown" in headline.rows[1]
+
+
+def test_a_benchmark_at_chance_is_grey_and_in_no_headline(result):
+    summary = Summary(result)
+    assert summary.at_chance("quiz/acc")
+    assert not summary.at_chance("new/bits_per_byte")
+    tables = {table.title: table for table in result_tables(result)}
+    for title in ("What was learned and what was forgotten", "Against full"):
+        assert not any("quiz" in column for column in tables[title].columns)
+    every = tables["All metrics"]
+    assert [every.columns[index] for index in every.grey] == ["quiz/acc"]
+    assert every.rows[0] == ["chance", "", "0.2500"]
+    assert every.rows[1] == ["n", "40", "200"]
+    assert every.rows[2][0] == "base"
+    assert "<sub>quiz/acc</sub>" in result.to_markdown()
+    assert "at chance" in result.to_markdown()
+
+
+def test_a_benchmark_above_chance_is_compared(draw, result):
+    result.units[0]["evaluation"] = _evaluation(np.full(40, 2.0), draw.random(200) < 0.8)
+    assert not Summary(result).at_chance("quiz/acc")
+    tables = {table.title: table for table in result_tables(result)}
+    assert "gain in quiz/acc" in tables["Against full"].columns
+    assert tables["All metrics"].grey == set()
+
+
+def test_runs_on_other_items_are_not_compared(result):
+    for unit in result.units:
+        if unit["arm"] == "random":
+            unit["evaluation"]["items"] = unit["evaluation"]["items"][1:]
+    assert Summary(result).learned("random") is None
