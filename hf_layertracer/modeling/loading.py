@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 import torch
-from huggingface_hub.errors import HfHubHTTPError
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
+from ..checks import one_of
 from ..errors import LayerTracerError
 from .devices import default_device
+from .names import ADAPTER_FILE, CONFIG_FILE, check_name
+from .soundness import check_loaded, check_quantization, check_weights
+
+
+# What a model can be run in; others (float8, integers) only store weights.
+DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 
 
 def load_model(
@@ -32,16 +44,19 @@ def load_model(
         `tuple[nn.Module, PreTrainedTokenizerBase]`: The model, in evaluation mode, and its tokenizer.
 
     Raises:
-        LayerTracerError: There is no such model, it is no causal language model or its files are not allowed.
+        LayerTracerError: There is no such model, it is no causal language model, its files are not allowed, or they do
+            not hold all of its weights.
     """
+    one_of("dtype", dtype, DTYPES)
     hub = {"revision": revision, "trust_remote_code": trust_remote_code}
-    try:
+    check_quantization(load_config(name, **hub), name)
+    with _one_line(name):
         tokenizer = AutoTokenizer.from_pretrained(name, **hub)
-        model = AutoModelForCausalLM.from_pretrained(
-            name, **hub, dtype=dtype, use_safetensors=None if allow_pickle else True
+        model, info = AutoModelForCausalLM.from_pretrained(
+            name, **hub, dtype=dtype, use_safetensors=None if allow_pickle else True, output_loading_info=True
         )
-    except (OSError, ValueError, HfHubHTTPError, KeyError) as error:
-        raise LayerTracerError(f"Could not load {name!r}: {_first_lines(error)}") from error
+    check_loaded(info, name)
+    check_weights(model, name)
     return model.eval().to(default_device()), tokenizer
 
 
@@ -49,7 +64,7 @@ def load_config(name: str, *, revision: str | None = None, trust_remote_code: bo
     """A model's configuration.
 
     Args:
-        name (`str`): Hub id, local folder or configuration file.
+        name (`str`): Hub id, local folder or configuration file; of a folder with an adapter, its base model is meant.
         revision (`str`, *optional*): Branch, tag or commit on the Hub.
         trust_remote_code (`bool`, *optional*, defaults to `False`): Run code that comes with the model.
 
@@ -59,10 +74,10 @@ def load_config(name: str, *, revision: str | None = None, trust_remote_code: bo
     Raises:
         LayerTracerError: There is no such model.
     """
-    try:
-        return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, HfHubHTTPError, KeyError) as error:
-        raise LayerTracerError(f"Could not load {name!r}: {_first_lines(error)}") from error
+    check_name(name)
+    with _one_line(name):
+        base = _base_of_adapter(name)
+        return AutoConfig.from_pretrained(base or name, revision=revision, trust_remote_code=trust_remote_code)
 
 
 def load_skeleton(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> nn.Module:
@@ -80,16 +95,30 @@ def load_skeleton(name: str, *, revision: str | None = None, trust_remote_code: 
         LayerTracerError: There is no such model, or it is no causal language model.
     """
     config = load_config(name, revision=revision, trust_remote_code=trust_remote_code)
-    try:
+    with _one_line(name):
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    except (ValueError, KeyError) as error:
-        raise LayerTracerError(f"Could not load {name!r}: {_first_lines(error)}") from error
-    model.tie_weights()
+        model.tie_weights()
     return model
 
 
-def _first_lines(error: Exception) -> str:
-    """An error's message on one line: transformers' are paragraphs, whose beginning says what is wrong."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 300 else f"{text[:300]}..."
+def _base_of_adapter(name: str) -> str | None:
+    """The model that a folder's adapter was trained on; `None` for a folder with a model of its own, and on the Hub."""
+    adapter = Path(name) / ADAPTER_FILE
+    if not os.path.isfile(adapter) or os.path.isfile(Path(name) / CONFIG_FILE):
+        return None
+    return json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+
+
+@contextmanager
+def _one_line(name: str) -> Iterator[None]:
+    """Turns whatever happens while other people's files are read into one line that names the model."""
+    try:
+        yield
+    except (LayerTracerError, torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:  # a broken config or weight file makes transformers fail in any way
+        # transformers' messages are paragraphs, whose beginning says what is wrong.
+        said = " ".join(str(error).split())
+        kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
+        raise LayerTracerError(f"Could not load {name!r}: {kind}{said[:300]}{'...' * (len(said) > 300)}") from error
