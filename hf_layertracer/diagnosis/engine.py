@@ -20,9 +20,10 @@ from ..logs import get_logger
 from ..probes.encoding import EncodedProbe, equal_length_batches
 from .clean_run import CleanRun
 from .layer_stack import LayerStack
+from .layout import Layout
 from .measurements import Batch, Measurement, Subject
 from .memory import BatchPlan, plan_batches
-from .replay_check import check_replay
+from .replay_check import check_replay, depends_on_batch
 from .score import check_prompts, check_targets
 
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 logger = get_logger(__name__)
+
+_STARTS = 3  # layers from which replay is checked at each length after the first
 
 
 class Engine:
@@ -59,6 +62,9 @@ class Engine:
         self.durations: dict[str, float] = {}
         self.memory: dict[str, int] = {}
         self.called: list[int] = []
+        self.one_by_one = False
+        self._layouts: dict[int, Layout] = {}
+        self._replay_problems: dict[int, str | None] = {}
 
     def run(self) -> None:
         """Checks the model, then measures.
@@ -73,9 +79,7 @@ class Engine:
             clean = self._first_clean_run(self._ids([int(np.argmax(lengths))]))
             gradients = any(measurement.needs_gradients for measurement in self.measurements)
             batches = plan_batches(self.stack, clean, self.config, gradients)
-            replay_problem = check_replay(self.stack, clean, batches.rows)
-        if replay_problem is not None:
-            logger.warning(f"Layer Sensitivity takes whole forward passes: {replay_problem}.")
+            self.one_by_one = depends_on_batch(self.stack, clean)
         self.called = clean.called
         self.memory = {"budget_bytes": batches.budget, "largest_batch_probes": 0}
         visible = logging.is_progress_bar_enabled() and is_main_process()
@@ -86,25 +90,25 @@ class Engine:
                 self.config,
                 self.tokenizer,
                 clean,
-                replay_problem,
                 lambda count: bar.update(count),
             )
             bar.total = sum(measurement.start(subject) for measurement in self.measurements)
             for members in self._batches(lengths, batches):
-                self._batch(members, batches.rows(lengths[members[0]]), clean)
+                self._batch(members, batches, clean)
 
     def _batches(self, lengths: list[int], batches: BatchPlan) -> Iterator[list[int]]:
         """Numbers of the probes of each batch, all of one length."""
         for length in sorted(set(lengths)):
             members = [index for index, other in enumerate(lengths) if other == length]
-            size = self.config.diagnosis_batch_size or batches.probes(length)
+            size = 1 if self.one_by_one else self.config.diagnosis_batch_size or batches.probes(length)
             for batch in equal_length_batches([length] * len(members), size):
                 yield [members[index] for index in batch]
 
-    def _batch(self, members: list[int], rows: int, first: CleanRun) -> None:
+    def _batch(self, members: list[int], batches: BatchPlan, first: CleanRun) -> None:
+        length = len(self.probes[members[0]].input_ids)
         with self._timed("clean runs"):
             try:
-                clean = self.stack.run(self._ids(members), first.layout)
+                clean = self.stack.run(self._ids(members), self._layouts.get(length, first.layout))
             except RuntimeError as error:
                 if not should_reduce_batch_size(error) or len(members) == 1:
                     raise
@@ -112,15 +116,29 @@ class Engine:
         if clean is None:
             logger.warning_once("Out of memory: the diagnosis goes on with smaller batches of probes.")
             half = len(members) // 2
-            self._batch(members[:half], rows, first)
-            self._batch(members[half:], rows, first)
+            self._batch(members[:half], batches, first)
+            self._batch(members[half:], batches, first)
             return
+        self._layouts[length] = clean.layout
+        if length not in self._replay_problems:
+            with self._timed("verification"):
+                self._replay_problems[length] = self._check_replay(clean, batches)
         self.memory["largest_batch_probes"] = max(self.memory["largest_batch_probes"], len(members))
         targets = torch.tensor([self.probes[index].target_id for index in members])
-        batch = Batch(members, targets, clean, rows)
+        rows = 1 if self.one_by_one else batches.rows(length)
+        batch = Batch(members, targets, clean, rows, self._replay_problems[length])
         for measurement in self.measurements:
             with self._timed(measurement.name):
                 measurement.observe(batch)
+
+    def _check_replay(self, clean: CleanRun, batches: BatchPlan) -> str | None:
+        if self.one_by_one:
+            return "the output for a prompt depends on the others in its batch"
+        # From every layer at the first length, from a few at all others.
+        problem = check_replay(self.stack, clean, batches.rows, _STARTS if self._replay_problems else None)
+        if problem is not None:
+            logger.warning_once(f"Layer Sensitivity takes whole forward passes: {problem}.")
+        return problem
 
     def _first_clean_run(self, input_ids: torch.Tensor) -> CleanRun:
         try:

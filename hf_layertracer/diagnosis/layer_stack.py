@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import inspect
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from ..errors import UntraceableModelError
 from ..modeling import ModelParts
 from ..modeling.wrappers import input_device
 from .clean_run import CleanRun
-from .layout import Layout, Shapes, compare, shapes_of
+from .layout import Layout, Shapes, argument_axes, hidden_axes, shapes_of
 from .patching import LayerForward, hidden_input, hidden_of, patched, with_hidden, with_hidden_input
 
 
@@ -41,10 +41,7 @@ class LayerStack:
     def __init__(self, parts: ModelParts):
         self.model = parts.model
         self.layers = parts.layers
-        accepted = inspect.signature(parts.model.forward).parameters
-        # Only the last position is ever read: where the model can skip the head elsewhere, it does.
-        wanted = {"use_cache": False, "logits_to_keep": 1}
-        self._arguments = {name: value for name, value in wanted.items() if name in accepted}
+        self._accepted = inspect.signature(parts.model.forward).parameters
 
     @property
     def num_layers(self) -> int:
@@ -64,19 +61,41 @@ class LayerStack:
         return self.model.get_input_embeddings() if isinstance(self.model, PreTrainedModel) else None
 
     def find_layout(self, input_ids: Tensor) -> Layout:
-        """The axes of the tensors around the layers, from two short passes.
+        """How the model is called and what the axes of the tensors around its layers are, from a few passes.
 
         Args:
-            input_ids (`Tensor`): Token ids of shape `(batch, positions)`, from which these passes are cut.
+            input_ids (`Tensor`): Token ids of shape `(batch, positions)`.
 
         Returns:
-            [`Layout`]: The axes, the same for all prompts.
+            [`Layout`]: The layout for prompts of this length.
         """
         row = input_ids[:1, :_LAYOUT_TOKENS]
-        # One row more and one position less: no axis can change in the same way for both reasons.
-        other = row[:, :-1] if row.shape[1] > 1 else row.repeat(1, 3)
+        row = row if row.shape[1] > 1 else row.repeat(1, 3)
         with torch.no_grad():
-            return compare(*(self._record(ids).shapes for ids in (row, other.repeat(2, 1))))
+            for call in self._calls():
+                one = self._record(row, call, copies=True)
+                if len(set(one.shapes.hidden)) == 1:
+                    break
+            # One row more and one position less: no axis can change in the same way for both reasons.
+            rows, positions = hidden_axes(one.shapes, self._record(row[:, :-1].repeat(2, 1), call).shapes)
+        return Layout(rows, positions, call=call, in_place=one.overwritten, **self._argument_axes(input_ids[:1], call))
+
+    def _calls(self) -> Iterator[dict[str, Any]]:
+        """Ways to call the model, best first."""
+        # Only the last position is ever read: where the model can skip the head elsewhere, it does. Some drop all other
+        # positions before their last layers (Gemma 4, whose layers share keys and values), unless they are named one by
+        # one.
+        for keep in ({"logits_to_keep": 1}, {"logits_to_keep": torch.tensor([-1])}, {}):
+            wanted = {"use_cache": False, **keep}
+            yield {name: value for name, value in wanted.items() if name in self._accepted}
+
+    def _argument_axes(self, row: Tensor, call: dict[str, Any]) -> dict[str, Any]:
+        with torch.no_grad():
+            one, two = (self._record(ids, call, keep=False).shapes for ids in (row, row.repeat(2, 1)))
+        dimensions = {
+            layer: {path: len(shape) for path, shape in found.items()} for layer, found in one.arguments.items()
+        }
+        return {"arguments": argument_axes(one, two), "dimensions": dimensions}
 
     def run(self, input_ids: Tensor, layout: Layout | None = None) -> CleanRun:
         """One clean forward pass over unpadded prompts of equal length.
@@ -92,17 +111,15 @@ class LayerStack:
             UntraceableModelError: The layers are not called once each, in order, or the model has no logits per token.
         """
         layout = layout or self.find_layout(input_ids)
-        recorded = self._record(input_ids)
-        states, inputs = [layout.canonical(next(iter(recorded.inputs.values())))], []
+        recorded = self._record(input_ids, layout.call, copies=layout.in_place)
+        if not layout.covers(recorded.shapes):
+            layout = replace(layout, **self._argument_axes(input_ids[:1], layout.call))
+        states, inputs = [layout.canonical(recorded.inputs[recorded.order[0]])], []
         for index in range(self.num_layers):
             runs = index in recorded.inputs
             inputs.append(layout.canonical(recorded.inputs[index]) if runs else states[-1])
-            states.append(layout.canonical(hidden_of(recorded.outputs[index])) if runs else states[-1])
-        # Hidden states that are part of no tuple need no pattern, and are not kept twice.
-        outputs = {
-            index: output if isinstance(output, tuple | list) else None for index, output in recorded.outputs.items()
-        }
-        return CleanRun(input_ids, states, inputs, recorded.logits, layout, list(recorded.outputs), outputs)
+            states.append(layout.canonical(recorded.states[index]) if runs else states[-1])
+        return CleanRun(input_ids, states, inputs, recorded.logits, layout, recorded.order, recorded.outputs)
 
     def differentiable(self, input_ids: Tensor, layout: Layout) -> CleanRun:
         """A clean run whose `states` are nodes of one autograd graph that begins at the embedding output.
@@ -129,7 +146,7 @@ class LayerStack:
             return run
 
         with torch.enable_grad(), patched(self.layers, cut):
-            logits = self.logits(input_ids)
+            logits = self.logits(input_ids, layout.call)
         states = [nodes[-1]]
         for index in range(self.num_layers):
             states.append(nodes.get(index, states[-1]))
@@ -196,7 +213,7 @@ class LayerStack:
             return answering
 
         with patched(self.layers, answer):
-            logits = self.logits(input_ids.repeat(len(answers), 1))
+            logits = self.logits(input_ids.repeat(len(answers), 1), layout.call)
         return logits.view(len(answers), rows, -1)
 
     def patch(
@@ -217,12 +234,13 @@ class LayerStack:
         runs = index in clean.called
         edited = clean.called[max(depth - 1, 0)]
 
-        def replace(layer: int, forward: LayerForward) -> LayerForward:
+        def edited_forward(layer: int, forward: LayerForward) -> LayerForward:
             if layer != edited:
                 return forward
 
             def run(*args: Any, **kwargs: Any) -> Any:
                 before = layout.canonical(hidden_input(args, kwargs))
+                before = before.clone() if layout.in_place else before
                 if depth == 0:
                     args, kwargs = with_hidden_input(args, kwargs, layout.native(edit(before, before)))
                     return forward(*args, **kwargs)
@@ -232,14 +250,15 @@ class LayerStack:
 
             return run
 
-        with patched(self.layers, replace):
-            return self.logits(input_ids)
+        with patched(self.layers, edited_forward):
+            return self.logits(input_ids, layout.call)
 
-    def logits(self, input_ids: Tensor) -> Tensor:
+    def logits(self, input_ids: Tensor, call: dict[str, Any] | None = None) -> Tensor:
         """The model's output at the last position.
 
         Args:
             input_ids (`Tensor`): Unpadded prompts of shape `(rows, positions)`.
+            call (`dict[str, Any]`, *optional*): What the model is called with beside them, as a layout has it.
 
         Returns:
             `Tensor`: Logits of shape `(rows, vocabulary)`, in at least float32.
@@ -247,7 +266,8 @@ class LayerStack:
         Raises:
             UntraceableModelError: The model gives no logits for every position, so it is no causal language model.
         """
-        logits = getattr(self.model(input_ids=input_ids, **self._arguments), "logits", None)
+        call = next(self._calls()) if call is None else call
+        logits = getattr(self.model(input_ids=input_ids, **call), "logits", None)
         if not isinstance(logits, Tensor) or logits.ndim != 3:
             raise UntraceableModelError(
                 f"{type(self.model).__name__} is not a causal language model: it gives no logits of shape (batch, "
@@ -256,24 +276,35 @@ class LayerStack:
         logits = logits[:, -1]
         return logits if logits.dtype == torch.float64 else logits.float()
 
-    def _record(self, input_ids: Tensor) -> _Recording:
+    def _record(self, input_ids: Tensor, call: dict[str, Any], copies: bool = False, keep: bool = True) -> _Recording:
         recording = _Recording(Shapes(*input_ids.shape))
+        aliases: list[tuple[Tensor, Tensor]] = []
+
+        def kept(state: Tensor) -> Tensor:
+            if copies:
+                aliases.append((state, state.clone()))
+            return aliases[-1][1] if copies else state
 
         def record(index: int, forward: LayerForward) -> LayerForward:
             def recorded(*args: Any, **kwargs: Any) -> Any:
                 before = hidden_input(args, kwargs)
-                if not recording.order:
-                    recording.shapes.hidden = tuple(before.shape)
-                recording.inputs[index] = before
                 recording.order.append(index)
+                recording.shapes.hidden.append(tuple(before.shape))
                 recording.shapes.arguments[index] = shapes_of([list(args), kwargs])
-                recording.outputs[index] = forward(*args, **kwargs)
-                return recording.outputs[index]
+                if keep:
+                    recording.inputs[index] = kept(before)
+                output = forward(*args, **kwargs)
+                if keep:
+                    recording.states[index] = kept(hidden_of(output))
+                    # A hidden state that is part of no tuple needs no pattern, and is not kept twice.
+                    recording.outputs[index] = output if isinstance(output, tuple | list) else None
+                return output
 
             return recorded
 
         with patched(self.layers, record):
-            recording.logits = self.logits(input_ids)
+            recording.logits = self.logits(input_ids, call)
+        recording.overwritten = any(not torch.equal(state, copy) for state, copy in aliases)
         if not recording.order or recording.order != sorted(set(recording.order)):
             raise UntraceableModelError(
                 f"The layers of {type(self.model).__name__} are called in the order {recording.order[:8]}..., not once "
@@ -287,5 +318,7 @@ class _Recording:
     shapes: Shapes
     order: list[int] = field(default_factory=list)
     inputs: dict[int, Tensor] = field(default_factory=dict)
+    states: dict[int, Tensor] = field(default_factory=dict)
     outputs: dict[int, Any] = field(default_factory=dict)
     logits: Tensor | None = None
+    overwritten: bool = False

@@ -24,11 +24,27 @@ class Layout:
         arguments (`dict[int, dict[Path, tuple[int, int]]]`):
             For each layer that runs, the axis of rows of each argument that has one, and how many entries there are of a
             row: one, or one of each head.
+        dimensions (`dict[int, dict[Path, int]]`): For each layer that runs, the number of axes of each argument.
+        call (`dict[str, Any]`): What the model is called with beside the prompts.
+        in_place (`bool`): Whether layers write to what they are given.
     """
 
     rows: int
     positions: int
     arguments: dict[int, dict[Path, tuple[int, int]]]
+    dimensions: dict[int, dict[Path, int]] = field(default_factory=dict)
+    call: dict[str, Any] = field(default_factory=dict)
+    in_place: bool = False
+
+    def covers(self, shapes: Shapes) -> bool:
+        """Whether the arguments of a pass are those that this layout knows. A mask may come in at some length only."""
+        for layer, found in shapes.arguments.items():
+            if {path: len(shape) for path, shape in found.items()} != self.dimensions.get(layer):
+                return False
+            for path, (axis, entries) in self.arguments[layer].items():
+                if found[path][axis] != shapes.rows * entries:
+                    return False
+        return True
 
     def canonical(self, hidden: Tensor) -> Tensor:
         """A hidden state as `(rows, positions, ..., width)`."""
@@ -56,13 +72,13 @@ class Shapes:
 
     Args:
         rows, positions (`int`): Shape of the prompts.
-        hidden (`tuple[int, ...]`): Shape of the hidden state that the first layer takes.
+        hidden (`list[tuple[int, ...]]`): Shape of the hidden state that each layer takes.
         arguments (`dict[int, dict[Path, tuple]]`): Shapes of the arguments of each layer that runs.
     """
 
     rows: int
     positions: int
-    hidden: tuple[int, ...] = ()
+    hidden: list[tuple[int, ...]] = field(default_factory=list)
     arguments: dict[int, dict[Path, tuple[int, ...]]] = field(default_factory=dict)
 
 
@@ -76,32 +92,46 @@ def shapes_of(value: Any, path: Path = ()) -> dict[Path, tuple[int, ...]]:
     return found
 
 
-def compare(one: Shapes, other: Shapes) -> Layout:
-    """What the axes are, by what differs between two passes.
+def hidden_axes(one: Shapes, other: Shapes) -> tuple[int, int]:
+    """Which axes of a hidden state are rows and positions, by what differs between two passes.
 
     Args:
         one, other ([`Shapes`]): Two passes that differ in rows and in positions, each size found in one pass only.
 
     Returns:
-        [`Layout`]: The axes. Where none follows the positions (a model that forms patches), it is the one after rows.
+        `tuple[int, int]`: The axes. Where none follows the positions (a model that forms patches), it is the one after
+        the rows.
     """
+    rows, _ = _changed(one.hidden[0], other.hidden[0], one.rows, other.rows) or (0, 1)
+    positions, _ = _changed(one.hidden[0], other.hidden[0], one.positions, other.positions) or (rows + 1, 1)
+    return rows, positions
 
-    def changed(a: tuple[int, ...], b: tuple[int, ...], before: int, after: int) -> tuple[int, int] | None:
-        found = [
-            (axis, size // before)
-            for axis, (size, other_size) in enumerate(zip(a, b, strict=False))
-            if size != other_size and size * after == other_size * before
-        ]
-        return found[0] if len(a) == len(b) and len(found) == 1 else None
 
-    rows, _ = changed(one.hidden, other.hidden, one.rows, other.rows) or (0, 1)
-    positions, _ = changed(one.hidden, other.hidden, one.positions, other.positions) or (rows + 1, 1)
-    arguments = {}
+def argument_axes(one: Shapes, other: Shapes) -> dict[int, dict[Path, tuple[int, int]]]:
+    """The axis of rows of each argument of each layer, by what differs between two passes.
+
+    Args:
+        one, other ([`Shapes`]): Two passes that differ in rows alone.
+
+    Returns:
+        `dict[int, dict[Path, tuple[int, int]]]`: As `Layout.arguments`.
+    """
+    found = {}
     for layer, before in one.arguments.items():
         after = other.arguments[layer]
-        axes = {path: changed(shape, after.get(path, ()), one.rows, other.rows) for path, shape in before.items()}
-        arguments[layer] = {path: axis for path, axis in axes.items() if axis is not None}
-    return Layout(rows, positions, arguments)
+        axes = {path: _changed(shape, after.get(path, ()), one.rows, other.rows) for path, shape in before.items()}
+        found[layer] = {path: axis for path, axis in axes.items() if axis is not None}
+    return found
+
+
+def _changed(a: tuple[int, ...], b: tuple[int, ...], before: int, after: int) -> tuple[int, int] | None:
+    """The one axis whose size changed as the number of rows or positions did, and its size for each of them."""
+    found = [
+        (axis, size // before)
+        for axis, (size, other) in enumerate(zip(a, b, strict=False))
+        if size != other and size * after == other * before
+    ]
+    return found[0] if len(a) == len(b) and len(found) == 1 else None
 
 
 def _items(value: Any) -> list[tuple[int | str, Any]]:

@@ -11,6 +11,7 @@ from ..distributed import largest, smallest
 from ..errors import LayerTracerError
 from ..modeling.accounting import peak_bytes
 from ..modeling.devices import free_bytes
+from ..modeling.weights import can_be_watched
 from .clean_run import CleanRun
 from .differentiating import differentiating
 from .layer_stack import LayerStack
@@ -21,6 +22,8 @@ GIB = 1 << 30
 # there sooner, and smaller batches stay in its cache.
 _TOKENS_PER_PASS = {"cpu": 1024}
 _TOKENS_PER_PASS_ACCELERATOR = 16384
+# Where the bytes of a pass cannot be counted: what a layer with a wide feed-forward part holds at once, in hidden states.
+_STATES_RUNNING = 24
 
 
 @dataclass(frozen=True)
@@ -73,15 +76,18 @@ def plan_batches(stack: LayerStack, sample: CleanRun, config: DiagnosisConfig, g
     device = sample.logits.device
     tokens = sample.input_ids.numel()
     states = sum(state.nbytes for state in sample.states)
-    running = largest(peak_bytes(lambda: stack.run(sample.input_ids, sample.layout)) - states, device)
+    if can_be_watched(stack.model):
+        running = largest(peak_bytes(lambda: stack.run(sample.input_ids, sample.layout)) - states, device)
+    else:
+        running = _STATES_RUNNING * max(state.nbytes for state in sample.states)
     graph = 0
     if gradients:
         with differentiating(stack):
             graph = largest(peak_bytes(lambda: _backward(stack, sample)), device)
     # Beside what runs: the states that answer for layers, the same perturbed, and in one batch.
     answers = 3 * max(state.nbytes for state in sample.states)
-    # log p, log q, log m, their exponentials and products, in float32.
-    row = 8 * sample.logits.shape[-1] * 4
+    # log p, log q, log m, their exponentials and products, in float64.
+    row = 8 * sample.logits.shape[-1] * 8
     budget = config.memory_budget or default_budget(device)
     needed = states + max(running + answers, graph) + row
     if config.memory_budget is not None and needed > config.memory_budget:

@@ -9,6 +9,9 @@ import numpy as np
 from ..records import ReportData, Sensitivity
 
 
+_FLOOR = 0.01  # bits
+
+
 def notes_of(report: ReportData, not_run: Sequence[int]) -> list[str]:
     """What a reader must know to read the numbers right.
 
@@ -26,6 +29,12 @@ def notes_of(report: ReportData, not_run: Sequence[int]) -> list[str]:
             f"Layers {list(not_run)} do not run on text alone. Their values are those of the hidden state that passes by."
         )
     measured = report.latest.sensitivities
+    floor = report.latest.noise_floor
+    if floor > min(_FLOOR, 0.1 * min(max(sensitivity.mean) for sensitivity in measured.values())):
+        notes.append(
+            f"Rounding alone moves the output of this model by {floor:.2g} bits on average, or it is random: nothing below "
+            "that says anything about a layer."
+        )
     for name, sensitivity in measured.items():
         found = _sensitivity_notes(sensitivity, [layer.kind for layer in report.model.layers])
         notes += [f"Perturbation {name}: {note}" for note in found] if len(measured) > 1 else found

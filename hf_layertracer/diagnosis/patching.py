@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from itertools import count
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,21 +14,64 @@ from torch import Tensor, nn
 LayerForward = Callable[..., Any]
 
 
+# A user's own hooks are part of the layer: they run where the layer runs, and see nothing of what is patched in.
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+)
+
+
 @contextmanager
 def patched(layers: Sequence[nn.Module], replace: Callable[[int, LayerForward], LayerForward]) -> Iterator[None]:
-    """Gives every layer the forward that `replace(index, own forward)` returns, until the body ends."""
+    """Gives every layer the forward that `replace(index, own forward)` returns, for one pass of the model.
+
+    A module that stands in the list more than once has a forward for each of its places, in their order.
+    """
+    places: dict[nn.Module, list[int]] = {}
+    for index, layer in enumerate(layers):
+        places.setdefault(layer, []).append(index)
+    with ExitStack() as stack:
+        for layer, indices in places.items():
+            stack.enter_context(_patched(layer, indices, replace))
+        yield
+
+
+@contextmanager
+def _patched(
+    layer: nn.Module, indices: Sequence[int], replace: Callable[[int, LayerForward], LayerForward]
+) -> Iterator[None]:
     # accelerate's device hooks and quantizers also sit in the instance's `forward`: put back what was there.
-    before = [layer.__dict__.get("forward") for layer in layers]
+    found = {name: layer.__dict__[name] for name in ("forward", *_HOOKS) if name in layer.__dict__}
+    hooked = layer._forward_hooks or layer._forward_pre_hooks
+    own_forward, calls = layer.forward, count()
+
+    def put_in() -> None:
+        layer.__dict__.update({name: OrderedDict() for name in _HOOKS}, forward=forward)
+
+    def put_back() -> None:
+        layer.__dict__.pop("forward", None)
+        layer.__dict__.update(found)
+
+    def own(*args: Any, **kwargs: Any) -> Any:
+        put_back()
+        try:
+            return layer(*args, **kwargs)
+        finally:
+            put_in()
+
+    answers = [replace(index, own if hooked else own_forward) for index in indices]
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        return answers[min(next(calls), len(answers) - 1)](*args, **kwargs)
+
     try:
-        for index, layer in enumerate(layers):
-            layer.forward = replace(index, layer.forward)
+        put_in()
         yield
     finally:
-        for layer, forward in zip(layers, before, strict=True):
-            if forward is not None:
-                layer.forward = forward
-            elif "forward" in layer.__dict__:
-                del layer.forward
+        put_back()
 
 
 def hidden_of(output: Any) -> Tensor:

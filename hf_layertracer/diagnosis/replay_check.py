@@ -21,8 +21,10 @@ def tolerance(dtype: torch.dtype) -> float:
     return _TOLERANCE.get(dtype, _TOLERANCE[torch.float32])
 
 
-def check_replay(stack: LayerStack, clean: CleanRun, fits: Callable[[int], int] | None = None) -> str | None:
-    """Checks replay against the model's own output, from every layer, before it is believed.
+def check_replay(
+    stack: LayerStack, clean: CleanRun, fits: Callable[[int], int] | None = None, starts: int | None = None
+) -> str | None:
+    """Checks replay against the model's own output before it is believed, at the length at which it will be used.
 
     Two prompts are run and come back as three rows in another order, as draws do: a layer that hands more than the
     hidden state on to the next one would hand on what belongs to other rows.
@@ -32,6 +34,7 @@ def check_replay(stack: LayerStack, clean: CleanRun, fits: Callable[[int], int] 
         clean ([`CleanRun`]): A clean run; its first probe is used.
         fits (`Callable`, *optional*):
             How many rows of a length fit into memory; the probe is cut until as many do as are run here.
+        starts (`int`, *optional*): Start from this many layers, evenly spread, rather than from every one.
 
     Returns:
         `str` or `None`: Why replay is not to be used, or `None` where it reproduces the clean output.
@@ -42,7 +45,12 @@ def check_replay(stack: LayerStack, clean: CleanRun, fits: Callable[[int], int] 
     clean = stack.run(torch.cat([prompt, prompt.roll(1, 1)]), clean.layout)
     # Logits are compared up to a constant: the softmax does not see one.
     reference = clean.logits[rows].log_softmax(-1).exp()
-    for index in range(stack.num_layers):
+    chosen = range(stack.num_layers)
+    if starts is not None and starts < stack.num_layers:
+        # Other ones at other lengths, so that all of a deep model's are tried where there are several lengths.
+        first = prompt.shape[1] % max(1, stack.num_layers // starts)
+        chosen = sorted({*chosen[first :: max(1, stack.num_layers // starts)], stack.num_layers - 1})
+    for index in chosen:
         # Two layers at once where there are two: the second runs on the rows of the first and on no others.
         answers = [state[rows] for state in clean.states[index + 1 : index + 3]]
         try:
@@ -59,3 +67,27 @@ def check_replay(stack: LayerStack, clean: CleanRun, fits: Callable[[int], int] 
                 f"running only the layers after layer {index} changes the output (by {difference:.2g} in probability)"
             )
     return None
+
+
+def depends_on_batch(stack: LayerStack, clean: CleanRun) -> bool:
+    """Whether the output for a prompt depends on the other prompts in its batch, as with a limited capacity of experts.
+
+    Args:
+        stack ([`LayerStack`]): The model's layers.
+        clean ([`CleanRun`]): A clean run over one prompt.
+
+    Returns:
+        `bool`: Whether it does.
+    """
+    call = clean.layout.call
+    others = [clean.input_ids.roll(shift, 1) for shift in (1, 2)]
+    try:
+        logits = stack.logits(torch.cat([*others, clean.input_ids]), call)[-1:]
+    except Exception as error:  # an architecture may fail in any way here, and may yet run on one prompt
+        if should_reduce_batch_size(error):
+            raise
+        return True
+    again = stack.logits(clean.input_ids, call)
+    # A model that is random differs from itself, too.
+    apart, own = (float((other.softmax(-1) - clean.logits.softmax(-1)).abs().max()) for other in (logits, again))
+    return apart > tolerance(clean.states[-1].dtype) + 2 * own

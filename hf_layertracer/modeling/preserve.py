@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..errors import LayerTracerError
 from ..logs import get_logger
 from .devices import random_states, set_random_states
-from .weights import Fingerprints, KeptOriginals
+from .weights import Fingerprints, KeptOriginals, can_be_watched
 
 
 logger = get_logger(__name__)
@@ -54,15 +54,17 @@ def preserved(model: nn.Module) -> Iterator[None]:
     model.eval()
     for module, _ in compiled:
         module._compiled_call_impl = None
-    originals, start = KeptOriginals(model), _State(modules)
+    originals, start, passes = KeptOriginals(model), _State(modules), 0
     with ExitStack() as first_pass:
 
         def begin(*_: Any) -> None:
-            if originals.watching:
+            nonlocal passes
+            if passes:
                 originals.put_back()
                 start.restore()
-            else:
+            elif can_be_watched(model):
                 first_pass.enter_context(originals)
+            passes += 1
 
         handles = [
             model.register_forward_pre_hook(begin, prepend=True),

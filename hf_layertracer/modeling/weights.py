@@ -26,6 +26,12 @@ class Fingerprints:
         return [name for name, tensor, known in self.known if checksum(tensor) != known]
 
 
+def can_be_watched(model: nn.Module) -> bool:
+    """Whether a model runs while its operations are watched: flex attention compiles itself in the midst of a pass."""
+    configs = [module.config for module in model.modules() if hasattr(module, "config")]
+    return not any(getattr(config, "_attn_implementation", None) == "flex_attention" for config in configs)
+
+
 class KeptOriginals(TorchDispatchMode):
     """Watches what is written to a model's parameters and buffers inside a `with` block, and can put it back.
 
@@ -35,17 +41,10 @@ class KeptOriginals(TorchDispatchMode):
         model (`nn.Module`): The model.
     """
 
-    supports_higher_order_operators = True  # flex attention is one
-
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.watching = False
         self._weights = {_address(tensor): tensor for _, tensor in _weights(model)}
         self._originals: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def __enter__(self) -> KeptOriginals:
-        self.watching = True
-        return super().__enter__()
 
     def __torch_dispatch__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         schema = getattr(func, "_schema", None)

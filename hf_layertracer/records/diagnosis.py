@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .base import Count, Error, NonNegative, Probability, Real, Record
+from .base import Bits, Count, Error, NonNegative, Probability, Real, Record
 from .sensitivity import Sensitivity
 
 
@@ -102,6 +102,8 @@ class Diagnosis(Record):
             1 - cosine similarity of each layer's input and output (ShortGPT, arXiv 2403.03853), mean over all prompt
             positions.
         scores ([`Scores`]): What the model answered.
+        noise_floor (`float`, *optional*):
+            Divergence in bits that rounding alone causes: no sensitivity below it means anything.
         durations (`dict[str, float]`): Seconds that each part took.
         memory (`dict[str, int]`): The memory budget in bytes and the batches that it allowed.
         notes (`list[str]`): What holds of this diagnosis and is not among the report's notes.
@@ -113,6 +115,7 @@ class Diagnosis(Record):
     sensitivities: Annotated[dict[str, Sensitivity], Field(min_length=1)]
     block_influence: list[float]
     scores: Scores
+    noise_floor: Bits | None = None
     durations: dict[str, NonNegative] = {}
     memory: dict[str, Count] = {}
     notes: list[str] = []

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from hf_layertracer.diagnosis.layer_stack import LayerStack
-from hf_layertracer.diagnosis.layout import Layout, Shapes, compare, shapes_of
+from hf_layertracer.diagnosis.layout import Layout, Shapes, argument_axes, hidden_axes, shapes_of
 from hf_layertracer.diagnosis.replay_check import check_replay
 from hf_layertracer.modeling import find_parts
 
@@ -92,16 +92,32 @@ def test_one_token_is_enough_to_tell_the_axes_apart():
 
 def test_axes_are_those_that_change():
     one = Shapes(
-        1, 6, (4, 1, 6, 8), {3: {("a",): (1, 6), ("b",): (1, 1, 6, 6), ("c",): (6, 8), ("d",): (3, 1), ("e",): (4, 6)}}
+        1,
+        6,
+        [(4, 1, 6, 8)],
+        {3: {("a",): (1, 6), ("b",): (1, 1, 6, 6), ("c",): (6, 8), ("d",): (3, 1), ("e",): (4, 6)}},
     )
     two = Shapes(
-        2, 5, (4, 2, 5, 8), {3: {("a",): (2, 5), ("b",): (1, 1, 5, 5), ("c",): (5, 8), ("d",): (3, 2), ("e",): (8, 5)}}
+        2,
+        5,
+        [(4, 2, 5, 8)],
+        {3: {("a",): (2, 5), ("b",): (1, 1, 5, 5), ("c",): (5, 8), ("d",): (3, 2), ("e",): (8, 5)}},
     )
-    assert compare(one, two) == Layout(1, 2, {3: {("a",): (0, 1), ("d",): (1, 1), ("e",): (0, 4)}})
+    assert hidden_axes(one, two) == (1, 2)
+    assert argument_axes(one, two) == {3: {("a",): (0, 1), ("d",): (1, 1), ("e",): (0, 4)}}
 
 
 def test_where_nothing_follows_the_positions_they_stand_after_the_rows():
-    assert compare(Shapes(1, 6, (1, 3, 8), {0: {}}), Shapes(2, 5, (2, 3, 8), {0: {}})) == Layout(0, 1, {0: {}})
+    assert hidden_axes(Shapes(1, 6, [(1, 3, 8)]), Shapes(2, 5, [(2, 3, 8)])) == (0, 1)
+
+
+def test_a_layout_covers_the_passes_whose_arguments_it_knows():
+    layout = Layout(0, 1, {0: {(0,): (0, 2)}}, {0: {(0,): 3, (1,): 1}})
+    assert layout.covers(Shapes(3, 5, [], {0: {(0,): (6, 5, 5), (1,): (7,)}}))
+    assert not layout.covers(Shapes(3, 5, [], {0: {(0,): (1, 5, 5), (1,): (7,)}}))
+    assert not layout.covers(Shapes(3, 5, [], {0: {(1,): (7,)}}))
+    assert not layout.covers(Shapes(3, 5, [], {0: {(0,): (6, 5, 5), (1,): (7, 1)}}))
+    assert not layout.covers(Shapes(3, 5, [], {1: {(0,): (6, 5, 5), (1,): (7,)}}))
 
 
 def test_what_has_no_rows_stays_the_same_object():

@@ -8,10 +8,18 @@ from .base import Batch, Measurement, Subject
 from .block_influence import BlockInfluence
 from .gradient import EstimatedSensitivity
 from .lens import LensCurves
+from .noise_floor import NoiseFloor
 from .sensitivity import LayerSensitivity
 
 
-MEASUREMENTS: list[type[Measurement]] = [Answers, LensCurves, BlockInfluence, LayerSensitivity, EstimatedSensitivity]
+MEASUREMENTS: list[type[Measurement]] = [
+    Answers,
+    NoiseFloor,
+    LensCurves,
+    BlockInfluence,
+    LayerSensitivity,
+    EstimatedSensitivity,
+]
 
 __all__ = ["MEASUREMENTS", "Batch", "Measurement", "Subject", "chosen_measurements"]
 

@@ -29,7 +29,6 @@ class Subject:
         config ([`DiagnosisConfig`]): The settings.
         tokenizer (`PreTrainedTokenizerBase`, *optional*): The model's.
         clean ([`CleanRun`]): A clean run over the longest probe.
-        replay_problem (`str`, *optional*): Why replay is not to be used.
         progress (`Callable[[int], None]`): Called with the number of values just measured.
     """
 
@@ -38,7 +37,6 @@ class Subject:
     config: DiagnosisConfig
     tokenizer: PreTrainedTokenizerBase | None
     clean: CleanRun
-    replay_problem: str | None
     progress: Callable[[int], None]
 
     @property
@@ -60,12 +58,14 @@ class Batch:
         targets (`Tensor`): Their target tokens, of shape `(probes,)`.
         clean ([`CleanRun`]): The clean run over their prompts.
         rows (`int`): The most rows of this length in one further forward pass.
+        replay_problem (`str`, *optional*): Why replay is not to be used at this length.
     """
 
     members: list[int]
     targets: Tensor
     clean: CleanRun
     rows: int
+    replay_problem: str | None = None
 
 
 class Measurement(ABC):

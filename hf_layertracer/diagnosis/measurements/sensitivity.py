@@ -52,6 +52,7 @@ class LayerSensitivity(Measurement):
         self.repeats = (subject.config.repeats or math.ceil(_DRAWS_WANTED / probes)) if self.perturbation.random else 1
         self.draws = [Draw(probe, repeat, self.repeats) for probe in range(probes) for repeat in range(self.repeats)]
         self.sample = self._sample(subject.config)
+        self.problems: dict[int, str | None] = {}  # why replay was not used, for each length of prompts
         self.measured = np.full((subject.num_layers, len(self.draws)), np.nan)
         super().start(subject)
         return len(self.sample) * subject.num_layers
@@ -66,7 +67,8 @@ class LayerSensitivity(Measurement):
         if not numbers:
             return
         draws = [self.draws[number] for number in numbers]
-        replay = self.subject.replay_problem is None
+        replay = batch.replay_problem is None
+        self.problems[batch.clean.input_ids.shape[1]] = batch.replay_problem
         values = measure_draws(
             self.subject.stack,
             batch.clean,
@@ -89,16 +91,25 @@ class LayerSensitivity(Measurement):
         shape = (len(self.measured), len(self.subject.probes), self.repeats)
         return self._record(self.measured.reshape(shape).transpose(0, 2, 1), self.subject.tasks, estimate=False)
 
+    def _path(self) -> tuple[str, str | None]:
+        whole = {length: problem for length, problem in self.problems.items() if problem is not None}
+        if not whole:
+            return "replay", None
+        reason = next(iter(whole.values()))
+        if len(whole) == len(self.problems):
+            return "full-forward", reason
+        return "mixed", f"for prompts of {', '.join(map(str, sorted(whole)))} tokens, {reason}"
+
     def _record(self, values: np.ndarray, tasks: Sequence[str], **facts: Any) -> dict[str, Any]:
-        problem = self.subject.replay_problem
+        path, reason = self._path()
         sensitivity = summarise_sensitivity(
             values,
             tasks,
             self.subject.config.diagnosis_seed,
             draws=len(self.draws),
             repeats=self.repeats,
-            path="replay" if problem is None else "full-forward",
-            path_reason=problem,
+            path=path,
+            path_reason=reason,
             **facts,
         )
         return {"sensitivities": {self.perturbation.name: sensitivity}}

@@ -1,0 +1,45 @@
+"""What rounding alone does to the model's output: below it, no sensitivity means anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..divergence import jensen_shannon
+from .base import Batch, Measurement, Subject
+
+
+_PROBES = 16
+
+
+class NoiseFloor(Measurement):
+    """The divergence between two clean passes of which the second has noise as small as rounding behind its first layer.
+
+    It is next to nothing, unless the model is random in evaluation mode, or sorts and hashes where a rounding error
+    decides (Reformer's attention).
+    """
+
+    name = "noise floor"
+
+    def start(self, subject: Subject) -> int:
+        self.values: list[float] = []
+        return super().start(subject)
+
+    def observe(self, batch: Batch) -> None:
+        rows = min(_PROBES - len(self.values), len(batch.members))
+        if rows <= 0:
+            return
+        generator = torch.Generator().manual_seed(self.subject.config.diagnosis_seed + batch.members[0])
+
+        def round_otherwise(before: Tensor, after: Tensor) -> Tensor:
+            noise = torch.randn(after.shape, generator=generator).to(after)
+            return after * (1 + torch.finfo(after.dtype).eps * noise)
+
+        logits = self.subject.stack.patch(batch.clean, 0, round_otherwise, batch.clean.input_ids[:rows])
+        self.values += jensen_shannon(batch.clean.logits[:rows], logits).tolist()
+
+    def result(self) -> dict[str, Any]:
+        return {"noise_floor": float(f"{np.mean(self.values):.7g}")}
