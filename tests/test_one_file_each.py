@@ -1,4 +1,4 @@
-"""A new strategy and a new command are one file each: put into a copy of the package, they are found everywhere."""
+"""A new strategy, command or viewer tab is one file: put into a copy of the package, it is found everywhere."""
 
 from __future__ import annotations
 
@@ -50,6 +50,34 @@ def command(name: Annotated[str, typer.Argument(help="Whom [to] greet.")]) -> No
     typer.echo(f"Hello {name}.")
 '''
 
+TAB = """
+import gradio as gr
+
+from .base import QUIET, Page, Tab
+
+
+def _build(page: Page, tab: gr.Tab) -> None:
+    said = gr.HTML()
+    tab.select(lambda name, opened: f"{page.reports.report(name, opened).num_layers} layers",
+               [page.chosen, page.opened], said, **QUIET)
+
+
+TAB = Tab("Count", _build, place=1.5)
+"""
+
+# Which tabs the copy shows, and what a click on the new one answers.
+ASK_PAGE = """
+import json, sys
+import gradio as gr
+from hf_layertracer.viewer.app import build_app
+
+app = build_app([sys.argv[1]])
+tabs = {block.id: block for block in app.blocks.values() if isinstance(block, gr.Tab)}
+(chosen,) = [block for block in app.blocks.values() if block.elem_id == "lt-name"]
+(click,) = [fn for fn in app.fns.values() if (tabs["count"]._id, "select") in fn.targets]
+print(json.dumps([[tab.label for tab in tabs.values()], click.fn(chosen.value, {})]))
+"""
+
 # What the copy of the package knows of the strategy, without a word about it anywhere else.
 ASK = """
 import json, sys
@@ -83,12 +111,13 @@ print(json.dumps({
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the package with one more strategy and one more command."""
+    """A copy of the package with one more strategy, command and tab."""
     root = tmp_path_factory.mktemp("tree")
     package = root / "hf_layertracer"
     shutil.copytree(Path(hf_layertracer.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     (package / "planning/strategies/every_other.py").write_text(STRATEGY)
     (package / "cli/greet.py").write_text(COMMAND)
+    (package / "viewer/tabs/count.py").write_text(TAB)
     return root
 
 
@@ -129,3 +158,10 @@ def test_a_command_is_one_file(tree):
     assert re.search(r"greet +Greet \[someone\]\.", run(tree, "-m", "hf_layertracer.cli", "--help"))
     assert "Whom [to] greet." in run(tree, "-m", "hf_layertracer.cli", "greet", "-h")
     assert run(tree, "-m", "hf_layertracer.cli", "greet", "Ada") == "Hello Ada.\n"
+
+
+def test_a_tab_of_the_viewer_is_one_file(tree, tmp_path):
+    make_report(7).save_json(tmp_path)
+    titles, answer = json.loads(run(tree, "-c", ASK_PAGE, tmp_path).splitlines()[-1])
+    assert titles == ["See", "Count", "Compare", "Try an allocation"]
+    assert answer == "7 layers"

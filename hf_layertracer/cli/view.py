@@ -26,7 +26,7 @@ def command(
     """
     try:
         from ..viewer.app import build_app, serve
-        from ..viewer.reading import find_reports
+        from ..viewer.report_sources import find_reports
         from ..viewer.space import example_reports, push_space
     except ModuleNotFoundError as error:
         raise LayerTracerError(

@@ -1,4 +1,4 @@
-"""Makes a report fit to be published: no path of this machine stays in it."""
+"""Removes paths of this machine from what is published."""
 
 from __future__ import annotations
 

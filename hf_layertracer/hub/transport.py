@@ -1,4 +1,4 @@
-"""Reads reports from the Hub, and says in one line what can go wrong between here and there."""
+"""Reads reports from the Hub, and turns every error on the way into one line."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Looking at reports: figures, tables and comparisons, and the Gradio pages that show them.
+"""Looking at reports: figures, tables and comparisons, and the Gradio page that shows them.
 
-Only `app.py` and `tabs/` know of Gradio. A report is someone else's file: `reading.py` decides what is opened at all, and
-all its text goes through `text.py` on the way to a page.
+Only `app.py` and `tabs/` import Gradio. A report is someone else's file: `report_sources.py` decides what is opened, and
+all its text passes through `escaping.py` on its way to the page. A tab is one module in `tabs/`.
 """

@@ -10,14 +10,11 @@ import gradio as gr
 
 from ..errors import LayerTracerError
 from ..report import LayerTracerReport
-from . import pages
-from .live import is_offered
-from .reading import MAX_BYTES, find_reports, hub_report, parse_report, search_hub
-from .shelf import Opened, Shelf
-from .tabs.allocate import allocate_tab
-from .tabs.compare import compare_tab
-from .tabs.live import live_tab
-from .tabs.see import see_tab
+from . import html_parts
+from .report_sources import MAX_BYTES, find_reports, hub_report, parse_report, search_hub
+from .report_store import OpenedReports, ReportStore
+from .tabs import Page, offered_tabs
+from .tabs.base import CHECKED_BY_HANDLER, QUIET
 
 
 _SESSIONS = 200
@@ -36,15 +33,22 @@ def build_app(sources: Sequence[str | Path]) -> gr.Blocks:
     Raises:
         ReportNotFoundError: A folder holds no report, or a source is neither a path nor an id.
     """
-    shelf = Shelf(find_reports(sources))
-    names = shelf.names({})
+    store = ReportStore(find_reports(sources))
+    names = store.names({})
     with gr.Blocks(title="LayerTracer viewer", analytics_enabled=False, delete_cache=(_HOUR, _HOUR)) as app:
         opened = gr.State({}, time_to_live=_HOUR)
         gr.Markdown(
             "# LayerTracer viewer\nWhat each layer of a language model does, and which layers are worth training."
         )
         with gr.Row():
-            name = gr.Dropdown(names, value=names[0] if names else None, label="Report", scale=3, elem_id="lt-name")
+            chosen = gr.Dropdown(
+                names,
+                value=names[0] if names else None,
+                label="Report",
+                scale=3,
+                elem_id="lt-name",
+                **CHECKED_BY_HANDLER,
+            )
             upload = gr.UploadButton("Upload a report", file_types=[".json"], type="binary", elem_id="lt-upload")
         with gr.Accordion("Open from the Hub", open=not names, elem_id="lt-open-hub"), gr.Row():
             asked = gr.Textbox(
@@ -55,58 +59,57 @@ def build_app(sources: Sequence[str | Path]) -> gr.Blocks:
                 elem_id="lt-hub",
             )
             found = gr.Dropdown(
-                [], label="Found", info="Public repositories tagged layertracer.", scale=2, elem_id="lt-found"
+                [],
+                label="Found",
+                info="Public repositories tagged layertracer.",
+                scale=2,
+                elem_id="lt-found",
+                **CHECKED_BY_HANDLER,
             )
             search = gr.Button("Search", elem_id="lt-search")
             fetch = gr.Button("Open", variant="primary", elem_id="lt-open")
         message = gr.HTML(elem_id="lt-message")
+        page = Page(store, chosen, opened, loaded=app.load)
         with gr.Tabs():
-            with gr.Tab("See", id="see"):
-                see_tab(shelf, name, opened, app.load)
-            with gr.Tab("Compare", id="compare") as tab:
-                compared = compare_tab(shelf, opened, tab)
-            with gr.Tab("Try an allocation", id="try") as tab:
-                allocate_tab(shelf, name, opened, tab)
-            if is_offered():
-                with gr.Tab("Diagnose", id="diagnose"):
-                    live_tab(shelf, name, opened, compared)
+            for name, tab in offered_tabs().items():
+                with gr.Tab(tab.title, id=name) as place:
+                    tab.build(page, place)
 
-        def add(label: str | None, report: LayerTracerReport, opened: Opened) -> list[Any]:
-            label, opened = shelf.add(label or report.model.name, report, opened)
-            names = shelf.names(opened)
-            return [pages.note(f"Opened {label}."), gr.Dropdown(names, value=label), gr.Dropdown(names), opened]
+        def show(report: LayerTracerReport, label: str, opened: OpenedReports) -> dict[Any, Any]:
+            shown = page.show(label, report, opened)
+            return {message: html_parts.note(f"Opened {next(iter(shown[page.opened]))}."), **shown}
 
-        def refuse(error: LayerTracerError) -> list[Any]:
-            return [pages.error(error), gr.skip(), gr.skip(), gr.skip()]
-
-        def add_upload(content: bytes | None, opened: Opened) -> list[Any]:
+        def open_upload(content: bytes | None, opened: OpenedReports) -> dict[Any, Any]:
             try:
-                return add(None, parse_report(content or b"", "The uploaded file"), opened)
+                report = parse_report(content or b"", "The uploaded file")
             except LayerTracerError as error:
-                return refuse(error)
+                return {message: html_parts.error(error)}
+            return show(report, report.model.name, opened)
 
-        def add_from_hub(place: str | None, opened: Opened) -> list[Any]:
+        def open_from_hub(place: str | None, opened: OpenedReports) -> dict[Any, Any]:
             try:
-                return add(place, hub_report(place or ""), opened)
+                report = hub_report(place or "")
             except LayerTracerError as error:
-                return refuse(error)
+                return {message: html_parts.error(error)}
+            return show(report, place or report.model.name, opened)
 
-        def search_for(text: str) -> list[Any]:
+        def search_for(text: str) -> dict[Any, Any]:
             try:
                 repos = search_hub(text)
             except LayerTracerError as error:
-                return [pages.error(error), gr.skip()]
+                return {message: html_parts.error(error)}
             said = (
                 f"Found {len(repos)}."
                 if repos
                 else "Found none: no public repository of that name is tagged layertracer."
             )
-            return [pages.note(said), gr.Dropdown(repos, value=None)]
+            return {message: html_parts.note(said), found: gr.Dropdown(repos, value=None)}
 
-        private: dict[str, Any] = {"api_visibility": "private"}
-        upload.upload(add_upload, [upload, opened], [message, name, compared, opened], **private)
-        gr.on([fetch.click, asked.submit], add_from_hub, [asked, opened], [message, name, compared, opened], **private)
-        found.input(add_from_hub, [found, opened], [message, name, compared, opened], **private)
+        shown = [message, chosen, opened]
+        private: dict[str, Any] = {"api_visibility": QUIET["api_visibility"]}
+        upload.upload(open_upload, [upload, opened], shown, **private)
+        gr.on([fetch.click, asked.submit], open_from_hub, [asked, opened], shown, **private)
+        found.input(open_from_hub, [found, opened], shown, **private)
         search.click(search_for, asked, [message, found], **private)
     return app.queue(max_size=64, default_concurrency_limit=4)
 

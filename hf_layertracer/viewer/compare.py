@@ -10,8 +10,9 @@ from typing import Any
 import plotly.graph_objects as go
 
 from ..records import ReportData
-from .looks import after_layer, dress, explain, line, say_instead
-from .text import amount, for_plotly, layer, number, plain
+from .chart_style import after_layer, dress, explain, line, say_instead
+from .escaping import for_plotly, plain
+from .units import amount, layer, number
 
 
 _BINS = 10

@@ -8,9 +8,10 @@ import plotly.graph_objects as go
 
 from ..records import LayerPlan, ReportData
 from ..report.palette import BLUE, ORANGE, PURPLE, SKY, kind_colours
-from .looks import after_layer, dress, explain, line, name_embedding, say_instead, wrapped
-from .terms import TERMS
-from .text import amount, for_plotly, layer
+from .chart_style import after_layer, dress, explain, line, name_embedding, say_instead, wrapped
+from .escaping import for_plotly
+from .glossary import GLOSSARY
+from .units import amount, layer
 
 
 _TRAINED, _FROZEN = ORANGE, SKY
@@ -258,7 +259,7 @@ def _sensitivity_hover(report: ReportData, index: int) -> str:
     plan = report.plan
     does = "" if plan is None else f", {'trained' if index in plan.trained_layers else 'frozen'} by the plan"
     role = "vulnerable layer" if index == scores.vulnerable_layer else "contender"
-    aside = f"<br><i>{role}: {wrapped(TERMS[role])}</i>" if index in (scores.contenders or []) else ""
+    aside = f"<br><i>{role}: {wrapped(GLOSSARY[role])}</i>" if index in (scores.contenders or []) else ""
     return (
         f"<b>layer {index}</b> ({for_plotly(facts.kind)}{does})<br>Layer Sensitivity {scores.mean[index]:.3f}{error} bits"
         f"<br>{explain('Layer Sensitivity')}{aside}"

@@ -1,4 +1,4 @@
-"""Diagnoses a small model of the Hub for a visitor: in a process of its own that can be stopped, without anyone's token."""
+"""Diagnoses a small model of the Hub for a visitor: in a separate process that can be cancelled and has no token."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from huggingface_hub.errors import HfHubHTTPError
 from ..errors import LayerTracerError
 from ..hub.transport import hub_errors
 from ..report import REPORT_FILE, LayerTracerReport
-from .reading import hub_place
-from .text import plain
+from .escaping import plain
+from .report_sources import hub_place
 
 
 # Set by the owner of a page to let its visitors run models there.
@@ -35,7 +35,7 @@ _SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|KEY|CREDENTIAL", re.IGNORECASE)
 
 
 def is_offered() -> bool:
-    """Whether the owner of this page lets visitors diagnose models."""
+    """Whether the owner of this page allows visitors to diagnose models."""
     return os.environ.get(SWITCH, "").strip().lower() in ("1", "true", "yes", "on")
 
 
@@ -164,7 +164,7 @@ def _reason(log: Path, name: str) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").splitlines()
     said = [line.removeprefix("Error: ") for line in lines if line.startswith("Error: ")]
     if not said:
-        return f"Diagnosing {name} ended before it was done, most likely for want of memory. Try a smaller model."
+        return f"Diagnosing {name} stopped early, most likely because it ran out of memory. Try a smaller model."
     return plain(said[-1].replace(str(log.parent), ""), 300)
 
 

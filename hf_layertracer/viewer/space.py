@@ -14,8 +14,8 @@ from packaging.requirements import Requirement
 
 from ..hub.transport import hub_errors
 from ..report import REPORT_FILE
-from .reading import read_report
-from .text import for_file_name
+from .escaping import for_file_name
+from .report_sources import read_report
 
 
 _SPACE = "hf_layertracer.viewer_space"

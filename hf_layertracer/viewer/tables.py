@@ -7,7 +7,8 @@ import io
 from collections.abc import Sequence
 
 from ..records import ReportData
-from .text import layer, number, plain
+from .escaping import plain
+from .units import layer, number
 
 
 ORDERS = ("as asked", "least probable first", "most probable first", "earliest Task Particle first")

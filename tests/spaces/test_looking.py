@@ -13,7 +13,7 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 
 from hf_layertracer import LayerTracerReport, make_plan
-from hf_layertracer.viewer.pages import savings_facts
+from hf_layertracer.viewer.html_parts import savings_facts
 
 
 TABS = ("See", "Compare", "Try an allocation", "Diagnose")
@@ -211,7 +211,7 @@ def test_everything_is_reached_by_keyboard(page):
         "probe",
     }
     assert {"See", *(f"lt-{name}" for name in wanted)} <= reached
-    tab = page.find("button[data-tab-id=try]")
+    tab = page.find("button[data-tab-id=allocate]")
     page.script("arguments[0].focus()", tab)
     tab.send_keys(Keys.ENTER)
     page.wait(lambda: "freeze_ratio=0.5" in page.text("#lt-snippet .cm-content"))

@@ -48,7 +48,7 @@ def draw_everything() -> Callable[[LayerTracerReport], list[str]]:
 
 def _draw_everything(report: LayerTracerReport) -> list[str]:
     from hf_layertracer.errors import LayerTracerError
-    from hf_layertracer.viewer import allocation, compare, figures, pages, tables
+    from hf_layertracer.viewer import allocation, compare, figures, html_parts, tables
 
     probes = list(range(report.probes.count))[:25]
     tasks = list(report.probes.tasks)[:5]
@@ -56,30 +56,30 @@ def _draw_everything(report: LayerTracerReport) -> list[str]:
     sizes = [sum(layer.parameters.values()) for layer in report.model.layers]
     drawn = [figures.sensitivity_figure(report, tasks), figures.lens_figure(report, tasks, probes[:2])]
     drawn += [figures.probes_figure(report, probes)]
-    texts = [pages.report_header(report), tables.layer_csv(report), report.model_dump_json()]
+    texts = [html_parts.report_header(report), tables.layer_csv(report), report.model_dump_json()]
     texts += [
-        pages.table(*tables.layer_table(report), "layers"),
-        pages.table(*tables.probe_table(report, probes), "x"),
+        html_parts.table(*tables.layer_table(report), "layers"),
+        html_parts.table(*tables.probe_table(report, probes), "x"),
     ]
     if report.first.lens.per_probe:
-        texts += [pages.table(*tables.reading_table(report, probe), "probe") for probe in probes[:1]]
+        texts += [html_parts.table(*tables.reading_table(report, probe), "probe") for probe in probes[:1]]
     if report.plan is not None:
         drawn.append(figures.plan_figure(report.plan, kinds, sizes))
     if report.is_repeated:
         figure, table = compare.before_and_after(report)
         drawn += [figures.history_figure(report), figure]
-        texts.append(pages.table(*table, "before and after"))
+        texts.append(html_parts.table(*table, "before and after"))
     both = {report.model.id or "one": report, "other": compare.after_training(report)}
     drawn += [compare.sensitivity_curves(both), compare.lens_curves(both)]
-    texts += [pages.note(caution) for caution in compare.cautions(both)]
-    texts += [pages.table(*make(both), "x") for make in (compare.difference_table, compare.depth_table)]
+    texts += [html_parts.note(caution) for caution in compare.cautions(both)]
+    texts += [html_parts.table(*make(both), "x") for make in (compare.difference_table, compare.depth_table)]
     for strategy in ("freeze-deep", "sensitivity", "task-particle", "budget"):
         try:
             plan = allocation.try_allocation(report, strategy, millions=1)
         except LayerTracerError as error:
-            texts.append(pages.error(error))
+            texts.append(html_parts.error(error))
             continue
-        texts.append(pages.facts_list("savings", pages.savings_facts(plan.savings), plan.reason))
+        texts.append(html_parts.facts_list("savings", html_parts.savings_facts(plan.savings), plan.reason))
     return texts + [figure.to_json() for figure in drawn]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from hf_layertracer.viewer.app import build_app
 from hf_layertracer.viewer.live import SWITCH
-from hf_layertracer.viewer.shelf import Shelf
+from hf_layertracer.viewer.report_store import ReportStore
 from hf_layertracer.viewer.tabs import see
 
 
@@ -30,7 +30,7 @@ def test_nothing_of_the_viewer_is_imported_with_the_library():
 
 
 def test_what_is_drawn_needs_no_gradio():
-    modules = "allocation, compare, figures, live, pages, reading, shelf, space, tables"
+    modules = "allocation, compare, escaping, figures, html_parts, live, report_sources, report_store, space, tables"
     code = f"import sys; from hf_layertracer.viewer import {modules}; print('gradio' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
@@ -73,15 +73,15 @@ def test_no_event_is_offered_to_programs(app):
 
 def test_a_page_of_a_thousand_probes_sends_a_fraction_of_them(make_report, write_report):
     report = make_report(100, probes=1000)
-    shelf = Shelf({"big": write_report(report, "big")})
+    store = ReportStore({"big": write_report(report, "big")})
     whole = len(report.model_dump_json())
 
     def sent(contents: list) -> int:
         return len(json.dumps(contents, default=lambda value: value.model_dump()))
 
-    summary = sent(see._summary(shelf, "big", {}))
-    page = sent(see._probes(shelf, "big", {}, None, "", "as asked", 1))
-    one = sent(see._probe(shelf, "big", {}, 999))
+    summary = sent(see._summary(store, "big", {}))
+    page = sent(see._probes(store, "big", {}, None, "", "as asked", 1))
+    one = sent(see._probe(store, "big", {}, 999))
     assert whole > 1_500_000
     assert summary < 200_000
     assert page < 600_000
@@ -99,7 +99,7 @@ def test_the_name_of_a_download_cannot_leave_its_folder(make_report, kind):
 
 
 def test_a_download_of_json_opens_again(make_report):
-    from hf_layertracer.viewer.reading import parse_report
+    from hf_layertracer.viewer.report_sources import parse_report
 
     assert parse_report(see._file(make_report(history=True), "JSON")[0]) == make_report(history=True)
     assert see._file(make_report(), "PNG")[0].startswith(b"\x89PNG")

@@ -14,7 +14,7 @@ from hf_layertracer.viewer.figures import (
     probes_figure,
     sensitivity_figure,
 )
-from hf_layertracer.viewer.terms import TERMS
+from hf_layertracer.viewer.glossary import GLOSSARY
 
 
 def text_of(figure) -> str:
@@ -157,8 +157,8 @@ def test_hover_explains_every_term_in_one_sentence(make_report, make_plan_for):
     }
     for term, figure in shown.items():
         hovers = [text for trace in figure.data if trace.hovertext is not None for text in list_of(trace.hovertext)]
-        assert any(TERMS[term] in flat(hover) for hover in hovers), term
-    assert all(sentence.endswith(".") and ". " not in sentence for sentence in TERMS.values())
+        assert any(GLOSSARY[term] in flat(hover) for hover in hovers), term
+    assert all(sentence.endswith(".") and ". " not in sentence for sentence in GLOSSARY.values())
 
 
 def list_of(texts) -> list[str]:

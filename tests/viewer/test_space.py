@@ -13,7 +13,7 @@ import yaml
 from hf_layertracer import LayerTracerReport
 from hf_layertracer.errors import LayerTracerError
 from hf_layertracer.report import REPORT_FILE
-from hf_layertracer.viewer.reading import read_report
+from hf_layertracer.viewer.report_sources import read_report
 from hf_layertracer.viewer.space import build_space, example_reports, push_space, requirements
 
 

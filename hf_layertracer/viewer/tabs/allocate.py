@@ -8,10 +8,10 @@ import gradio as gr
 
 from ...errors import LayerTracerError
 from ...planning.strategies import all_options
-from .. import figures, pages
+from .. import figures, html_parts
 from ..allocation import OFFERED, SNIPPETS, snippet, try_allocation
-from ..shelf import Opened, Shelf
-from .plot import plot
+from ..report_store import OpenedReports, ReportStore
+from .base import QUIET, Page, Tab, plot
 
 
 _LANGUAGES = {"Python": "python", "CLI": "shell"}
@@ -19,15 +19,7 @@ _LANGUAGES = {"Python": "python", "CLI": "shell"}
 _CLICKED, _LAYERS = "explicit", "train_layers"
 
 
-def allocate_tab(shelf: Shelf, name: gr.Dropdown, opened: gr.State, tab: gr.Tab) -> None:
-    """Builds the page.
-
-    Args:
-        shelf ([`Shelf`]): Where reports come from.
-        name (`gr.Dropdown`): The chosen report.
-        opened (`gr.State`): What the visitor opened.
-        tab (`gr.Tab`): The tab that it stands in.
-    """
+def _build(page: Page, tab: gr.Tab) -> None:
     with gr.Row():
         with gr.Column():
             strategy = gr.Dropdown(
@@ -48,18 +40,24 @@ def allocate_tab(shelf: Shelf, name: gr.Dropdown, opened: gr.State, tab: gr.Tab)
     form = gr.Radio(list(SNIPPETS), value=SNIPPETS[0], label="Use it elsewhere", elem_id="lt-form")
     code = gr.Code(label="Copy this", interactive=False, lines=4, show_line_numbers=False, elem_id="lt-snippet")
 
-    controls = [name, opened, strategy, form, layers, *options.values()]
+    controls = [page.chosen, page.opened, strategy, form, layers, *options.values()]
     outputs = [facts, plan, layers, code, strategy, *options.values()]
-    settings: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
+    settings = {**QUIET, "trigger_mode": "always_last"}
     gr.on(
-        [tab.select, name.change, strategy.input, form.input, *(control.input for control in options.values())],
-        lambda *values: _allocate(shelf, list(options), *values),
+        [
+            tab.select,
+            page.chosen.change,
+            strategy.input,
+            form.input,
+            *(control.input for control in options.values()),
+        ],
+        lambda *values: _allocate(page.reports, list(options), *values),
         controls,
         outputs,
         **settings,
     )
     layers.input(
-        lambda name, opened, _, *rest: _allocate(shelf, list(options), name, opened, _CLICKED, *rest),
+        lambda name, opened, _, *rest: _allocate(page.reports, list(options), name, opened, _CLICKED, *rest),
         controls,
         outputs,
         **settings,
@@ -100,10 +98,10 @@ def option_controls(strategy: str) -> dict[str, gr.components.Component]:
 
 
 def _allocate(
-    shelf: Shelf,
+    reports: ReportStore,
     names: list[str],
     name: str,
-    opened: Opened,
+    opened: OpenedReports,
     strategy: str,
     form: str,
     layers: list[str],
@@ -113,16 +111,16 @@ def _allocate(
     shown = [gr.update(value=strategy, info=chosen.summary)]
     shown += [gr.update(visible=option in chosen.option_names) for option in names]
     try:
-        report = shelf.report(name, opened)
+        report = reports.report(name, opened)
     except LayerTracerError as error:
-        return [pages.error(error), gr.update(**plot(None)), gr.CheckboxGroup([], value=[]), "", *shown]
+        return [html_parts.error(error), gr.update(**plot(None)), gr.CheckboxGroup([], value=[]), "", *shown]
     numbers = [str(index) for index in range(report.num_layers)]
     ticked = [layer for layer in layers if layer in numbers]
     try:
         plan = try_allocation(report, strategy, **dict(zip(names, values, strict=True)), **{_LAYERS: ticked})
     except LayerTracerError as error:
         kept = gr.CheckboxGroup(numbers, value=ticked)
-        return [pages.error(error), gr.update(**plot(None)), kept, "", *shown]
+        return [html_parts.error(error), gr.update(**plot(None)), kept, "", *shown]
     sizes = [layer.size for layer in report.model.layers]
     drawn = figures.plan_figure(plan, [layer.kind for layer in report.model.layers], sizes)
     try:
@@ -130,9 +128,12 @@ def _allocate(
     except LayerTracerError as error:
         text = gr.Code(f"# {error}", language="yaml")
     return [
-        pages.facts_list("Against full training", pages.savings_facts(plan.savings), plan.reason),
+        html_parts.facts_list("Against full training", html_parts.savings_facts(plan.savings), plan.reason),
         gr.update(**plot(drawn)),
         gr.CheckboxGroup(numbers, value=[str(layer) for layer in plan.trained_layers]),
         text,
         *shown,
     ]
+
+
+TAB = Tab("Try an allocation", _build, place=3)

@@ -7,27 +7,17 @@ from typing import Any
 import gradio as gr
 
 from ...errors import LayerTracerError
-from .. import compare, pages
-from ..shelf import Opened, Shelf
-from .plot import plot
+from .. import compare, html_parts
+from ..report_store import OpenedReports, ReportStore
+from .base import CHECKED_BY_HANDLER, QUIET, Page, Tab, plot
 
 
 _MOST = 6
 _STATES = ("first diagnosis", "last diagnosis")
 
 
-def compare_tab(shelf: Shelf, opened: gr.State, tab: gr.Tab) -> gr.Dropdown:
-    """Builds the page.
-
-    Args:
-        shelf ([`Shelf`]): Where reports come from.
-        opened (`gr.State`): What the visitor opened.
-        tab (`gr.Tab`): The tab that it stands in.
-
-    Returns:
-        `gr.Dropdown`: The chosen reports, whose choices grow with what the visitor opens.
-    """
-    names = shelf.names({})
+def _build(page: Page, tab: gr.Tab) -> None:
+    names = page.reports.names({})
     chosen = gr.Dropdown(
         names,
         value=names[:2],
@@ -36,6 +26,7 @@ def compare_tab(shelf: Shelf, opened: gr.State, tab: gr.Tab) -> gr.Dropdown:
         label="Reports",
         info="Two or more; differences are against the first.",
         elem_id="lt-compared",
+        **CHECKED_BY_HANDLER,
     )
     state = gr.Radio(
         list(_STATES),
@@ -51,47 +42,65 @@ def compare_tab(shelf: Shelf, opened: gr.State, tab: gr.Tab) -> gr.Dropdown:
     differences = gr.HTML(elem_id="lt-differences")
     depths = gr.HTML(elem_id="lt-depths")
     run = gr.Dropdown(
-        [], label="Before and after", info="A training run whose report has later diagnoses.", visible=False
+        [],
+        label="Before and after",
+        info="A training run whose report has later diagnoses.",
+        visible=False,
+        **CHECKED_BY_HANDLER,
     )
     change = gr.Plot(show_label=False, visible=False, elem_id="lt-change")
     changes = gr.HTML(elem_id="lt-changes")
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     outputs = [message, sensitivity, lens, differences, depths, run]
     drawn = gr.on(
         [tab.select, chosen.change, state.input],
-        lambda *a: _compare(shelf, *a),
-        [chosen, state, opened],
+        lambda *a: _compare(page.reports, *a),
+        [chosen, state, page.opened],
         outputs,
-        **quiet,
+        **QUIET,
     )
     for choose in (drawn.then, run.input):
-        choose(lambda *a: _change(shelf, *a), [run, opened], [change, changes], **quiet)
-    return chosen
+        choose(lambda *a: _change(page.reports, *a), [run, page.opened], [change, changes], **QUIET)
+    page.chosen.change(lambda *a: _offer(page.reports, *a), [chosen, page.opened], chosen, **QUIET)
 
 
-def _compare(shelf: Shelf, chosen: list[str], state: str, opened: Opened) -> list[Any]:
+def _offer(reports: ReportStore, chosen: list[str], opened: OpenedReports) -> Any:
+    """The choices grow with what the visitor opens; what had to make room for it is no longer chosen."""
+    names = reports.names(opened)
+    return gr.Dropdown(names, value=[name for name in chosen if name in names])
+
+
+def _compare(reports: ReportStore, chosen: list[str], state: str, opened: OpenedReports) -> list[Any]:
     try:
-        reports = {name: shelf.report(name, opened) for name in chosen[:_MOST]}
-        if len(reports) < 2:
+        compared = {name: reports.report(name, opened) for name in chosen[:_MOST]}
+        if len(compared) < 2:
             raise LayerTracerError("Choose two reports or more to compare.")
     except LayerTracerError as error:
         nothing = [gr.update(**plot(None))] * 2
-        return [pages.error(error), *nothing, "", "", gr.Dropdown([], value=None, visible=False)]
-    runs = [name for name, report in reports.items() if report.is_repeated]
+        return [html_parts.error(error), *nothing, "", "", gr.Dropdown([], value=None, visible=False)]
+    runs = [name for name, report in compared.items() if report.is_repeated]
     if state == _STATES[1]:
-        reports = {name: compare.after_training(report) for name, report in reports.items()}
+        compared = {name: compare.after_training(report) for name, report in compared.items()}
     return [
-        "".join(pages.note(caution) for caution in compare.cautions(reports)),
-        gr.update(**plot(compare.sensitivity_curves(reports))),
-        gr.update(**plot(compare.lens_curves(reports))),
-        pages.table(*compare.difference_table(reports), "Values, and their difference from the first report"),
-        pages.table(*compare.depth_table(reports), "Mean Layer Sensitivity by tenths of the depth, in bits"),
+        "".join(html_parts.note(caution) for caution in compare.cautions(compared)),
+        gr.update(**plot(compare.sensitivity_curves(compared))),
+        gr.update(**plot(compare.lens_curves(compared))),
+        html_parts.table(*compare.difference_table(compared), "Values, and their difference from the first report"),
+        html_parts.table(*compare.depth_table(compared), "Mean Layer Sensitivity by tenths of the depth, in bits"),
         gr.Dropdown(runs, value=runs[0] if runs else None, visible=bool(runs)),
     ]
 
 
-def _change(shelf: Shelf, name: str | None, opened: Opened) -> list[Any]:
+def _change(reports: ReportStore, name: str | None, opened: OpenedReports) -> list[Any]:
     if name is None:
         return [gr.update(**plot(None)), ""]
-    figure, table = compare.before_and_after(shelf.report(name, opened))
-    return [gr.update(**plot(figure)), pages.table(*table, f"Before and after the training of {name}")]
+    try:
+        report = reports.report(name, opened)
+    except LayerTracerError as error:
+        return [gr.update(**plot(None)), html_parts.error(error)]
+    if not report.is_repeated:
+        return [gr.update(**plot(None)), ""]
+    figure, table = compare.before_and_after(report)
+    return [gr.update(**plot(figure)), html_parts.table(*table, f"Before and after the training of {name}")]
+
+
+TAB = Tab("Compare", _build, place=2)

@@ -10,63 +10,55 @@ from gradio.processing_utils import save_bytes_to_cache
 
 from ...errors import LayerTracerError
 from ...report import LayerTracerReport
-from .. import figures, pages, tables
-from ..shelf import Opened, Shelf
-from ..text import for_file_name, plain
-from .plot import plot, updates
+from .. import figures, html_parts, tables
+from ..escaping import for_file_name, plain
+from ..report_store import OpenedReports, ReportStore
+from .base import CHECKED_BY_HANDLER, QUIET, Page, Tab, plot, updates
 
 
 _TASKS_OFFERED = 100
 _TASKS_DRAWN = 12
 _ALL_TASKS = "all tasks"
-_FIRST, _ZERO = {"value": 1}, {"value": 0}
 _FORMATS = ("JSON", "CSV", "PNG")
 # A link that appears with the file is followed at once.
 _FOLLOW = "() => { const link = document.querySelector('#lt-file'); (link.querySelector('a') ?? link).click(); }"
 
 
-def see_tab(shelf: Shelf, name: gr.Dropdown, opened: gr.State, load: Any) -> None:
-    """Builds the page.
-
-    Args:
-        shelf ([`Shelf`]): Where reports come from.
-        name (`gr.Dropdown`): The chosen report.
-        opened (`gr.State`): What the visitor opened.
-        load (`Any`): The event of a page that was loaded.
-    """
+def _build(page: Page, tab: gr.Tab) -> None:
     # The first report comes with the page, so that there is something to read before anything was asked for.
-    first = iter(_summary(shelf, name.value, {}))
-    header = gr.HTML(**next(first), elem_id="lt-report")
+    first = _summary(page.reports, page.chosen.value, {})
+    header = gr.HTML(**first["header"], elem_id="lt-report")
     with gr.Row(elem_classes="lt-downloads"):
         buttons = [gr.Button(f"Download {kind}", size="sm", elem_id=f"lt-get-{kind.lower()}") for kind in _FORMATS]
         file = gr.DownloadButton("file", visible="hidden", elem_id="lt-file")
     tasks = gr.Dropdown(
-        **next(first),
+        **first["tasks"],
         multiselect=True,
         max_choices=_TASKS_DRAWN,
         label="Tasks",
         info="Draw these tasks over the values of all probes.",
         elem_id="lt-tasks",
+        **CHECKED_BY_HANDLER,
     )
     with gr.Row():
-        sensitivity = gr.Plot(**next(first), show_label=False, elem_id="lt-sensitivity")
-        lens = gr.Plot(**next(first), show_label=False, elem_id="lt-lens")
+        sensitivity = gr.Plot(**first["sensitivity"], show_label=False, elem_id="lt-sensitivity")
+        lens = gr.Plot(**first["lens"], show_label=False, elem_id="lt-lens")
     with gr.Row():
-        plan = gr.Plot(**next(first), show_label=False, elem_id="lt-plan")
-        history = gr.Plot(**next(first), show_label=False, elem_id="lt-history")
+        plan = gr.Plot(**first["plan"], show_label=False, elem_id="lt-plan")
+        history = gr.Plot(**first["history"], show_label=False, elem_id="lt-history")
     with gr.Accordion("All values by layer", open=False):
-        layers = gr.HTML(**next(first), elem_id="lt-layers")
+        layers = gr.HTML(**first["layers"], elem_id="lt-layers")
     gr.Markdown("### Probes")
     with gr.Row():
-        task = gr.Dropdown(**next(first), label="Task", min_width=140, elem_id="lt-task")
+        task = gr.Dropdown(**first["task"], label="Task", min_width=140, elem_id="lt-task", **CHECKED_BY_HANDLER)
         order = gr.Dropdown(list(tables.ORDERS), value=tables.ORDERS[0], label="Order", min_width=180)
         text = gr.Textbox(label="Containing", placeholder="text in prompt or answer", max_length=200, min_width=160)
-        page = gr.Number(**next(first), label="Page", minimum=1, precision=0, min_width=90, elem_id="lt-page")
+        number = gr.Number(**first["number"], label="Page", minimum=1, precision=0, min_width=90, elem_id="lt-page")
     shown = gr.HTML(elem_id="lt-shown")
     probes = gr.Plot(show_label=False, elem_id="lt-probes")
     table = gr.HTML(elem_id="lt-probe-table")
     probe = gr.Number(
-        **next(first),
+        **first["probe"],
         label="One probe",
         info="Its number, as in the table.",
         minimum=0,
@@ -77,118 +69,146 @@ def see_tab(shelf: Shelf, name: gr.Dropdown, opened: gr.State, load: Any) -> Non
         curve = gr.Plot(show_label=False, elem_id="lt-curve")
         readings = gr.HTML(elem_id="lt-readings")
 
-    report = [name, opened]
-    summary = [header, tasks, sensitivity, lens, plan, history, layers, task, page, probe]
-    selection = [task, text, order, page]
-    quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+    summary = {
+        "header": header,
+        "tasks": tasks,
+        "sensitivity": sensitivity,
+        "lens": lens,
+        "plan": plan,
+        "history": history,
+        "layers": layers,
+        "task": task,
+        "number": number,
+        "probe": probe,
+    }
+    found = {"shown": shown, "probes": probes, "table": table}
+    one = {"curve": curve, "readings": readings}
+    report, selection = [page.chosen, page.opened], [task, text, order, number]
 
-    def draw_probes(*values: Any) -> list[Any]:
-        return updates(_probes(shelf, *values))
+    def draw_summary(*values: Any) -> dict[Any, Any]:
+        return updates(summary, _summary(page.reports, *values))
 
-    def draw_probe(*values: Any) -> list[Any]:
-        return updates(_probe(shelf, *values))
+    def draw_curves(*values: Any) -> dict[Any, Any]:
+        return updates(summary, _curves(page.reports, *values))
 
-    changed = name.change(lambda *values: updates(_summary(shelf, *values)), report, summary, **quiet)
+    def draw_probes(*values: Any) -> dict[Any, Any]:
+        return updates(found, _probes(page.reports, *values))
+
+    def draw_probe(*values: Any) -> dict[Any, Any]:
+        return updates(one, _probe(page.reports, *values))
+
+    changed = page.chosen.change(draw_summary, report, list(summary.values()), **QUIET)
     # What is below the fold comes after what is above it.
-    for then in (load, changed.then):
-        then(draw_probes, [*report, *selection], [shown, probes, table], **quiet)
-        then(draw_probe, [*report, probe], [curve, readings], **quiet)
-    tasks.input(lambda *values: updates(_curves(shelf, *values)), [*report, tasks], [sensitivity, lens], **quiet)
+    for then in (page.loaded, changed.then):
+        then(draw_probes, [*report, *selection], list(found.values()), **QUIET)
+        then(draw_probe, [*report, probe], list(one.values()), **QUIET)
+    tasks.input(draw_curves, [*report, tasks], [sensitivity, lens], **QUIET)
     gr.on(
-        [task.input, text.submit, text.blur, order.input, page.input],
+        [task.input, text.submit, text.blur, order.input, number.input],
         draw_probes,
         [*report, *selection],
-        [shown, probes, table],
+        list(found.values()),
         trigger_mode="always_last",
-        **quiet,
+        **QUIET,
     )
-    probe.input(draw_probe, [*report, probe], [curve, readings], trigger_mode="always_last", **quiet)
+    probe.input(draw_probe, [*report, probe], list(one.values()), trigger_mode="always_last", **QUIET)
     for button, kind in zip(buttons, _FORMATS, strict=True):
 
-        def write(name: str, opened: Opened, kind: str = kind) -> str:
-            return save_bytes_to_cache(*_file(shelf.report(name, opened), kind), cache_dir=file.GRADIO_CACHE)
+        def write(name: str, opened: OpenedReports, kind: str = kind) -> str:
+            return save_bytes_to_cache(*_file(page.reports.report(name, opened), kind), cache_dir=file.GRADIO_CACHE)
 
-        button.click(write, report, file, **quiet).success(None, None, None, js=_FOLLOW)
+        button.click(write, report, file, **QUIET).success(None, None, None, js=_FOLLOW)
 
 
-def _summary(shelf: Shelf, name: str | None, opened: Opened) -> list[dict[str, Any]]:
-    """Of a report: header, tasks, four pictures, the table of layers, and the controls of the probes set back."""
-    chosen = {"value": _ALL_TASKS, "choices": [(_ALL_TASKS, _ALL_TASKS)]}
+def _summary(reports: ReportStore, name: str | None, opened: OpenedReports) -> dict[str, dict[str, Any]]:
+    """Of a report: header, pictures, the table of layers, and the controls set back."""
+    controls = {"task": {"value": _ALL_TASKS, "choices": [_ALL_TASKS]}, "number": {"value": 1}, "probe": {"value": 0}}
     try:
-        report = shelf.report(name, opened)
+        report = reports.report(name, opened)
     except LayerTracerError as error:
-        nothing = [plot(None)] * 4
-        return [
-            {"value": pages.error(error)},
-            {"choices": [], "value": []},
-            *nothing,
-            {"value": ""},
-            chosen,
-            _FIRST,
-            _ZERO,
-        ]
+        nothing = {name: plot(None) for name in ("sensitivity", "lens", "plan", "history")}
+        header = {"value": html_parts.error(error)}
+        return {
+            "header": header,
+            "tasks": {"choices": [], "value": []},
+            **nothing,
+            "layers": {"value": ""},
+            **controls,
+        }
     offered = [(plain(task, 40) or "unnamed", task) for task in list(report.probes.tasks)[:_TASKS_OFFERED]]
-    chosen["choices"] += offered
+    controls["task"]["choices"] = [(_ALL_TASKS, _ALL_TASKS), *offered]
     sizes = [layer.size for layer in report.model.layers]
     kinds = [layer.kind for layer in report.model.layers]
-    return [
-        {"value": pages.report_header(report)},
-        {"choices": offered, "value": []},
-        plot(figures.sensitivity_figure(report)),
-        plot(figures.lens_figure(report)),
-        plot(figures.plan_figure(report.plan, kinds, sizes) if report.plan else None),
-        plot(figures.history_figure(report) if report.is_repeated else None),
-        {"value": pages.table(*tables.layer_table(report), "All values by layer")},
-        chosen,
-        _FIRST,
-        _ZERO,
-    ]
+    return {
+        "header": {"value": html_parts.report_header(report)},
+        "tasks": {"choices": offered, "value": []},
+        "sensitivity": plot(figures.sensitivity_figure(report)),
+        "lens": plot(figures.lens_figure(report)),
+        "plan": plot(figures.plan_figure(report.plan, kinds, sizes) if report.plan else None),
+        "history": plot(figures.history_figure(report) if report.is_repeated else None),
+        "layers": {"value": html_parts.table(*tables.layer_table(report), "All values by layer")},
+        **controls,
+    }
 
 
-def _curves(shelf: Shelf, name: str | None, opened: Opened, tasks: list[str]) -> list[dict[str, Any]]:
-    report, drawn = shelf.report(name, opened), tasks[:_TASKS_DRAWN]
-    return [plot(figures.sensitivity_figure(report, drawn)), plot(figures.lens_figure(report, drawn))]
+def _curves(
+    reports: ReportStore, name: str | None, opened: OpenedReports, tasks: list[str]
+) -> dict[str, dict[str, Any]]:
+    try:
+        report, drawn = reports.report(name, opened), tasks[:_TASKS_DRAWN]
+    except LayerTracerError:
+        return {"sensitivity": plot(None), "lens": plot(None)}
+    return {
+        "sensitivity": plot(figures.sensitivity_figure(report, drawn)),
+        "lens": plot(figures.lens_figure(report, drawn)),
+    }
 
 
 def _probes(
-    shelf: Shelf,
+    reports: ReportStore,
     name: str | None,
-    opened: Opened,
+    opened: OpenedReports,
     task: str | None,
     text: str | None,
     order: str,
     page: float | None,
-) -> list[dict[str, Any]]:
+) -> dict[str, dict[str, Any]]:
     """A page of probes: how many there are, their picture and their table."""
     try:
-        report = shelf.report(name, opened)
+        report = reports.report(name, opened)
     except LayerTracerError:
-        return [{"value": ""}, plot(None), {"value": ""}]
+        return {"shown": {"value": ""}, "probes": plot(None), "table": {"value": ""}}
     chosen = tables.choose_probes(report, None if task == _ALL_TASKS else task, text or "", order)
     number = min(max(1, int(page or 1)), tables.pages(chosen))
     here = tables.page_of(chosen, number)
-    said = pages.note(f"{len(chosen)} of {report.probes.count} probes; page {number} of {tables.pages(chosen)}")
-    table = pages.table(*tables.probe_table(report, here), "Probes on this page")
-    return [{"value": said}, plot(figures.probes_figure(report, here)), {"value": table}]
+    said = html_parts.note(f"{len(chosen)} of {report.probes.count} probes; page {number} of {tables.pages(chosen)}")
+    table = html_parts.table(*tables.probe_table(report, here), "Probes on this page")
+    return {
+        "shown": {"value": said},
+        "probes": plot(figures.probes_figure(report, here)),
+        "table": {"value": table},
+    }
 
 
-def _probe(shelf: Shelf, name: str | None, opened: Opened, probe: float | None) -> list[dict[str, Any]]:
+def _probe(
+    reports: ReportStore, name: str | None, opened: OpenedReports, probe: float | None
+) -> dict[str, dict[str, Any]]:
     """One probe: its curve, and what the lens reads at each layer."""
     try:
-        report = shelf.report(name, opened)
+        report = reports.report(name, opened)
     except LayerTracerError:
-        return [plot(None), {"value": ""}]
+        return {"curve": plot(None), "readings": {"value": ""}}
     index = int(probe or 0)
     if not 0 <= index < report.probes.count:
         said = f"There is no probe {index}: they are numbered 0 to {report.probes.count - 1}."
-        return [plot(None), {"value": pages.note(said)}]
+        return {"curve": plot(None), "readings": {"value": html_parts.note(said)}}
     if not report.first.lens.per_probe:
         said = "The lens is not valid for this model, so there is nothing to read of a probe."
-        return [plot(None), {"value": pages.note(said)}]
+        return {"curve": plot(None), "readings": {"value": html_parts.note(said)}}
     asked = report.probes.items[index]
     prompt = "" if asked.prompt is None else f": {asked.prompt[-80:]} → {asked.target}"
-    readings = pages.table(*tables.reading_table(report, index), f"What the lens reads of probe {index}{prompt}")
-    return [plot(figures.lens_figure(report, probes=[index])), {"value": readings}]
+    readings = html_parts.table(*tables.reading_table(report, index), f"What the lens reads of probe {index}{prompt}")
+    return {"curve": plot(figures.lens_figure(report, probes=[index])), "readings": {"value": readings}}
 
 
 def _file(report: LayerTracerReport, kind: str) -> tuple[bytes, str]:
@@ -203,3 +223,6 @@ def _file(report: LayerTracerReport, kind: str) -> tuple[bytes, str]:
     picture = io.BytesIO()
     draw_report(report).savefig(picture, format="png")
     return picture.getvalue(), f"{stem}.png"
+
+
+TAB = Tab("See", _build, place=1)

@@ -37,7 +37,7 @@ def test_a_fraction_is_a_slider_and_a_budget_is_asked_in_large_units():
 
 
 class OneReport:
-    """A shelf with one report."""
+    """A store with one report."""
 
     def __init__(self, report):
         self._report = report

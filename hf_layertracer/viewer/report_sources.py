@@ -1,7 +1,7 @@
 """Opens reports, which are someone else's files: from this machine, from an upload or from the Hub.
 
-Nothing is parsed before its size is known, nothing but the one report file is read, and the Hub is asked anonymously: a
-token of whoever runs the page must not open private repositories to whoever looks at it.
+A file's size is checked before it is parsed, only the report file itself is read, and requests to the Hub are anonymous:
+the owner's token must not show private repositories to visitors.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..errors import LayerTracerError, ReportNotFoundError
 from ..hub.card import TAG
 from ..hub.transport import hub_errors, report_folders
 from ..report import REPORT_FILE, LayerTracerReport
-from .text import plain
+from .escaping import plain
 
 
 # A report of 100 layers and 1,000 probes takes 4 MiB.
@@ -117,7 +117,7 @@ def _check_shape(parsed: object, name: str) -> None:
 
 
 def find_reports(sources: Sequence[str | Path]) -> dict[str, Path | str]:
-    """Finds the reports that whoever starts the viewer names.
+    """Finds the reports that the viewer is started with.
 
     Args:
         sources (`Sequence[str]`): Report files, folders (searched through, hidden ones and links left out) or ids of
@@ -166,7 +166,7 @@ def _unused(label: str, taken: dict) -> str:
 
 
 def hub_report(place: str) -> LayerTracerReport:
-    """Reads the report of a public repository on the Hub, whoever is logged in here.
+    """Reads the report of a public repository on the Hub, without any token.
 
     Args:
         place (`str`):

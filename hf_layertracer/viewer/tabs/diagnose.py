@@ -8,20 +8,13 @@ from typing import Any
 import gradio as gr
 
 from ...errors import LayerTracerError
-from .. import pages
-from ..live import MAX_MODEL_BYTES, MAX_PROBES, diagnose_live
-from ..shelf import Opened, Shelf
+from .. import html_parts
+from ..live import MAX_MODEL_BYTES, MAX_PROBES, diagnose_live, is_offered
+from ..report_store import OpenedReports
+from .base import Page, Tab
 
 
-def live_tab(shelf: Shelf, name: gr.Dropdown, opened: gr.State, compared: gr.Dropdown) -> None:
-    """Builds the page.
-
-    Args:
-        shelf ([`Shelf`]): Where the report goes.
-        name (`gr.Dropdown`): The chosen report, which the new one becomes.
-        opened (`gr.State`): What the visitor opened.
-        compared (`gr.Dropdown`): The reports to compare.
-    """
+def _build(page: Page, tab: gr.Tab) -> None:
     gr.Markdown(
         f"Runs a public model of the Hub with up to {MAX_MODEL_BYTES / 2**30:g} GiB of safetensors weights on this "
         "page's processor, one at a time; the others wait their turn. Nothing is kept."
@@ -36,24 +29,23 @@ def live_tab(shelf: Shelf, name: gr.Dropdown, opened: gr.State, compared: gr.Dro
         stop = gr.Button("Cancel", variant="stop", elem_id="lt-stop")
     progress = gr.HTML(elem_id="lt-progress")
 
-    def run(model: str, probes: float, estimator: str, opened: Opened) -> Iterator[list[Any]]:
-        yield [pages.progress("Starting", 0), gr.skip(), gr.skip(), gr.skip()]
+    def run(model: str, probes: float, estimator: str, opened: OpenedReports) -> Iterator[dict[Any, Any]]:
+        yield {progress: html_parts.progress("Starting", 0)}
         try:
             for state in diagnose_live(model or "", probes=int(probes), estimator=estimator):
                 if isinstance(state, float):
-                    yield [pages.progress("Diagnosing" if state else "Loading the model", state), *[gr.skip()] * 3]
+                    yield {progress: html_parts.progress("Diagnosing" if state else "Loading the model", state)}
                     continue
-                label, now = shelf.add(state.model.id or state.model.architecture, state, opened)
-                names = shelf.names(now)
-                done = pages.note(f"Done: {label}. Its report is open on the other tabs.")
-                yield [done, gr.Dropdown(names, value=label), gr.Dropdown(names), now]
+                label = state.model.id or state.model.architecture
+                done = html_parts.note(f"Done: {label}. Its report is open on the other tabs.")
+                yield {progress: done, **page.show(label, state, opened)}
         except LayerTracerError as error:
-            yield [pages.error(error), *[gr.skip()] * 3]
+            yield {progress: html_parts.error(error)}
 
     running = start.click(
         run,
-        [model, probes, estimator, opened],
-        [progress, name, compared, opened],
+        [model, probes, estimator, page.opened],
+        [progress, page.chosen, page.opened],
         concurrency_limit=1,
         concurrency_id="diagnose",
         show_progress="minimal",
@@ -61,5 +53,8 @@ def live_tab(shelf: Shelf, name: gr.Dropdown, opened: gr.State, compared: gr.Dro
         api_visibility="private",
     )
     stop.click(
-        lambda: pages.note("Cancelled."), None, progress, cancels=running, api_visibility="private", queue=False
+        lambda: html_parts.note("Cancelled."), None, progress, cancels=running, api_visibility="private", queue=False
     )
+
+
+TAB = Tab("Diagnose", _build, place=9, is_offered=is_offered)

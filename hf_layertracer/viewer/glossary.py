@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-TERMS = {
+GLOSSARY = {
     "Layer Sensitivity": "How far the model's output moves when this layer's output is perturbed: Jensen-Shannon "
     "divergence in bits, from 0 (nothing changes) to 1.",
     "standard error": "How far the value would scatter if it were measured again with other probes and perturbations.",

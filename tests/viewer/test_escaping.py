@@ -8,7 +8,8 @@ from html.parser import HTMLParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_layertracer.viewer.text import amount, for_file_name, for_html, for_plotly, layer, number, plain, size
+from hf_layertracer.viewer.escaping import for_file_name, for_html, for_plotly, plain
+from hf_layertracer.viewer.units import amount, layer, number, size
 
 
 class Tags(HTMLParser):

@@ -30,26 +30,3 @@ def for_plotly(value: object, limit: int = 40) -> str:
 def for_file_name(value: object, limit: int = 60) -> str:
     """Letters, digits, dots and dashes: a name that stays in its folder on every system."""
     return re.sub(r"[^A-Za-z0-9.-]+", "-", plain(value, limit)).strip(".-") or "report"
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """A number to read; a dash for none."""
-    return "–" if value is None else f"{value:,.{digits}f}"
-
-
-def layer(value: float | None) -> str:
-    """A layer, which a median may put between two; a dash for none."""
-    return "–" if value is None else f"{value:g}"
-
-
-def amount(value: float) -> str:
-    """A count in thousands, millions or billions."""
-    for scale, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= scale:
-            return f"{value / scale:,.4g} {unit}"
-    return f"{value:g}"
-
-
-def size(value: float) -> str:
-    """Bytes in MiB or GiB."""
-    return f"{value / 2**30:,.2f} GiB" if abs(value) >= 2**30 else f"{value / 2**20:,.1f} MiB"

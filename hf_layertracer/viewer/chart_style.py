@@ -5,8 +5,8 @@ from __future__ import annotations
 import plotly.graph_objects as go
 
 from ..report.palette import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION
-from .terms import TERMS
-from .text import for_plotly
+from .escaping import for_plotly
+from .glossary import GLOSSARY
 
 
 LINES = (ORANGE, GREEN, VERMILLION, SKY, PURPLE, BLUE, GREY)
@@ -46,7 +46,7 @@ def line(number: int, name: object) -> dict:
 
 def explain(term: str) -> str:
     """A term's sentence in the small lines of a hover text."""
-    return f"<i>{wrapped(TERMS[term])}</i>"
+    return f"<i>{wrapped(GLOSSARY[term])}</i>"
 
 
 def wrapped(text: str, width: int = 60) -> str:

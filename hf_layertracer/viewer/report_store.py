@@ -8,17 +8,17 @@ from pathlib import Path
 
 from ..errors import LayerTracerError
 from ..report import LayerTracerReport
-from .reading import hub_report, read_report
-from .text import plain
+from .escaping import plain
+from .report_sources import hub_report, read_report
 
 
 # Reports by name, that one visitor opened; no other visitor sees them.
-Opened = dict[str, LayerTracerReport]
+OpenedReports = dict[str, LayerTracerReport]
 _OPENED_LIMIT = 6
 _KEPT = 16
 
 
-class Shelf:
+class ReportStore:
     """The reports that a page starts with, read when they are first looked at.
 
     Args:
@@ -29,11 +29,11 @@ class Shelf:
         self._sources = dict(sources)
         self._read = lru_cache(maxsize=_KEPT)(lambda name: _read(name, self._sources[name]))
 
-    def names(self, opened: Opened) -> list[str]:
+    def names(self, opened: OpenedReports) -> list[str]:
         """Names to choose from: what the visitor opened, then what the page starts with."""
         return [*opened, *self._sources]
 
-    def report(self, name: str | None, opened: Opened) -> LayerTracerReport:
+    def report(self, name: str | None, opened: OpenedReports) -> LayerTracerReport:
         """A report by its name.
 
         Args:
@@ -46,13 +46,14 @@ class Shelf:
         Raises:
             LayerTracerError: There is none of this name, or it cannot be read.
         """
-        if name in opened:
+        if isinstance(name, str) and name in opened:
             return opened[name]
-        if name in self._sources:
+        if isinstance(name, str) and name in self._sources:
             return self._read(name)
-        raise LayerTracerError("Choose a report, upload one or open one from the Hub.")
+        gone = f"{plain(name, 60)} is no longer open. " if name else ""
+        raise LayerTracerError(f"{gone}Choose a report, upload one or open one from the Hub.")
 
-    def add(self, name: str, report: LayerTracerReport, opened: Opened) -> tuple[str, Opened]:
+    def add(self, name: str, report: LayerTracerReport, opened: OpenedReports) -> tuple[str, OpenedReports]:
         """Puts a report among those that a visitor opened; the oldest goes where there are too many.
 
         Args:
@@ -66,7 +67,7 @@ class Shelf:
         label = plain(name, 60) or "report"
         while label in self._sources:
             label += " (opened)"
-        kept = [(other, value) for other, value in opened.items() if other != label][-(_OPENED_LIMIT - 1) :]
+        kept = [(other, value) for other, value in opened.items() if other != label][: _OPENED_LIMIT - 1]
         return label, {label: report, **dict(kept)}
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from hf_layertracer.errors import LayerTracerError, ReportNotFoundError
 from hf_layertracer.report import REPORT_FILE
-from hf_layertracer.viewer import reading
-from hf_layertracer.viewer.reading import find_reports, hub_report, parse_report, read_report, search_hub
+from hf_layertracer.viewer import report_sources
+from hf_layertracer.viewer.report_sources import find_reports, hub_report, parse_report, read_report, search_hub
 
 
 def bytes_of(content: object) -> bytes:
@@ -219,7 +219,7 @@ def test_equal_names_are_told_apart(make_report, write_report):
 
 
 def test_the_number_of_reports_and_folders_is_limited(tmp_path, monkeypatch, make_report, write_report):
-    monkeypatch.setattr(reading, "_MAX_FOUND", 3)
+    monkeypatch.setattr(report_sources, "_MAX_FOUND", 3)
     for number in range(5):
         write_report(make_report(), f"tree/{number}")
     assert len(find_reports([tmp_path / "tree"])) == 3
@@ -329,7 +329,7 @@ def test_a_repository_without_a_report_is_refused(uploaded):
 )
 def test_what_is_no_id_is_never_asked_for(hub, monkeypatch, tmp_path, repo):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(reading, "HfApi", lambda *_, **__: pytest.fail("asked"))
+    monkeypatch.setattr(report_sources, "HfApi", lambda *_, **__: pytest.fail("asked"))
     with pytest.raises(ReportNotFoundError):
         hub_report(repo)
 
@@ -342,8 +342,8 @@ def test_an_id_is_never_taken_for_a_folder_here(hub, tmp_path, monkeypatch, make
 
 
 def test_a_large_file_is_refused_before_it_is_fetched(uploaded, monkeypatch):
-    uploaded("alice/huge", content=b" " * (reading.MAX_BYTES + 1))
-    monkeypatch.setattr(reading.HfApi, "hf_hub_download", lambda *_, **__: pytest.fail("fetched"))
+    uploaded("alice/huge", content=b" " * (report_sources.MAX_BYTES + 1))
+    monkeypatch.setattr(report_sources.HfApi, "hf_hub_download", lambda *_, **__: pytest.fail("fetched"))
     with pytest.raises(LayerTracerError, match="too large"):
         hub_report("alice/huge")
 

@@ -1,4 +1,4 @@
-"""The pieces of HTML on a page. Every value goes through the filter `text`, and what forgets it is escaped all the same."""
+"""The HTML on a page. Every value passes the filter `text`; autoescape covers what does not."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from markupsafe import Markup
 
 from ..records import ReportData, Savings
 from ..text import compact_ranges
+from .escaping import for_html
+from .glossary import GLOSSARY
 from .tables import particle_sentence
-from .terms import TERMS
-from .text import amount, for_html, number, size
+from .units import amount, number, size
 
 
 _CELL_LIMIT, _NOTES_SHOWN = 120, 12
@@ -151,7 +152,7 @@ def facts_list(title: str, facts: Mapping[str, str], reason: str = "") -> str:
 
 def term(name: str) -> Markup:
     """A name that, where it is a known term, explains itself to pointer, finger and keyboard."""
-    sentence = TERMS.get(name)
+    sentence = GLOSSARY.get(name)
     if sentence is None:
         return Markup(for_html(name))
     tip, shown = for_html(sentence, 400), for_html(name)

@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from hf_layertracer.viewer import pages
-from hf_layertracer.viewer.terms import TERMS
+from hf_layertracer.viewer import html_parts
+from hf_layertracer.viewer.glossary import GLOSSARY
 
 
 ATTRIBUTES = {"class", "tabindex", "role", "aria-label", "data-tip", "scope", "value", "max"}
@@ -44,7 +44,7 @@ def read(html: str) -> str:
 
 
 def test_the_header_says_what_was_measured(make_report):
-    text = read(pages.report_header(make_report(history=True)))
+    text = read(html_parts.report_header(make_report(history=True)))
     for part in (
         "someone/tiny-llama",
         "6 layers",
@@ -64,21 +64,21 @@ def test_the_header_says_what_was_measured(make_report):
 
 
 def test_a_report_without_plan_and_training_says_neither(make_report):
-    text = read(pages.report_header(make_report(plan=None)))
+    text = read(html_parts.report_header(make_report(plan=None)))
     assert "trainable" not in text
     assert "held-out" not in text
 
 
 def test_known_terms_explain_themselves_to_pointer_and_keyboard():
-    html = pages.term("Task Particle")
+    html = html_parts.term("Task Particle")
     assert 'tabindex="0"' in html
-    assert TERMS["Task Particle"] in html
+    assert GLOSSARY["Task Particle"] in html
     assert read(html) == "Task Particle"
-    assert pages.term("something else") == "something else"
+    assert html_parts.term("something else") == "something else"
 
 
 def test_a_table_has_a_caption_and_headings_that_a_screen_reader_reads():
-    html = pages.table(["layer", "Layer Sensitivity"], [["0", "0.5"], ["1", "0.25"]], "Values")
+    html = html_parts.table(["layer", "Layer Sensitivity"], [["0", "0.5"], ["1", "0.25"]], "Values")
     assert read(html) == "Values layerLayer Sensitivity 00.5 10.25"
     assert html.count('scope="col"') == 2
     assert html.count('scope="row"') == 2
@@ -87,10 +87,10 @@ def test_a_table_has_a_caption_and_headings_that_a_screen_reader_reads():
 
 
 def test_messages_are_announced():
-    assert 'role="alert"' in pages.error("wrong")
-    assert 'role="status"' in pages.note("fine")
-    assert read(pages.progress("Diagnosing", 0.5)) == "Diagnosing"
-    assert 'value="0.50"' in pages.progress("x", 0.5)
+    assert 'role="alert"' in html_parts.error("wrong")
+    assert 'role="status"' in html_parts.note("fine")
+    assert read(html_parts.progress("Diagnosing", 0.5)) == "Diagnosing"
+    assert 'value="0.50"' in html_parts.progress("x", 0.5)
 
 
 def test_nothing_of_a_report_is_markup(full_of, draw_everything, markup):
@@ -102,7 +102,8 @@ def test_nothing_of_a_report_is_markup(full_of, draw_everything, markup):
 
 
 @pytest.mark.parametrize(
-    "make", [pages.error, pages.note, lambda text: pages.progress(text, 0), lambda text: pages.term(text)]
+    "make",
+    [html_parts.error, html_parts.note, lambda text: html_parts.progress(text, 0), lambda text: html_parts.term(text)],
 )
 def test_no_message_is_markup(make, markup):
     read(str(make(markup)))
@@ -112,4 +113,4 @@ def test_no_message_is_markup(make, markup):
 def test_a_long_report_makes_a_short_page(full_of, make_report):
     report = full_of("word " * 4000)
     report.notes = ["note " * 1000] * 1000
-    assert len(pages.report_header(report)) < 40_000
+    assert len(html_parts.report_header(report)) < 40_000
