@@ -29,6 +29,7 @@ docs: $(VENV)/.test ## the documentation as a site in site/, strictly and offlin
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m mypy --no-error-summary
 
 bench: $(VENV)/.test $(VENV)/.demo ## two ways of each thing in one run, as ratios
 	$(BIN)/python -m benchmarks

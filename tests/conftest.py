@@ -13,6 +13,7 @@ import pytest
 import support.hub_environment as hub_environment  # before anything that imports huggingface_hub
 import torch
 import transformers
+from hypothesis import settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -27,6 +28,10 @@ from hf_layertracer.probes import Probe
 if TYPE_CHECKING:
     from support.hub_server import Hub
 
+
+# How long an example takes says something of the machine, and nothing of the code.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 VOCABULARY = 320
 # Small enough that hundreds of forward passes take a second; an initialisation wide enough that layers matter.

@@ -7,11 +7,10 @@ import inspect
 import os
 import pkgutil
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
-from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from .. import __version__, cli
@@ -32,11 +31,11 @@ def _main(
     """Measure what each layer of a language model does, and plan which layers to train."""
 
 
-def build_command() -> TyperGroup:
+def build_command() -> Any:
     """Puts all commands together.
 
     Returns:
-        `TyperGroup`: The command, ready to be called.
+        `typer.core.TyperGroup`: The command, ready to be called.
     """
     app = typer.Typer(
         name="layertracer",
@@ -59,7 +58,7 @@ def build_command() -> TyperGroup:
     return whole
 
 
-def _clean_help(command: TyperCommand | TyperGroup) -> None:
+def _clean_help(command: Any) -> None:
     """Paragraphs as wide as the terminal, but for those with indented lines; brackets are text and not rich's markup."""
     paragraphs = inspect.cleandoc(command.help or "").split("\n\n")
     command.help = escape("\n\n".join(p if "\n " in p else " ".join(p.split("\n")) for p in paragraphs))

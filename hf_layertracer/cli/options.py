@@ -65,7 +65,7 @@ def with_options(
         for parameter in own.parameters.values():
             # Where a command names its settings, there their options stand in its help.
             parameters += made if parameter.name == argument else [parameter.replace(kind=Parameter.KEYWORD_ONLY)]
-        command.__signature__ = own.replace(parameters=parameters)
+        command.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         del command.__wrapped__  # its annotations are not those of the command
         return command

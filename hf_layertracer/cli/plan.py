@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -87,8 +87,7 @@ def _load(
     from ..modeling.loading import load_model, load_skeleton
 
     if "weights" in strategy_named(strategy).needs:
-        hub = {"revision": revision, "trust_remote_code": trust_remote_code}
-        return load_model(source, allow_pickle=allow_pickle, **hub)[0]
+        return load_model(source, revision=revision, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle)[0]
     return load_skeleton(source, revision=revision, trust_remote_code=trust_remote_code)
 
 
@@ -101,14 +100,16 @@ def _estimate(
 ) -> TrainingEstimate:
     from ..estimate import estimate_training
 
-    if not isinstance(source, str):
-        if source.model.id is None:
-            raise LayerTracerError(
-                "The report does not say where its model is: name the model instead, with the strategy to estimate."
-            )
-        source, revision = source.model.id, source.model.revision
-    hub = {"revision": revision, "trust_remote_code": trust_remote_code}
-    return estimate_training(source, plan, run.training_arguments(), **run.options(), **hub)
+    if isinstance(source, str):
+        model = source
+    elif source.model.id is not None:
+        model, revision = source.model.id, source.model.revision
+    else:
+        raise LayerTracerError(
+            "The report does not say where its model is: name the model instead, with the strategy to estimate."
+        )
+    settings: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code, **run.options()}
+    return estimate_training(model, plan, run.training_arguments(), **settings)
 
 
 _NEEDS = {"measurements": "a report", "weights": "the weights", "budget": "a limit"}

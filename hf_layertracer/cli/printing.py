@@ -23,14 +23,14 @@ def print_report(report: ReportData) -> None:
     table = Table(title=f"{report.model.name}: {report.num_layers} layers")
     table.add_column("Measured")
     table.add_column("Result")
-    resolved = f"{report.probes.count - particle.unresolved} of {report.probes.count} probes"
+    resolved = f"{report.probes.count - (particle.unresolved or 0)} of {report.probes.count} probes"
     if particle.layer is None:
         table.add_row(
             "Task Particle", "unresolved" if report.first.lens.valid else "the lens is not valid for this model"
         )
     else:
-        low, high = particle.interval
-        table.add_row("Task Particle", f"layer {particle.layer:g} (95 % interval {low:g} to {high:g}; {resolved})")
+        interval = "95 % interval {:g} to {:g}; ".format(*particle.interval) if particle.interval else ""
+        table.add_row("Task Particle", f"layer {particle.layer:g} ({interval}{resolved})")
     worst = scores.vulnerable_layer
     label = "Layer Sensitivity (estimate)" if scores.estimate else "Layer Sensitivity"
     table.add_row(label, f"highest at layer {worst}: {scores.mean[worst]:.3f} ± {scores.stderr[worst]:.3f} bits")
@@ -83,7 +83,7 @@ def print_estimate(estimate: TrainingEstimate, as_json: bool) -> None:
         ("workspace", "workspace_bytes", shared),
         ("fullest moment", "total_bytes", shared),
     ]
-    both = (estimate, estimate.full)
+    both = (estimate, estimate.full or estimate)
     for label, name, how in rows:
         table.add_row(label, *(f"{getattr(one, name) / 2**30:.2f} GiB" for one in both), how)
     table.add_row("operations", *(f"{one.flops_per_step / 1e12:.3g} TFLOP" for one in both), "traced")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -40,7 +41,8 @@ def command(
             raise LayerTracerError(
                 f"A Space starts with files: {remote[0]} is none. Leave it out; the Space can open it."
             )
-        typer.echo(f"Space: {push_space(push, reports=chosen, private=private)}")
+        files = {name: Path(source) for name, source in chosen.items()}
+        typer.echo(f"Space: {push_space(push, reports=files, private=private)}")
         return
     page = build_app(sources or [example_reports()])
     serve(page, server_name=host, server_port=port, inbrowser=browser)

@@ -61,7 +61,7 @@ def piece_losses(
     blocks = [block for blocks in cut for block in blocks]
     nats = np.bincount(owners, score_blocks(model, blocks).nats, minlength=len(pieces))
     tokens = np.bincount(owners, [block.tokens for block in blocks], minlength=len(pieces))
-    return nats, tokens.astype(np.int64)
+    return nats.astype(np.float64), tokens.astype(np.int64)
 
 
 def save_chunk(folder: Path, number: int, pieces: Sequence[str], values: dict[str, Any]) -> None:

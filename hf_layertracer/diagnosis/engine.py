@@ -90,7 +90,7 @@ class Engine:
                 self.config,
                 self.tokenizer,
                 clean,
-                lambda count: bar.update(count),
+                bar.update,
             )
             bar.total = sum(measurement.start(subject) for measurement in self.measurements)
             for members in self._batches(lengths, batches):

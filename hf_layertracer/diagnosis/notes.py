@@ -30,7 +30,9 @@ def notes_of(report: ReportData, not_run: Sequence[int]) -> list[str]:
         )
     measured = report.latest.sensitivities
     floor = report.latest.noise_floor
-    if floor > min(_FLOOR, 0.1 * min(max(sensitivity.mean) for sensitivity in measured.values())):
+    if floor is not None and floor > min(
+        _FLOOR, 0.1 * min(max(sensitivity.mean) for sensitivity in measured.values())
+    ):
         notes.append(
             f"Rounding alone moves the output of this model by {floor:.2g} bits on average, or it is random: nothing below "
             "that says anything about a layer."
@@ -73,7 +75,7 @@ def _sensitivity_notes(sensitivity: Sensitivity, kinds: Sequence[str]) -> list[s
             "it: their difference is within two standard errors. More probes or repeats would separate them."
         )
     difference, error = sensitivity.shallow_minus_deep, sensitivity.shallow_minus_deep_stderr
-    if abs(difference) <= 2 * error:
+    if error is not None and abs(difference) <= 2 * error:
         notes.append(
             f"Shallow and deep layers do not differ in sensitivity beyond chance ({difference:+.3f} ± {error:.3f} bits)."
         )

@@ -45,7 +45,7 @@ def check_replay(
     clean = stack.run(torch.cat([prompt, prompt.roll(1, 1)]), clean.layout)
     # Logits are compared up to a constant: the softmax does not see one.
     reference = clean.logits[rows].log_softmax(-1).exp()
-    chosen = range(stack.num_layers)
+    chosen = list(range(stack.num_layers))
     if starts is not None and starts < stack.num_layers:
         # Other ones at other lengths, so that all of a deep model's are tried where there are several lengths.
         first = prompt.shape[1] % max(1, stack.num_layers // starts)

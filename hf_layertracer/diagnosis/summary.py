@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import SupportsFloat
 
 import numpy as np
 
@@ -115,7 +116,7 @@ def _covariance(units: np.ndarray) -> list[list[float]] | None:
     return [_floats(row[: layer + 1]) for layer, row in enumerate(covariance)]
 
 
-def _float(value: float) -> float:
+def _float(value: SupportsFloat) -> float:
     # Seven digits are more than any of these numbers mean, and keep a report of a thousand probes small.
     return float(f"{float(value):.7g}")
 

@@ -140,9 +140,9 @@ def estimate_training(
             total_bytes=total,
             flops_per_step=step.flops,
             seconds_per_step=seconds,
-            device=target and target.name,
-            device_bytes=target and target.memory_bytes,
-            fits=target and total * (1 + _MARGIN) <= target.memory_bytes,
+            device=None if target is None else target.name,
+            device_bytes=None if target is None else target.memory_bytes,
+            fits=None if target is None else total * (1 + _MARGIN) <= target.memory_bytes,
             assumptions={
                 "batch_size": args.per_device_train_batch_size,
                 "sequence_length": length,

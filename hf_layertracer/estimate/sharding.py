@@ -57,6 +57,6 @@ def share_out(
     if world_size == 1:
         return Share(weights, gradients, optimizer, 0)
     sizes = (weights, gradients, optimizer)
-    parts = [-(-size // world_size) if cut else size for size, cut in zip(sizes, SHARDINGS[sharding], strict=True)]
+    ours = [-(-size // world_size) if cut else size for size, cut in zip(sizes, SHARDINGS[sharding], strict=True)]
     extra = 2 * largest_layer if SHARDINGS[sharding][0] else gradients
-    return Share(*parts, extra)
+    return Share(ours[0], ours[1], ours[2], extra)

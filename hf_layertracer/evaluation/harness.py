@@ -156,8 +156,8 @@ def _add_metrics(result: EvaluationResult, key: str, computed: dict[str, Any], r
         metric, comma, chosen = name.partition(",")
         if comma and not metric.endswith("_stderr") and isinstance(value, int | float):
             result.metrics[f"{key}/{metric if chosen == 'none' else name}"] = float(value)
-    likelihoods = [_choice_log_probability(row) for row in rows]
-    if None not in likelihoods:
+    likelihoods = [value for value in map(_choice_log_probability, rows) if value is not None]
+    if len(likelihoods) == len(rows):
         result.metrics[f"{key}/mean_log_probability"] = float(np.mean(likelihoods))
         options = np.array([len(row["filtered_resps"]) for row in rows])
         result.chance[f"{key}/mean_log_probability"] = float(-np.log(options).mean())
@@ -211,9 +211,9 @@ def _quiet() -> Iterator[None]:
         initialise(bar, *arguments, **options | {"disable": True})
 
     if not is_progress_bar_enabled():
-        tqdm.__init__ = initialise_silently
+        tqdm.__init__ = initialise_silently  # type: ignore
     try:
         yield
     finally:
         harness.setLevel(level)
-        tqdm.__init__ = initialise
+        tqdm.__init__ = initialise  # type: ignore[method-assign]

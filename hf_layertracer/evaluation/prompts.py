@@ -38,7 +38,7 @@ _PAIRS = {
     "metric_list": _METRICS[:1],
 }
 # The harness' own tasks, whose prompts name each subject in Chinese; the rest for subjects that it does not know.
-_CSV = {
+_CSV: dict[str, dict[str, Any]] = {
     "ceval": {
         "prefix": "ceval-valid_",
         "splits": ("val", "dev"),

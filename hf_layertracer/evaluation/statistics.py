@@ -99,7 +99,7 @@ def paired_difference_over_seeds(
         raise LayerTracerError(f"Scores of shapes {scores.shape} and {baseline.shape} are no pairs.") from error
     items = paired_difference(scores.mean(0), baseline.mean(0), groups, weights, level)
     seeds = len(scores)
-    if seeds == 1 or items.stderr is None:
+    if seeds == 1 or items.stderr is None or items.low is None or items.high is None:
         return SeedEstimate(items.value, None, items.stderr, items.low, items.high, seeds, items.n, items.clusters)
     by_seed = np.average(scores - baseline, axis=1, weights=_weights(weights, scores.shape[1]))
     seed_stderr = float(by_seed.std(ddof=1)) / math.sqrt(seeds)
@@ -270,8 +270,8 @@ def _clustered_mean(
     numbers = {group: number for number, group in enumerate(dict.fromkeys(groups or ()))}
     value = float(np.average(values, weights=weights))
     sums = weights * (values - value)
-    if len(numbers) > 1:
-        sums = np.bincount([numbers[group] for group in groups], sums)
+    if groups is not None and len(numbers) > 1:
+        sums = np.bincount([numbers[group] for group in groups], sums).astype(np.float64)
     clusters = len(sums)
     if clusters == 1:
         return value, None, 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
@@ -35,14 +36,15 @@ def model_card(text: str | None, report: ReportData, repo_id: str) -> str:
         LayerTracerError: The card's front matter cannot be read.
     """
     name = repo_id.rsplit("/", 1)[-1]
-    if not without_section(text or "").strip():
+    text = text or ""
+    if not without_section(text).strip():
         return _new_card(report, repo_id, name)
     try:
         data = read_front_matter(ModelCard, text).data
         ours = {_PROBES, _EVALUATION}
         theirs = [result for result in data.eval_results or [] if result.dataset_type not in ours]
         results = theirs + evaluation_results(report)
-        wanted = {"tags": with_tag(data.tags)}
+        wanted: dict[str, Any] = {"tags": with_tag(data.tags)}
         if results or data.eval_results:
             wanted |= {"eval_results": results, "model_name": data.model_name or name}
     except (ValueError, TypeError, KeyError) as error:

@@ -141,7 +141,7 @@ def dataset_card(text: str | None, repo_id: str, files: Iterable[str]) -> str:
         "configs": [{"config_name": "default", "data_files": _DATA_FILES}],
         "dataset_info": {"config_name": "default", "features": features},
     }
-    if not (text or "").strip():
+    if text is None or not text.strip():
         meanings = {name: meaning for name, (_, meaning) in COLUMNS.items()}
         return str(
             DatasetCard.from_template(

@@ -80,6 +80,7 @@ def list_reports(
     if repo_id is not None and (author is not None or search is not None):
         raise LayerTracerError("author and search are for listing all models, without a repo_id.")
     api = HfApi(token=token)
+    places: list[tuple[Any, ...]]
     with hub_errors(repo_id or "the list of models", token):
         if repo_id is None:
             models = api.list_models(filter=TAG, author=author, search=search, sort="last_modified", full=True)

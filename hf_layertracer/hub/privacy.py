@@ -28,14 +28,16 @@ def public_report(report: LayerTracerReport) -> LayerTracerReport:
     public.notes = [without_paths(note) for note in public.notes]
     for diagnosis in public.diagnoses:
         diagnosis.notes = [without_paths(note) for note in diagnosis.notes]
-        diagnosis.lens.reason = without_paths(diagnosis.lens.reason)
+        if diagnosis.lens.reason is not None:
+            diagnosis.lens.reason = without_paths(diagnosis.lens.reason)
         for sensitivity in diagnosis.sensitivities.values():
-            sensitivity.path_reason = without_paths(sensitivity.path_reason)
+            if sensitivity.path_reason is not None:
+                sensitivity.path_reason = without_paths(sensitivity.path_reason)
     for record in public.plans:
         record.plan.reason = without_paths(record.plan.reason)
     return public
 
 
-def without_paths(text: str | None) -> str | None:
+def without_paths(text: str) -> str:
     """A text with only the last part of each absolute path."""
-    return text and _PATH.sub(lambda match: match["last"] or "...", text)
+    return _PATH.sub(lambda match: match["last"] or "...", text)

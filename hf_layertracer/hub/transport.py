@@ -158,7 +158,7 @@ def download_report(
             problem = error
             break
     known = isinstance(problem, _HUB_ERRORS)
-    reason = explain(problem, repo_id, token) if known else _one_line(str(problem))
+    reason = explain(problem, repo_id, token) if problem is not None and known else _one_line(str(problem))
     raise ReportNotFoundError(
         f"No report at {repo_id!r}, neither as a local path nor on the Hub: {reason}"
     ) from problem

@@ -91,7 +91,7 @@ def _runs(layers: list[LayerOrigin]) -> list[list[LayerOrigin]]:
         last = runs[-1][-1] if runs else None
         fields = ("donor", "revision", "kind", "mixer", "init", "verified")
         alike = last is not None and all(getattr(last, name) == getattr(entry, name) for name in fields)
-        if alike and entry.donor_layer == last.donor_layer + 1:
+        if last is not None and alike and entry.donor_layer == last.donor_layer + 1:
             runs[-1].append(entry)
         else:
             runs.append([entry])

@@ -50,6 +50,7 @@ def build_native(plan: Blueprint, folder: Path, largest: int) -> HybridRecord:
         LayerTracerError: The unmodified model computes something else in the other class.
     """
     native = plan.native
+    assert native is not None  # a blueprint with mixers has one
     source = _source(plan, folder, largest)
     replaced = {index: mixer for mixer in plan.recipe.mixers for index in mixer.layers}
     groups = _mapped(source, native, plan.dtype)

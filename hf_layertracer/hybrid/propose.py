@@ -8,7 +8,7 @@ from ..errors import LayerTracerError
 from ..records import ReportData
 from ..text import compact_ranges
 from .mappings import MAPPINGS
-from .recipe import HybridRecipe
+from .recipe import HybridRecipe, MixerReplacement
 
 
 def propose_hybrid(
@@ -49,11 +49,11 @@ def propose_hybrid(
     build_hybrid(propose_hybrid(report, n_mixers=6), "my-hybrid")
     ```
     """
-    if (other is None) == (n_mixers is None):
-        raise LayerTracerError("Pass n_mixers to replace mixers of one model, or a second report to mix donors.")
-    if other is None:
+    if other is None and n_mixers is not None:
         return _replace_mixers(report, n_mixers, by, base or _name(report))
-    return _mix_donors((report, base or _name(report)), (other, other_base or _name(other)))
+    if other is not None and n_mixers is None:
+        return _mix_donors((report, base or _name(report)), (other, other_base or _name(other)))
+    raise LayerTracerError("Pass n_mixers to replace mixers of one model, or a second report to mix donors.")
 
 
 def _replace_mixers(report: ReportData, count: int, by: str, base: str) -> HybridRecipe:
@@ -86,7 +86,7 @@ def _replace_mixers(report: ReportData, count: int, by: str, base: str) -> Hybri
             f" Layer {following} comes next with {mean[following]:.3f}; the difference from layer {last} lies {word} two "
             f"standard errors ({2 * error:.3f})."
         )
-    return HybridRecipe(base=base, mixers=[{"layers": chosen, "kind": mapping.kind}], reason=reason)
+    return HybridRecipe(base=base, mixers=(MixerReplacement(layers=tuple(chosen), kind=mapping.kind),), reason=reason)
 
 
 def _mix_donors(first: tuple[ReportData, str], second: tuple[ReportData, str]) -> HybridRecipe:

@@ -13,7 +13,7 @@ from ..errors import LayerTracerError
 
 HYBRID_FILE = "layertracer_hybrid.json"
 RECIPE_FILE = "layertracer_hybrid.yaml"
-_VERSION = 1
+_VERSION: Literal[1] = 1
 
 
 class _Part(BaseModel):

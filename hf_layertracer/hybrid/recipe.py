@@ -172,7 +172,7 @@ class HybridRecipe(_Strict):
         write_atomically(Path(path), self.to_yaml().encode())
 
 
-def _mistake(details: dict[str, Any]) -> str:
+def _mistake(details: Any) -> str:
     """One of pydantic's findings as `layers[1].layer_range: what is wrong`."""
     place = ""
     for part in details["loc"]:

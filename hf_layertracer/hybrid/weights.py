@@ -46,7 +46,8 @@ def whole_tensors(plan: Blueprint) -> dict[int | str, list[NewTensor]]:
 def in_order(groups: dict[int | str, list[NewTensor]]) -> list[NewTensor]:
     """The tensors in the order of the model: embeddings, layers, norm, head and the rest."""
     layers = sorted(key for key in groups if isinstance(key, int))
-    return [tensor for key in (EMBEDDINGS, *layers, NORM, HEAD, OTHER) for tensor in groups.get(key, [])]
+    keys: list[int | str] = [EMBEDDINGS, *layers, NORM, HEAD, OTHER]
+    return [tensor for key in keys for tensor in groups.get(key, [])]
 
 
 class Digests:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -48,7 +49,7 @@ def load_model(
             not hold all of its weights.
     """
     one_of("dtype", dtype, DTYPES)
-    hub = {"revision": revision, "trust_remote_code": trust_remote_code}
+    hub: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     check_quantization(load_config(name, **hub), name)
     with _one_line(name):
         tokenizer = AutoTokenizer.from_pretrained(name, **hub)

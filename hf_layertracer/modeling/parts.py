@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -93,8 +94,8 @@ def find_parts(model: nn.Module, layers: str | None = None) -> ModelParts:
     return ModelParts(model, path, tuple(model.get_submodule(path)))
 
 
-def _text_config(model: nn.Module):
-    config = getattr(model, "config", None)
+def _text_config(model: nn.Module) -> Any:
+    config: Any = getattr(model, "config", None)
     return config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
 
 

@@ -35,7 +35,7 @@ _OUTSIDE = ("train_embeddings", "train_norm", "train_head")
 
 
 @dataclass
-class PlanConfig(_WithOptions):
+class PlanConfig(_WithOptions):  # type: ignore[valid-type, misc]
     """What trains: a strategy, its options, and what overrules it.
 
     Every option of every strategy is a field, with the strategy's own default; `layertracer plan --help` lists them. An

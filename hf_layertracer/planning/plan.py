@@ -178,7 +178,7 @@ def _outside(facts: ModelFacts, choice: Choice, overrule: dict[str, bool | None]
             raise LayerTracerError(
                 "Embeddings and head of this model are one tied matrix: train_embeddings and train_head cannot differ."
             )
-        both = wishes.pop() if wishes else both
+        both = bool(wishes.pop()) if wishes else both
         decided |= {"embeddings": both, "head": both}
         overrule = {"norm": overrule["norm"]}
     decided |= {part: wish for part, wish in overrule.items() if wish is not None}

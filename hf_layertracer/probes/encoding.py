@@ -89,9 +89,9 @@ def equal_length_batches(lengths: Sequence[int], batch_size: int) -> Iterator[np
     Yields:
         `np.ndarray`: Indices of the probes of one batch.
     """
-    lengths = np.asarray(lengths)
-    for length in np.unique(lengths):
-        members = np.flatnonzero(lengths == length)
+    all_lengths = np.asarray(lengths)
+    for length in np.unique(all_lengths):
+        members = np.flatnonzero(all_lengths == length)
         for start in range(0, len(members), batch_size):
             yield members[start : start + batch_size]
 

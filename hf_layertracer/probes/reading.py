@@ -84,7 +84,8 @@ def load_probes(
         raise LayerTracerError(f"max_probes must be at least 1, not {max_probes}.")
     rng = np.random.default_rng(seed)
     if source is None:
-        return _sample(builtin_probes(), max_probes, rng)
+        return list(_sample(builtin_probes(), max_probes, rng))
+    rows: Iterable[Any]
     if isinstance(source, str | Path):
         name, rows = str(source), list(_read_files(Path(source)))
     else:
@@ -177,7 +178,7 @@ def _located(rows: Iterable[Any], name: str) -> Iterator[tuple[str, Mapping[str,
             raise LayerTracerError(f"{name}, row {number}: expected a mapping, found {type(row).__name__}.")
 
 
-def _sample(rows: Iterable[Any], count: int | None, rng: np.random.Generator) -> Sequence[Any] | Iterable[Any]:
+def _sample(rows: Any, count: int | None, rng: np.random.Generator) -> Iterable[Any]:
     """A seeded sample in the original order; of a stream, which has no length, the first rows."""
     if count is None:
         return rows

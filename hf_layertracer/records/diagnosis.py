@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -167,7 +168,7 @@ class Diagnosis(Record):
         _is_long("scores.correct", self.scores.correct, num_probes, or_empty=not whole)
         if whole and None in (particle.unresolved, *(summary.unresolved for summary in particle.by_task.values())):
             raise ValueError("task_particle does not count the unresolved probes")
-        named = [layer for layer in particle.per_probe if layer is not None]
+        named: list[float] = [layer for layer in particle.per_probe if layer is not None]
         for summary in (particle, *particle.by_task.values()):
             named += summary.named_layers()
         for name, sensitivity in self.sensitivities.items():
@@ -188,7 +189,8 @@ class Diagnosis(Record):
             _is_long("lens.per_probe", lens.per_probe, num_probes, or_empty=not whole)
         if lens.top_tokens is not None:
             _is_long("lens.top_tokens", lens.top_tokens, len(lens.per_probe))
-        for curve in [*lens.by_task.values(), *lens.per_probe, *(lens.top_tokens or [])]:
+        curves: list[Sequence[Any]] = [*lens.by_task.values(), *lens.per_probe, *(lens.top_tokens or [])]
+        for curve in curves:
             _is_long("a lens curve", curve, num_layers + 1)
 
 
@@ -205,6 +207,6 @@ def _check_sensitivity(name: str, sensitivity: Sensitivity, num_layers: int, who
             _is_long(f"{name}.covariance of layer {layer}", row, layer + 1)
 
 
-def _is_long(name: str, values: list, length: int, or_empty: bool = False) -> None:
+def _is_long(name: str, values: Sequence[Any], length: int, or_empty: bool = False) -> None:
     if len(values) != length and not (or_empty and not values):
         raise ValueError(f"{name:.80} has {len(values)} entries, not {length}")

@@ -50,7 +50,7 @@ class Sensitivity(Record):
     calibration_draws: Count | None = None
 
     # Written for readers of the JSON, and derived anew when it is read.
-    @computed_field
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def vulnerable_layer(self) -> int:
         """The layer with the largest mean; of equals, the shallowest."""

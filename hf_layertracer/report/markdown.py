@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..config import DiagnosisConfig
-from ..records import Diagnosis, ReportData, Savings, Sensitivity, TaskParticleSummary, TrainingOutcome
+from ..records import Diagnosis, LayerPlan, ReportData, Savings, Sensitivity, TaskParticleSummary, TrainingOutcome
 from ..text import compact_ranges
 from .markdown_text import bullets, layer, name, number, optional, percent, prose, saved, span, table, value
 from .recipe import asks_builtin_probes, recipe
@@ -30,7 +30,7 @@ def report_section(report: ReportData) -> str:
     """
     findings = [*_task_particle(report), *_sensitivity(report)]
     if report.plan is not None:
-        findings += _plan(report)
+        findings += _plan(report, report.plan)
     if report.training is not None:
         findings += ["### Training", _training(report.training)]
     if report.is_repeated:
@@ -128,7 +128,7 @@ def _particle_sentence(particle: TaskParticleSummary) -> str:
     return f"Median **layer {particle.layer:g}**{quartiles}{interval}."
 
 
-def _unresolved(unresolved: int, count: int) -> str:
+def _unresolved(unresolved: int | None, count: int) -> str:
     return f"{unresolved} of {count} probes {'is' if unresolved == 1 else 'are'} unresolved."
 
 
@@ -178,8 +178,8 @@ def _vulnerable(diagnosis: Diagnosis) -> str:
     return f"{diagnosis.sensitivity.vulnerable_layer}, with {_highest(diagnosis.sensitivity)} bits"
 
 
-def _plan(report: ReportData) -> list[str]:
-    plan, tied = report.plan, report.model.tied
+def _plan(report: ReportData, plan: LayerPlan) -> list[str]:
+    tied = report.model.tied
     strategy = ", ".join(filter(None, [name(plan.strategy), _settings(plan.options, plan.options)]))
     outside = {
         "embeddings (tied to the head)" if tied else "embeddings": plan.train_embeddings,
@@ -221,7 +221,7 @@ def _savings(savings: Savings) -> str:
 
 
 def _training(training: TrainingOutcome) -> str:
-    rows = [
+    rows: list[list[Any]] = [
         ["Optimizer steps", f"{training.steps:,}"],
         ["Wall time", f"{number(training.seconds)} s"],
         ["Tokens, padding included", None if training.tokens is None else f"{training.tokens:,}"],
@@ -242,7 +242,7 @@ def _before_and_after(report: ReportData) -> str:
 
 
 def _cells(diagnosis: Diagnosis) -> dict[str, str]:
-    figures = diagnosis.headline()
+    figures: dict[str, Any] = diagnosis.headline()
     return {
         "Accuracy on the probes": percent(figures["accuracy"]),
         "Mean log-probability of the targets": f"{figures['mean_log_probability']:.3f}",

@@ -61,8 +61,8 @@ def saved(part: int, full: int) -> str:
     return percent(1 - part / full) if full else "-"
 
 
-def value(mean: float, stderr: float, known: bool) -> str:
-    return f"{mean:.3f} ± {stderr:.3f}" if known else f"{mean:.3f} (standard error not known)"
+def value(mean: float, stderr: float | None, known: bool) -> str:
+    return f"{mean:.3f} ± {stderr:.3f}" if known and stderr is not None else f"{mean:.3f} (standard error not known)"
 
 
 def layer(layer: float | None) -> str:

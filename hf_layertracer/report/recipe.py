@@ -64,7 +64,7 @@ def asks_builtin_probes(report: ReportData) -> bool:
     ours = builtin_probes()
     asked = [(item.prompt, item.target, item.task) for item in report.probes.items]
     return len(asked) == len(ours) and all(
-        prompt is not None and target is not None and probe.prompt.endswith(prompt) and probe.task == task
+        prompt is not None and target is not None and str(probe.prompt).endswith(prompt) and probe.task == task
         for probe, (prompt, target, task) in zip(ours, asked, strict=True)
     )
 

@@ -251,7 +251,9 @@ def _beside(config: TrialsConfig, folder: Path) -> TrialsConfig:
         return str(folder / name) if not Path(name).is_absolute() and (folder / name).exists() else name
 
     evaluate, train = config.evaluate, config.train
-    found = {kind: [resolve(name) for name in getattr(evaluate, kind)] for kind in ("new", "old", "tasks")}
+    found: dict[str, Any] = {
+        kind: [resolve(name) for name in getattr(evaluate, kind)] for kind in ("new", "old", "tasks")
+    }
     if evaluate.probes is not None:
         found["probes"] = resolve(evaluate.probes)
     return config.model_copy(

@@ -95,9 +95,8 @@ def snippet(plan: LayerPlan, report: ReportData, form: str) -> str:
     if form == "YAML":
         return "# LayerTracerConfig, for HfArgumentParser\n" + yaml.safe_dump(settings, sort_keys=False)
     if form == "CLI":
-        words = ["layertracer", "plan", "REPORT", "--strategy", plan.strategy]
-        if _is_public(report.model.id) and not _is_measured(plan):
-            words[2] = report.model.id
+        known = report.model.id if _is_public(report.model.id) and not _is_measured(plan) else None
+        words = ["layertracer", "plan", known or "REPORT", "--strategy", plan.strategy]
         for name, value in settings.items():
             if name != "strategy":
                 option = name.replace("_", "-")
@@ -126,4 +125,4 @@ def _is_public(model_id: str | None) -> bool:
         validate_repo_id(model_id or "")
     except HFValidationError:
         return False
-    return "/" in model_id
+    return "/" in (model_id or "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 import plotly.graph_objects as go
 
@@ -18,6 +18,7 @@ from .units import amount, layer, number
 _BINS = 10
 _SETTINGS = ("mask_ratio", "noise_scale", "rise", "min_probability")
 Table = tuple[list[str], list[list[str]]]
+_Report = TypeVar("_Report", bound=ReportData)
 
 
 def sensitivity_curves(reports: Mapping[str, ReportData]) -> go.Figure:
@@ -91,7 +92,7 @@ def lens_curves(reports: Mapping[str, ReportData]) -> go.Figure:
     return figure
 
 
-def after_training(report: ReportData) -> ReportData:
+def after_training(report: _Report) -> _Report:
     """A report as if its latest diagnosis had been its only one.
 
     Args:

@@ -172,7 +172,7 @@ def particle_sentence(report: ReportData) -> str:
     interval = (
         f", 95 % interval {layer(particle.interval[0])} to {layer(particle.interval[1])}" if particle.interval else ""
     )
-    resolved = report.probes.count - particle.unresolved
+    resolved = report.probes.count - (particle.unresolved or 0)
     return f"layer {layer(particle.layer)}{interval}; {resolved} of {report.probes.count} probes resolved"
 
 

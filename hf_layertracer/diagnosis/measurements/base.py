@@ -29,7 +29,7 @@ class Subject:
         config ([`DiagnosisConfig`]): The settings.
         tokenizer (`PreTrainedTokenizerBase`, *optional*): The model's.
         clean ([`CleanRun`]): A clean run over the longest probe.
-        progress (`Callable[[int], None]`): Called with the number of values just measured.
+        progress (`Callable[[int], object]`): Called with the number of values just measured.
     """
 
     stack: LayerStack
@@ -37,7 +37,7 @@ class Subject:
     config: DiagnosisConfig
     tokenizer: PreTrainedTokenizerBase | None
     clean: CleanRun
-    progress: Callable[[int], None]
+    progress: Callable[[int], object]
 
     @property
     def num_layers(self) -> int:
@@ -75,7 +75,7 @@ class Measurement(ABC):
     a module of its own and an entry in the list in `measurements/__init__.py`.
     """
 
-    name: ClassVar[str]
+    name: str
     """The name under which its duration is reported."""
     needs_gradients: ClassVar[bool] = False
     """Whether it takes gradients through the layers, which need memory for the whole graph."""

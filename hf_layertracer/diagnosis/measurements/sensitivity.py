@@ -123,7 +123,7 @@ def measure_draws(
     positions: Sequence[int],
     rows: int,
     replay: bool,
-    progress: Callable[[int], None],
+    progress: Callable[[int], object],
 ) -> np.ndarray:
     """The divergence that each draw causes in each layer, for draws on one batch of probes.
 
@@ -135,7 +135,7 @@ def measure_draws(
         positions (`Sequence[int]`): Row of each draw's probe in `clean`.
         rows (`int`): The most rows in one forward pass; halved where memory runs out all the same.
         replay (`bool`): Whether only the layers after the perturbed one run.
-        progress (`Callable[[int], None]`): Called with the number of values just measured.
+        progress (`Callable[[int], object]`): Called with the number of values just measured.
 
     Returns:
         `np.ndarray`: Jensen-Shannon divergences in bits, of shape `(layers, draws)`.
@@ -166,7 +166,7 @@ def _measure_rows(
     positions: Sequence[int],
     limit: int,
     replay: bool,
-    progress: Callable[[int], None],
+    progress: Callable[[int], object],
 ) -> np.ndarray:
     rows = torch.as_tensor(positions)
     ids = clean.input_ids[rows.to(clean.input_ids.device)]

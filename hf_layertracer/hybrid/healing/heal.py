@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, TrainingArguments, set_seed
@@ -96,7 +97,7 @@ def _donor(record: HybridRecord, place: Path) -> Path:
 
 
 def _stage(
-    name: str,
+    name: Literal["alignment", "distillation"],
     steps: int,
     model: PreTrainedModel,
     donor: PreTrainedModel,

@@ -38,6 +38,12 @@ class PlanInputs:
     def num_layers(self) -> int:
         return self.facts.num_layers
 
+    @property
+    def measured(self) -> ReportData:
+        """The measurements, for a strategy that needs them: `check_inputs` has refused to go on without."""
+        assert self.report is not None
+        return self.report
+
 
 @dataclass(frozen=True)
 class Choice:

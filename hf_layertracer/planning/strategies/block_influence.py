@@ -9,7 +9,7 @@ from .ratio import RatioOptions
 def choose(inputs: PlanInputs, options: RatioOptions) -> Choice:
     """Trains the layers that change the hidden state most."""
     return Choice(
-        options.highest(inputs.report.block_influence),
+        options.highest(inputs.measured.block_influence),
         "As a control, the layers that turn the hidden state most train (block influence, arXiv 2403.03853); the "
         f"{options.freeze_ratio:.0%} with the least influence are frozen.",
     )

@@ -36,12 +36,15 @@ class BudgetOptions:
 
 def choose(inputs: PlanInputs, options: BudgetOptions) -> Choice:
     """Trains the most sensitive layers that fit; one that does not fit makes room for less sensitive, smaller ones."""
-    scores = inputs.report.sensitivity.mean
+    scores = inputs.measured.sensitivity.mean
     if options.max_memory is not None:
         allowed = trainable_elements_within(inputs.facts, options.max_memory)
         limit = f"{options.max_memory} bytes for weights, gradients and Adam's moments"
     else:
-        allowed, limit = options.max_trainable_parameters, f"{options.max_trainable_parameters} trainable parameters"
+        allowed, limit = (
+            options.max_trainable_parameters or 0,
+            f"{options.max_trainable_parameters} trainable parameters",
+        )
     allowed -= outside_elements(inputs.facts, inputs.always_trained)
     sizes = trainable_by_layer(inputs.facts)
     trained: set[int] = set()

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Any, SupportsInt
 
 from ...errors import LayerTracerError
 from ..cost import layer_names
@@ -32,7 +33,7 @@ class ExplicitOptions:
 
 def choose(inputs: PlanInputs, options: ExplicitOptions) -> Choice:
     """Trains the layers that the user names."""
-    named = options.train_layers
+    named: Any = options.train_layers
     entries = named.split(",") if isinstance(named, str) else named
     entries = list(entries) if isinstance(entries, Iterable) else [entries]
     if isinstance(named, str) and not all(_is_index(entry) for entry in entries):
@@ -62,7 +63,7 @@ def _is_index(entry: str) -> bool:
     return bool(_INDEX.fullmatch(entry))
 
 
-def _parse_indices(entry: int | str, num_layers: int) -> set[int]:
+def _parse_indices(entry: SupportsInt | str, num_layers: int) -> set[int]:
     if not isinstance(entry, str) or re.fullmatch(r"\s*-?\d+\s*", entry):
         indices = [int(entry)]
     elif ":" in entry:

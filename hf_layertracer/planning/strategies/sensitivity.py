@@ -8,7 +8,7 @@ from .ratio import RatioOptions
 
 def choose(inputs: PlanInputs, options: RatioOptions) -> Choice:
     """Trains the most sensitive layers."""
-    scores = inputs.report.sensitivity
+    scores = inputs.measured.sensitivity
     trained = options.highest(scores.mean)
     kind = "estimated" if scores.estimate else "measured"
     return Choice(

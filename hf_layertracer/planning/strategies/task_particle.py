@@ -10,7 +10,7 @@ from .base import Choice, NoOptions, PlanInputs, Strategy
 
 def choose(inputs: PlanInputs, options: NoOptions) -> Choice:
     """Freezes from the measured Task Particle on."""
-    particle = inputs.report.task_particle
+    particle = inputs.measured.task_particle
     if particle.layer is None:
         raise LayerTracerError(
             "The task particle is unresolved for every probe, so there is no layer to freeze from. Use probes that the "

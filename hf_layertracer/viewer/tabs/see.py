@@ -122,7 +122,11 @@ def _build(page: Page, tab: gr.Tab) -> None:
 
 def _summary(reports: ReportStore, name: str | None, opened: OpenedReports) -> dict[str, dict[str, Any]]:
     """Of a report: header, pictures, the table of layers, and the controls set back."""
-    controls = {"task": {"value": _ALL_TASKS, "choices": [_ALL_TASKS]}, "number": {"value": 1}, "probe": {"value": 0}}
+    controls: dict[str, dict[str, Any]] = {
+        "task": {"value": _ALL_TASKS, "choices": [_ALL_TASKS]},
+        "number": {"value": 1},
+        "probe": {"value": 0},
+    }
     try:
         report = reports.report(name, opened)
     except LayerTracerError as error:
