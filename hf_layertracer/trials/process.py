@@ -46,8 +46,10 @@ def run_module(
     log.parent.mkdir(parents=True, exist_ok=True)
     launcher = [sys.executable]
     if processes > 1:
-        # Flags that are not given here come from the user's own `accelerate config`.
-        launcher += ["-m", "accelerate.commands.launch", "--num_processes", str(processes), "--main_process_port", "0"]
+        # Said to be GPUs, as accelerate starts a single process otherwise; without GPUs it uses gloo on CPUs.
+        launcher += ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
+        launcher += ["--num_machines", "1", "--main_process_port", "0"]
+        launcher += ["--mixed_precision", "no", "--dynamo_backend", "no"]
     command = [*launcher, "-m", module, str(folder), _WATCHED]
     try:
         with log.open("ab") as output:

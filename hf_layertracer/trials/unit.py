@@ -22,6 +22,7 @@ from transformers import (
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..distributed import is_main_process
+from ..errors import LayerTracerError
 from ..evaluation import evaluate_model
 from ..modeling import unwrap
 from ..modeling.loading import load_model
@@ -103,6 +104,8 @@ def _train(
     )
     # After the tracer's own callback, which writes into checkpoints too.
     trainer.add_callback(_Progress(folder, train.steps))
+    if trainer.args.world_size != config.processes:
+        raise LayerTracerError(f"{trainer.args.world_size} processes train together, and not {config.processes}.")
     checkpoint = _last_whole_checkpoint(folder.training)
     trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     trained = {
@@ -138,6 +141,7 @@ def _arguments(folder: UnitFolder, config: TrialsConfig, arm: ArmConfig, seed: i
         report_to="none",
         disable_tqdm=True,
         dataloader_pin_memory=torch.accelerator.is_available(),
+        use_cpu=not torch.accelerator.is_available(),
         seed=seed,
     )
 

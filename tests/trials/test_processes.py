@@ -1,0 +1,31 @@
+"""A run over several processes: the same batches, so the same numbers."""
+
+from __future__ import annotations
+
+import pytest
+
+from hf_layertracer import run_trials
+from hf_layertracer.trials import process
+
+
+def test_two_processes_train_on_the_same_batches_as_one(make_config, in_this_process, tmp_path, monkeypatch):
+    arms = [{"strategy": "freeze-deep"}]
+    alone = run_trials(make_config(arms=arms), tmp_path / "alone")
+
+    from hf_layertracer.trials import run
+
+    here = run.run_module
+
+    def run_module(module, folder, *args, **options):
+        elsewhere = options.get("processes", 1) > 1
+        return (process.run_module if elsewhere else here)(module, folder, *args, **options)
+
+    monkeypatch.setattr(run, "run_module", run_module)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    together = run_trials(make_config(arms=arms, processes=2), tmp_path / "together")
+    assert together.failures == {}
+    ours, theirs = together.rows[1], alone.rows[1]
+    # Gradients are summed in another order.
+    assert ours["metrics"] == pytest.approx(theirs["metrics"], rel=1e-3)
+    assert ours["cost"]["tokens"] == theirs["cost"]["tokens"]
+    assert ours["cost"]["trainable_parameters"] == theirs["cost"]["trainable_parameters"]
