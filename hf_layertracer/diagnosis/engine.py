@@ -18,6 +18,7 @@ from ..distributed import is_main_process
 from ..errors import LayerTracerError, UntraceableModelError
 from ..logs import get_logger
 from ..probes.encoding import EncodedProbe, equal_length_batches
+from .causality import check_causal
 from .clean_run import CleanRun
 from .layer_stack import LayerStack
 from .layout import Layout
@@ -74,6 +75,7 @@ class Engine:
             LayerTracerError: The probes cannot be used, or memory does not suffice.
         """
         check_prompts(self.stack, self.probes)
+        check_causal(self.stack, self.probes)
         lengths = [len(probe.input_ids) for probe in self.probes]
         with self._timed("verification"):
             clean = self._first_clean_run(self._ids([int(np.argmax(lengths))]))
@@ -151,7 +153,7 @@ class Engine:
                 f"({type(error).__name__}: {error!s:.160})."
             ) from error
         if not torch.isfinite(clean.logits).any() or clean.logits.isnan().any():
-            raise LayerTracerError(
+            raise UntraceableModelError(
                 "The model's own output is NaN before anything is perturbed: its weights or their data type are broken."
             )
         check_targets(clean.logits.shape[-1], self.probes)

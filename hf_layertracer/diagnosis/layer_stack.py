@@ -16,11 +16,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from ..errors import UntraceableModelError
 from ..modeling import ModelParts
-from ..modeling.wrappers import input_device
+from ..modeling.wrappers import input_device, input_embeddings
 from .clean_run import CleanRun
 from .layout import Layout, Shapes, argument_axes, hidden_axes, shapes_of
 from .patching import LayerForward, hidden_input, hidden_of, patched, with_hidden, with_hidden_input
@@ -58,7 +57,7 @@ class LayerStack:
 
     @property
     def _embeddings(self) -> nn.Module | None:
-        return self.model.get_input_embeddings() if isinstance(self.model, PreTrainedModel) else None
+        return input_embeddings(self.model)
 
     def find_layout(self, input_ids: Tensor) -> Layout:
         """How the model is called and what the axes of the tensors around its layers are, from a few passes.

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from ..errors import LayerTracerError
 from .kinds import layer_kinds
 from .search import decoder_path, outermost_lists, search_layers
-from .wrappers import unwrap
+from .wrappers import input_embeddings, output_embeddings, unwrap
 
 
 EMBEDDINGS, NORM, HEAD, OTHER = "embeddings", "norm", "head", "other"
@@ -115,19 +115,27 @@ def _owner_lookup(parts: ModelParts) -> Callable[[str], int | str]:
     decoder_prefix = _prefix(decoder_path(model))
     base = getattr(model, "base_model_prefix", "")
     base_prefix = _prefix(base if base and hasattr(model, base) else "")
-    input_embeddings = model.get_input_embeddings() if isinstance(model, PreTrainedModel) else None
-    head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
+    embeddings, head = input_embeddings(model), output_embeddings(model)
     paths = dict(model.named_modules(remove_duplicate=False))
     # A head that is a shared module of its own sits where it is registered; a tied weight is found by its alias.
     head_paths = [path for path, module in paths.items() if head is not None and module is head]
-    matrix = getattr(input_embeddings, "weight", None)
+    matrix = getattr(embeddings, "weight", None)
     input_paths = [
         path
         for path, module in paths.items()
         # The same matrix may stand in a second module, outside the decoder.
-        if module is input_embeddings or (matrix is not None and getattr(module, "weight", None) is matrix)
+        if module is embeddings or (matrix is not None and getattr(module, "weight", None) is matrix)
     ]
     embedding_paths = [path for path, module in paths.items() if isinstance(module, nn.Embedding)]
+    # Encoders keep all that embeds in one module: positions, norms, the token that stands for the whole.
+    around = [path.rpartition(".")[0] for path in input_paths]
+    embedding_paths += [path for path in around if path and not layers_prefix.startswith(_prefix(path))]
+    # A classifier on top of a base model is new: it belongs to the task, not to the layers below it. So does whatever
+    # else such a model has beside its layers, but for norms.
+    has_vocabulary = head is not None or not isinstance(model, PreTrainedModel)
+    norm_paths = [path for path, module in paths.items() if "norm" in type(module).__name__.lower()]
+    other_lists = [path for path in outermost_lists(model) if path != parts.layers_path]
+    branches = [path.split(".")[0] for path in head_paths]
 
     def within(name: str, candidates: list[str]) -> bool:
         return any(name.startswith(_prefix(path)) for path in candidates)
@@ -140,8 +148,13 @@ def _owner_lookup(parts: ModelParts) -> Callable[[str], int | str]:
         if within(name, input_paths):
             return EMBEDDINGS
         if name.startswith(decoder_prefix):
-            return EMBEDDINGS if within(name, embedding_paths) else NORM
-        return OTHER if base_prefix and name.startswith(base_prefix) else HEAD
+            if within(name, embedding_paths):
+                return EMBEDDINGS
+            is_norm = within(name, norm_paths) and not within(name, other_lists)
+            return NORM if has_vocabulary or is_norm else OTHER
+        if base_prefix and name.startswith(base_prefix):
+            return OTHER
+        return HEAD if within(name, branches) or not isinstance(model, PreTrainedModel) else OTHER
 
     return owner_of
 

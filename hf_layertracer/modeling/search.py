@@ -12,7 +12,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from ..errors import UntraceableModelError
 from ..logs import get_logger
 from .preserve import preserved
-from .wrappers import input_device
+from .wrappers import input_device, input_embeddings
 
 
 logger = get_logger(__name__)
@@ -94,8 +94,7 @@ def _calls(model: nn.Module, lists: dict[str, nn.ModuleList]) -> dict[str, list[
         for name, members in lists.items()
         for index, member in enumerate(members)
     ]
-    embeddings = model.get_input_embeddings() if isinstance(model, PreTrainedModel) else None
-    tokens = torch.ones(1, _TRACED_TOKENS, dtype=torch.long, device=input_device(model, embeddings))
+    tokens = torch.ones(1, _TRACED_TOKENS, dtype=torch.long, device=input_device(model, input_embeddings(model)))
     try:
         with preserved(model), torch.no_grad():
             model(input_ids=tokens)

@@ -1,10 +1,11 @@
-"""What stands around a model: launchers, compilers, adapters, devices."""
+"""What stands around a model: launchers, compilers, adapters, devices, and its own accounts of where it begins and ends."""
 
 from __future__ import annotations
 
 import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.utils import is_peft_available
 
 
@@ -42,3 +43,36 @@ def input_device(model: nn.Module, embeddings: nn.Module | None) -> torch.device
         running = (getattr(hook, "execution_device", None) for hook in hooks)
         device = next((torch.device(place) for place in running if place is not None), device)
     return device
+
+
+def input_embeddings(model: nn.Module) -> nn.Module | None:
+    """What a model embeds its input with, as it says itself.
+
+    Args:
+        model (`nn.Module`): The unwrapped model.
+
+    Returns:
+        `nn.Module`: The module, or `None` where the model does not say, as those of sound and of time series.
+    """
+    return _said_by(model, "get_input_embeddings")
+
+
+def output_embeddings(model: nn.Module) -> nn.Module | None:
+    """The head that makes a logit for each token of a vocabulary, as the model says itself.
+
+    Args:
+        model (`nn.Module`): The unwrapped model.
+
+    Returns:
+        `nn.Module`: The module, or `None` where the model does not say or has another kind of head.
+    """
+    return _said_by(model, "get_output_embeddings")
+
+
+def _said_by(model: nn.Module, method: str) -> nn.Module | None:
+    if not isinstance(model, PreTrainedModel):
+        return None
+    try:
+        return getattr(model, method)()
+    except (NotImplementedError, AttributeError):  # as transformers answers for models that have none
+        return None

@@ -23,7 +23,6 @@ FAMILIES = [
     "jamba",  # state-space layers, attention, experts
     "zamba2",  # one block in several layers
     "rwkv",
-    "xlnet",  # positions first
     "blt",  # bytes and patches: four lists of layers
 ]
 
@@ -45,6 +44,12 @@ def test_a_type_whose_layers_are_in_pieces_is_refused():
     result = check_type("xlm")
     assert status(result) == REFUSED
     assert "parts of each layer in several lists" in result["refused"]
+
+
+def test_a_type_that_looks_ahead_is_refused():
+    result = check_type("xlnet")
+    assert status(result) == REFUSED
+    assert "a later token changes what it says" in result["refused"]
 
 
 def test_a_process_that_dies_costs_one_type():
