@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +22,7 @@ from .engine import Engine
 from .layer_stack import LayerStack
 from .measurements import chosen_measurements
 from .notes import notes_of
+from .origin import origin
 from .summary import by_task
 
 
@@ -70,11 +68,7 @@ def diagnose(
         engine.run()
     measured = _merged([measurement.result() for measurement in engine.measurements])
     report = LayerTracerReport(
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions={
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("hf_layertracer", "torch", "transformers", "accelerate")},
-        },
+        **origin(),
         model=facts,
         settings=config,
         probes=_probe_facts(probes, encoded, tokenizer),

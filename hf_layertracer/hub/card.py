@@ -65,13 +65,13 @@ def evaluation_results(report: ReportData) -> list[EvalResult]:
         `list[EvalResult]`: One for each metric.
     """
     results = []
-    probes, training, measured = report.probes, report.training, report.latest.headline()
+    probes, training, measured = report.probes, report.training, report.headline()
     probe_set = {
         "dataset_type": _PROBES,
         "dataset_name": f"LayerTracer probes ({probes.count})",
         "dataset_revision": probes.sha256,
     }
-    if report.is_repeated or training is None:
+    if report.is_measured and (report.is_repeated or training is None):
         metrics = [
             ("accuracy", "Accuracy on the probes", measured["accuracy"]),
             ("mean_log_probability", "Mean log-probability of the targets", measured["mean_log_probability"]),

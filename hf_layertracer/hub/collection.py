@@ -87,7 +87,12 @@ def layer_rows(report: LayerTracerReport) -> list[dict[str, Any]]:
 
     Returns:
         `list[dict[str, Any]]`: One row per layer, with the keys of `COLUMNS`.
+
+    Raises:
+        LayerTracerError: The report holds no measurements.
     """
+    if not report.is_measured:
+        raise LayerTracerError("The report holds a plan but no measurements: a collection has no place for it.")
     model, latest, plan, settings = report.model, report.latest, report.plan, report.settings
     created = _created(report)
     same = {

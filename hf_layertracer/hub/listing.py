@@ -111,7 +111,7 @@ def compare_reports(reports: Iterable[HubReport | LayerTracerReport]) -> list[di
 
 def _row(entry: HubReport | LayerTracerReport) -> dict[str, Any]:
     place, report = (entry, entry.report) if isinstance(entry, HubReport) else (None, entry)
-    measured, plan, training = report.latest.headline(), report.plan, report.training
+    measured, plan, training = report.headline(), report.plan, report.training
     return {
         "repo_id": place and place.repo_id,
         "revision": place and place.revision,
@@ -119,7 +119,7 @@ def _row(entry: HubReport | LayerTracerReport) -> dict[str, Any]:
         "date": place.date if place else report.created,
         "model": report.model.name,
         "layers": report.num_layers,
-        "step": report.latest.step,
+        "step": report.latest and report.latest.step,
         "task_particle": measured["task_particle"],
         "task_particle_depth": report.relative_depth(measured["task_particle"]),
         "vulnerable_layer": measured["vulnerable_layer"],

@@ -74,7 +74,8 @@ def apply_plan(model: nn.Module, plan: LayerPlan) -> AppliedPlan:
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in trained)
     try:
-        _check(plan, parts, before, trained)
+        if before != trained or plan.frozen_layers:
+            _check(plan, parts, before, trained)
     except LayerTracerError:
         for name, parameter in parameters.items():
             parameter.requires_grad_(found[name])

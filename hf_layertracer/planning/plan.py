@@ -67,6 +67,7 @@ def make_plan(
     settings = chosen.check_options(options)
     if report is not None and report.num_layers != facts.num_layers:
         raise LayerTracerError(f"The report is of {report.num_layers} layers, the model has {facts.num_layers}.")
+    report = report if report is not None and report.is_measured else None
     wishes = dict(zip(_OUTSIDE, (train_embeddings, train_norm, train_head), strict=True))
     inputs = PlanInputs(facts, report, model, frozenset(part for part, wish in wishes.items() if wish))
     chosen.check_inputs(inputs)
@@ -88,9 +89,11 @@ def make_plan(
         savings=_NO_SAVINGS,
     )
     plan.savings = savings_of(facts, plan)
+    if strategy == "full":  # it decides nothing, so there is nothing to refuse: what trains may lie around the model
+        return plan
     if plan.savings.trainable_parameters == 0:
         raise LayerTracerError(f"This plan would train nothing: strategy {strategy!r} with {options or 'no options'}.")
-    if plan.savings.trainable_parameters == plan.savings.trainable_parameters_full and strategy != "full":
+    if plan.savings.trainable_parameters == plan.savings.trainable_parameters_full:
         raise LayerTracerError(
             f"This plan would freeze nothing: strategy {strategy!r} with {options or 'no options'}. If that is what you "
             "want, use the strategy 'full'."

@@ -11,6 +11,17 @@ from .base import Bits, Count, Error, NonNegative, Probability, Real, Record
 from .sensitivity import Sensitivity
 
 
+HEADLINE = (
+    "accuracy",
+    "mean_log_probability",
+    "task_particle",
+    "vulnerable_layer",
+    "highest_sensitivity",
+    "mean_sensitivity",
+    "shallow_minus_deep",
+)
+
+
 class Lens(Record):
     """What the model would answer if it stopped after each layer.
 
@@ -135,8 +146,7 @@ class Diagnosis(Record):
         """The figures that are compared between diagnoses and between reports.
 
         Returns:
-            `dict[str, float | None]`: `accuracy`, `mean_log_probability`, `task_particle`, `vulnerable_layer`,
-                `highest_sensitivity`, `mean_sensitivity` and `shallow_minus_deep`.
+            `dict[str, float | None]`: One entry for each name of `HEADLINE`.
         """
         sensitivity = self.sensitivity
         return {

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from ..config import DiagnosisConfig
 from .base import SCHEMA_VERSION, Record, relative_depth
-from .diagnosis import Diagnosis, Lens, TaskParticle
+from .diagnosis import HEADLINE, Diagnosis, Lens, TaskParticle
 from .model import ModelFacts
 from .plan import LayerPlan, PlanRecord
 from .probes import ProbeFacts
@@ -44,7 +44,9 @@ class ReportData(Record):
         model ([`ModelFacts`]): The model.
         settings ([`DiagnosisConfig`]): The settings of every diagnosis.
         probes ([`ProbeFacts`]): What every diagnosis asked.
-        diagnoses (`list[Diagnosis]`): What was measured, in the order of measurement; at least one.
+        diagnoses (`list[Diagnosis]`):
+            What was measured, in the order of measurement; none of a model that trained with a plan, but could not be
+            measured. The notes then say why.
         plans (`list[PlanRecord]`): What to train, each with the step from which it holds, in that order.
         training ([`TrainingOutcome`], *optional*): The training run.
         notes (`list[str]`): What a reader must know to read the numbers right.
@@ -56,7 +58,7 @@ class ReportData(Record):
     model: ModelFacts
     settings: DiagnosisConfig
     probes: ProbeFacts
-    diagnoses: Annotated[list[Diagnosis], Field(min_length=1)]
+    diagnoses: list[Diagnosis]
     plans: list[PlanRecord] = []
     training: TrainingOutcome | None = None
     notes: list[str] = []
@@ -66,14 +68,19 @@ class ReportData(Record):
         return self.model.num_layers
 
     @property
-    def first(self) -> Diagnosis:
-        """The diagnosis before training."""
-        return self.diagnoses[0]
+    def is_measured(self) -> bool:
+        """Whether the model was diagnosed at all."""
+        return bool(self.diagnoses)
 
     @property
-    def latest(self) -> Diagnosis:
-        """The last diagnosis; the first where there is only one."""
-        return self.diagnoses[-1]
+    def first(self) -> Diagnosis | None:
+        """The diagnosis before training; `None` where nothing was measured."""
+        return self.diagnoses[0] if self.diagnoses else None
+
+    @property
+    def latest(self) -> Diagnosis | None:
+        """The last diagnosis, the first where there is only one; `None` where nothing was measured."""
+        return self.diagnoses[-1] if self.diagnoses else None
 
     @property
     def is_repeated(self) -> bool:
@@ -81,24 +88,24 @@ class ReportData(Record):
         return len(self.diagnoses) > 1
 
     @property
-    def sensitivity(self) -> Sensitivity:
+    def sensitivity(self) -> Sensitivity | None:
         """Layer Sensitivity in the latest diagnosis."""
-        return self.latest.sensitivity
+        return self.latest and self.latest.sensitivity
 
     @property
-    def lens(self) -> Lens:
+    def lens(self) -> Lens | None:
         """The lens curves of the latest diagnosis."""
-        return self.latest.lens
+        return self.latest and self.latest.lens
 
     @property
-    def task_particle(self) -> TaskParticle:
+    def task_particle(self) -> TaskParticle | None:
         """The Task Particle in the latest diagnosis."""
-        return self.latest.task_particle
+        return self.latest and self.latest.task_particle
 
     @property
-    def block_influence(self) -> list[float]:
+    def block_influence(self) -> list[float] | None:
         """Block influence in the latest diagnosis."""
-        return self.latest.block_influence
+        return self.latest and self.latest.block_influence
 
     @property
     def plan(self) -> LayerPlan | None:
@@ -125,13 +132,23 @@ class ReportData(Record):
         """
         return None if layer is None else relative_depth(layer, self.num_layers)
 
+    def headline(self) -> dict[str, float | None]:
+        """The figures of [`Diagnosis.headline`] of the latest diagnosis; each is `None` where nothing was measured.
+
+        Returns:
+            `dict[str, float | None]`: By name.
+        """
+        return self.latest.headline() if self.latest else dict.fromkeys(HEADLINE)
+
     def changes(self) -> dict[str, Change]:
         """Before and after: the figures of [`Diagnosis.headline`], first against latest.
 
         Returns:
             `dict[str, Change]`: By name; both sides are equal where there is a single diagnosis.
         """
-        after = self.latest.headline()
+        if self.first is None:
+            return {name: Change(None, None) for name in HEADLINE}
+        after = self.headline()
         return {name: Change(value, after[name]) for name, value in self.first.headline().items()}
 
     def layer_rows(self, diagnosis: Diagnosis | None = None) -> list[dict[str, Any]]:
@@ -154,15 +171,17 @@ class ReportData(Record):
                 "relative_depth": self.relative_depth(layer),
                 "kind": facts.kind,
                 "parameters": facts.size,
+                "layer_sensitivity": None,
+                "layer_sensitivity_stderr": None,
             }
-            for name, sensitivity in found.sensitivities.items():
+            for name, sensitivity in found.sensitivities.items() if found else ():
                 end = "" if name == found.perturbation else f"_{name}"
                 row[f"layer_sensitivity{end}"] = sensitivity.mean[layer]
                 row[f"layer_sensitivity_stderr{end}"] = sensitivity.stderr[layer]
             row |= {
-                "block_influence": _at(found.block_influence, layer),
-                "lens_probability": _at(found.lens.mean_probability, layer + 1),
-                "lens_probability_stderr": _at(found.lens.stderr, layer + 1),
+                "block_influence": found and _at(found.block_influence, layer),
+                "lens_probability": found and _at(found.lens.mean_probability, layer + 1),
+                "lens_probability_stderr": found and _at(found.lens.stderr, layer + 1),
                 "trained": None if self.plan is None else layer in self.plan.trained_layers,
             }
             rows.append(row)

@@ -49,16 +49,35 @@ def draw_report(report: ReportData) -> Figure:
     FigureCanvasAgg(figure)
     figure.get_layout_engine().set(h_pad=0.12, w_pad=0.12)
     figure.suptitle(_headline(report), fontsize=_TITLE, fontweight="bold", linespacing=1.4, **_LITERAL)
+    if not report.is_measured:
+        _draw_sizes(figure.subplots(), report)
+        return figure
     above, below = figure.subplots(2, 1, sharex=True)
     _draw_sensitivity(above, report)
     _draw_lens(below, report)
     for axes in (above, below):
-        axes.tick_params(which="both", labelsize=_LABEL, length=4, pad=4)
-        axes.spines[["top", "right"]].set_visible(False)
+        _tidy(axes)
     _number_layers(below, report.num_layers)
     above.tick_params(labelbottom=True)
     above.tick_params(which="minor", bottom=False)
     return figure
+
+
+def _draw_sizes(axes: Axes, report: ReportData) -> None:
+    """Of a model that was not measured: how large each layer is, and which train."""
+    sizes = [layer.size for layer in report.model.layers]
+    bars = axes.bar(range(report.num_layers), sizes, color=BLUE, label="parameters", zorder=2)
+    axes.set_title("Parameters of each layer (nothing was measured)", fontsize=_PANEL_TITLE, loc="left")
+    axes.set_xlabel("Layer, counted from 0", fontsize=_LABEL)
+    axes.set_ylim(0, max(*sizes, 1) * 1.18)
+    _tidy(axes)
+    _number_layers(axes, report.num_layers)
+    _add_legend(axes, [bars, *_shade_plan(axes, report)])
+
+
+def _tidy(axes: Axes) -> None:
+    axes.tick_params(which="both", labelsize=_LABEL, length=4, pad=4)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _headline(report: ReportData) -> str:

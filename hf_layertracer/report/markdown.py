@@ -28,7 +28,7 @@ def report_section(report: ReportData) -> str:
     Returns:
         `str`: Markdown without the markers of [`~report.card_section.put_section`], ending in a newline.
     """
-    findings = [*_task_particle(report), *_sensitivity(report)]
+    findings = [*_task_particle(report), *_sensitivity(report)] if report.is_measured else []
     if report.plan is not None:
         findings += _plan(report, report.plan)
     if report.training is not None:
@@ -41,6 +41,11 @@ def report_section(report: ReportData) -> str:
     return render(
         "section.md",
         introduction=_introduction(report),
+        picture=(
+            "Layer Sensitivity and lens probability of each layer"
+            if report.is_measured
+            else "Parameters of each layer, and which layers train"
+        ),
         measurement=_measurement(report),
         findings=findings,
         recipe_needs=_recipe_needs(report),
@@ -52,6 +57,11 @@ def _introduction(report: ReportData) -> str:
     model = report.model
     revision = f", revision {name(model.revision)}" if model.revision else ""
     subject = f"{name(model.id)} ({name(model.architecture)}{revision})" if model.id else name(model.architecture)
+    if not report.is_measured:
+        return (
+            f"Which of the {report.num_layers} layers of {subject} were trained. **Nothing was measured**: the notes say "
+            "why. Layers are counted from 0."
+        )
     return (
         f"What each of the {report.num_layers} layers of {subject} does, measured on {report.probes.count} probes. "
         "Layers are counted from 0; ± is one standard error."
@@ -76,6 +86,10 @@ def _package(report: ReportData) -> str:
 
 
 def _measurement(report: ReportData) -> str:
+    versions = ", ".join(name(f"{package} {version}") for package, version in report.versions.items())
+    made = f"**Made:** {name(report.created)} with {versions}"
+    if not report.is_measured:
+        return bullets([made])
     probes, scores = report.probes, report.first.scores
     return bullets(
         [
@@ -84,8 +98,7 @@ def _measurement(report: ReportData) -> str:
             f"**Perturbation:** {_perturbation(report.first, report.settings)}",
             f"**Method:** {_method(report.first.sensitivity)}",
             f"**Task Particle:** {_settings(asdict(report.settings), ['rise', 'min_probability'])}",
-            f"**Made:** {name(report.created)} with "
-            + ", ".join(name(f"{package} {version}") for package, version in report.versions.items()),
+            made,
         ]
     )
 

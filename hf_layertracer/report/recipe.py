@@ -42,7 +42,7 @@ def recipe(report: ReportData) -> str:
     if layers is not None:
         options["train_layers"] = ",".join(map(str, layers)) if isinstance(layers, list) else layers
     builtin = asks_builtin_probes(report)
-    if not builtin:
+    if report.is_measured and not builtin:
         options["num_probes"] = report.probes.count
     settings = {"strategy": report.plan.strategy, **options, **settings}
     if report.is_repeated and report.latest.step == report.training.steps:

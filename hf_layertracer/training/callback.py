@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,10 @@ from ..planning.config import LayerTracerConfig
 from ..probes import Probe
 from ..records import LayerPlan
 from ..report import FIGURE_FILE, REPORT_FILE, LayerTracerReport
+from .checkpoints import last_checkpoint
+from .outcome import ends_no_training, without_tracing
 from .publish import write_card
-from .tracer import Tracer, last_checkpoint
+from .tracer import Tracer
 from .uploads import failed_upload, finish_upload, is_uploading, push_of
 
 
@@ -98,6 +102,7 @@ class LayerTracerCallback(TrainerCallback):
             tokenizer=processing_class,
             optimizer=optimizer,
             resume_from=last_checkpoint(args.resume_from_checkpoint, args.output_dir),
+            output_dir=args.output_dir,
             # As accelerate will run it, so that later diagnoses compare with the first.
             precision=partial(
                 torch.autocast,
@@ -116,18 +121,19 @@ class LayerTracerCallback(TrainerCallback):
                 "Pass it to the constructor, Trainer(..., callbacks=[LayerTracerCallback()]), and not with model_init, "
                 "which makes a new model afterwards; or use LayerTracerTrainer."
             )
-        if self.tracer.untraceable:
+        if not self.tracer.is_tracing:
             return
         checkpoint = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         if state.global_step > 0 and (checkpoint / REPORT_FILE).is_file():
             self._compare_with(checkpoint)
         self.tracer.start(state.global_step)
         self._is_training = True
-        if args.should_save:
-            self.tracer.save(args.output_dir)
-        # Going on, these were logged by the run that was interrupted.
-        if state.global_step == 0:
-            self._log(self.tracer.metrics(), args, state, control)
+        with self._apart("save its first report"):
+            if args.should_save:
+                self.tracer.save(args.output_dir)
+            # Going on, these were logged by the run that was interrupted.
+            if state.global_step == 0:
+                self._log(self.tracer.metrics(), args, state, control)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -139,20 +145,38 @@ class LayerTracerCallback(TrainerCallback):
     ) -> None:
         self.tracer.end_step()
         every = self.tracer.config.diagnose_steps
-        if every is None or self.tracer.untraceable or state.global_step % every:
+        if every is None or not self.tracer.can_diagnose_again or state.global_step % every:
             return
-        self._diagnose_again(args, state, control, model)
+        with self._apart("diagnose the model again"):
+            self._diagnose_again(args, state, control, model)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         checkpoint = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-        if args.should_save and not self.tracer.untraceable and checkpoint.is_dir():
-            self.tracer.save(checkpoint, only_json=True)
+        if args.should_save and self.tracer.is_tracing and checkpoint.is_dir():
+            with self._apart("save its report"):
+                self.tracer.save(checkpoint, only_json=True)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if self.tracer.is_tracing and logs and "train_runtime" in logs:
+            for line in (logs, state.log_history[-1]):
+                without_tracing(line, self.tracer.seconds_apart)
 
     def on_push_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
-        if self.report is None or self.tracer.untraceable or not args.should_save:
+        if not self.tracer.is_tracing or not args.should_save:
             return
+        with self._apart("get its report ready for the Hub"):
+            self._get_ready(args, state, model)
+
+    def _get_ready(self, args: TrainingArguments, state: TrainerState, model: Any) -> None:
         self._finish_upload(args)
         if self._is_training:
             self.tracer.finish(state.global_step, state.log_history, args.device, alone=True)
@@ -169,16 +193,28 @@ class LayerTracerCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
-        if self.tracer.untraceable:
+        if not self.tracer.is_tracing:
             return
         self._is_training = False
-        self.tracer.finish(state.global_step, state.log_history, args.device)
-        self._finish_upload(args)
+        with ends_no_training("write down what came of the run"):
+            self.tracer.finish(state.global_step, state.log_history, args.device)
+            self._finish_upload(args)
         done = self.report.is_repeated and self.report.latest.step == state.global_step
-        if self.tracer.config.diagnose_after and not done:
-            self._diagnose_again(args, state, control, model)
-        elif args.should_save:
-            self.tracer.save(args.output_dir)
+        if self.tracer.config.diagnose_after and self.tracer.can_diagnose_again and not done:
+            with ends_no_training("diagnose the model again"):
+                self._diagnose_again(args, state, control, model)
+                return
+        if args.should_save:
+            with ends_no_training("save its report"):
+                self.tracer.save(args.output_dir)
+
+    @contextmanager
+    def _apart(self, what: str) -> Iterator[None]:
+        """Work of ours during training: it ends no run, and its time is not the training's."""
+        began = time.perf_counter()
+        with ends_no_training(what):
+            yield
+        self.tracer.seconds_apart += time.perf_counter() - began
 
     def write_card(self, args: TrainingArguments, model: Any) -> None:
         """Writes the report into the card in the output directory; a card that cannot be written ends no training."""

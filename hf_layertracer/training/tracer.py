@@ -5,28 +5,30 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
-from transformers.trainer_utils import get_last_checkpoint
 
 from ..diagnosis.diagnose import diagnose
-from ..distributed import from_main_process, is_distributed, total
+from ..distributed import is_distributed, is_main_process, total
 from ..errors import LayerTracerError, UntraceableModelError
 from ..hub.privacy import public_report
 from ..logs import get_logger
-from ..modeling import find_parts, unwrap
+from ..modeling import context_length, find_parts, unwrap
 from ..modeling.devices import default_device, peak_bytes, reset_peak
 from ..modeling.preserve import preserved
-from ..planning import AppliedPlan, apply_plan, configured_plan, read_plan
+from ..planning import AppliedPlan, apply_plan, configured_plan, make_plan, read_plan
 from ..planning.config import LayerTracerConfig
-from ..probes import Probe, builtin_probes, load_probes
+from ..probes import Probe
 from ..records import Diagnosis, TrainingOutcome
 from ..report import REPORT_FILE, LayerTracerReport
+from ..text import compact_ranges
+from .measuring import first_report
+from .metrics import metrics_of
+from .outcome import losses
+from .probing import Collator, NoProbesError, choose_probes, take_rows, tokenizer_of
 
 
 logger = get_logger(__name__)
@@ -44,8 +46,8 @@ class Tracer:
         self.config = config or LayerTracerConfig()
         self.report: LayerTracerReport | None = None
         self.applied: AppliedPlan | None = None
-        self.untraceable = False
         self.tokens: int | None = None
+        self.seconds_apart = 0.0
         self._given_probes = probes
         self._probes: list[Probe] = []
         self._tokenizer: Any = None
@@ -60,79 +62,129 @@ class Tracer:
         """Whether the plan is in force on this very model (a `model_init` makes a new one for each run)."""
         return self._prepared is not None and unwrap(model) is self._prepared
 
+    @property
+    def is_tracing(self) -> bool:
+        """Whether there is a report; without layers and with nothing to freeze, there is none."""
+        return self.report is not None
+
+    @property
+    def can_diagnose_again(self) -> bool:
+        """Whether the model was measured, so that later diagnoses have something to compare with."""
+        return self.report is not None and self.report.is_measured and bool(self._probes)
+
     def prepare(
         self,
         model: nn.Module,
         *,
         tokenizer: Any = None,
         dataset: Any = None,
-        collator: Callable[[list[Any]], Any] | None = None,
+        collator: Collator | None = None,
         optimizer: torch.optim.Optimizer | None = None,
         resume_from: str | Path | None = None,
         precision: Callable[[], AbstractContextManager] = nullcontext,
-    ) -> None:
+        output_dir: str | Path = ".",
+    ) -> Any:
         """Diagnoses the model and freezes what the plan freezes; of a resumed run, takes over its report and plan.
+
+        A model that cannot be diagnosed gets the plan of a strategy that needs no measurements; the report says why.
 
         Args:
             model (`nn.Module`): The model, before it is wrapped for distributed training.
-            tokenizer (`PreTrainedTokenizerBase`, *optional*): The model's tokenizer.
+            tokenizer (`Any`, *optional*): What the trainer processes its data with: the model's tokenizer is in it.
             dataset (`Any`, *optional*): Where probes are drawn from.
             collator (`Callable`, *optional*): Turns the dataset's rows into `input_ids` where they hold none.
             optimizer (`torch.optim.Optimizer`, *optional*): One made before; frozen parameters are taken out of it.
             resume_from (`str` or `Path`, *optional*): The checkpoint that the run goes on from.
             precision (`Callable`, *optional*): Makes the context that the model is run in.
+            output_dir (`str` or `Path`, *optional*): Where the report will lie, for the message.
+
+        Returns:
+            `Any`: The dataset to go on with: the one that was given, unless that was a stream that can be read once only.
 
         Raises:
-            LayerTracerError: The probes, the settings or the checkpoint's report cannot be used.
+            LayerTracerError: The probes, the settings or the checkpoint's report cannot be used, no layers were found, or
+                the strategy needs measurements that cannot be made.
         """
         if self.is_prepared_for(model):
-            return
+            return dataset
         # A model_init made another model than the one that was measured before.
-        self.report, self.untraceable = None, False
-        self._tokenizer = tokenizer
+        self.report = None
+        self._tokenizer = tokenizer_of(tokenizer)
         try:
-            find_parts(model, self.config.layers_path)
-            # Rows and collators may draw random numbers, which training must find untouched.
-            with preserved(model):
-                self._probes = self._choose_probes(dataset, collator)
-            if resume_from is not None:
-                self._take_over(Path(resume_from))
-            if self.report is None:
-                self._measure_and_plan(model, precision)
-                if resume_from is not None and self.config.strategy != "full":
-                    raise LayerTracerError(
-                        f"The checkpoint {resume_from} holds no {REPORT_FILE}: it was not saved by a traced run, so which "
-                        "layers it trained is not known. Go on with strategy='full', or start a new run from its weights."
-                    )
-            self.applied = apply_plan(model, self.report.plan)
+            parts = find_parts(model, self.config.layers_path)
         except UntraceableModelError as error:
-            if self.config.layers_path is not None:
+            if self.config.strategy != "full":
+                raise LayerTracerError(f"{error} Or train every layer: strategy='full'.") from error
+            logger.warning(f"LayerTracer freezes and measures nothing: {error}")
+            self._prepared = unwrap(model)
+            return dataset
+        # Rows and collators may draw random numbers, which training must find untouched.
+        with preserved(model):
+            rows, dataset = self._rows(dataset)
+            problem = self._choose_probes(rows, collator, context_length(parts.model))
+        if resume_from is not None:
+            self._take_over(Path(resume_from))
+        if self.report is None:
+            self.report = first_report(self.config, parts, self._probes, self._tokenizer, precision, problem)
+            try:
+                self._decide(model)
+            except LayerTracerError:
+                self.report = None
                 raise
-            logger.warning(f"Training goes on without LayerTracer, with every layer: {error}")
-            self._prepared, self.untraceable = unwrap(model), True
-            return
-        self._prepared = unwrap(model)
+            if resume_from is not None and self.config.strategy != "full":
+                self.report = None
+                raise LayerTracerError(
+                    f"The checkpoint {resume_from} holds no {REPORT_FILE}: it was not saved by a traced run, so which "
+                    "layers it trained is not known. Go on with strategy='full', or start a new run from its weights."
+                )
+        self.applied = apply_plan(model, self.report.plan)
+        self._prepared = parts.model
         if optimizer is not None:
-            _drop_frozen(optimizer)
-        plan = self.report.plan
-        share = self.applied.trainable_parameters / plan.savings.total_parameters
-        logger.info(
-            f"LayerTracer ({plan.strategy}): {len(plan.trained_layers)} of {plan.num_layers} layers train, "
-            f"{self.applied.trainable_parameters} parameters ({share:.0%}). {plan.reason}"
-        )
+            drop_frozen(optimizer)
+        self._say(output_dir)
+        return dataset
 
-    def _measure_and_plan(self, model: nn.Module, precision: Callable[[], AbstractContextManager]) -> None:
-        if self.config.report is not None:
-            report = LayerTracerReport.load(self.config.report)
-            # What was measured and decided while an earlier run trained is no part of this one.
-            report.diagnoses, report.plans = report.diagnoses[:1], []
-        else:
-            with precision():
-                report = diagnose(model, self._probes, tokenizer=self._tokenizer, config=self.config.diagnosis())
-            # Processes may round differently, and a plan that differs between them would hang the run.
-            report = from_main_process(report)
-        report.set_plan(configured_plan(model, self.config, report=report, layers_path=report.model.layers_path))
-        self.report = report
+    def _rows(self, dataset: Any) -> tuple[list[Any], Any]:
+        if self._given_probes is not None or self.config.probes is not None:
+            return [], dataset  # nothing is drawn
+        return take_rows(dataset, self.config.num_probes, self.config.diagnosis_seed)
+
+    def _choose_probes(self, rows: list[Any], collator: Collator | None, longest: int | None) -> str | None:
+        """Sets the probes, or says why there are none."""
+        try:
+            self._probes = choose_probes(self.config, self._given_probes, self._tokenizer, rows, collator, longest)
+        except NoProbesError as error:
+            self._probes = []
+            return str(error)
+        return None
+
+    def _decide(self, model: nn.Module) -> None:
+        """Puts the plan of the settings into the report."""
+        report, path = self.report, self.report.model.layers_path
+        try:
+            plan = configured_plan(model, self.config, report=report, layers_path=path)
+        except LayerTracerError:
+            if report.num_layers > 1:
+                raise
+            plan = make_plan(model, "full", report=report, layers_path=path)
+            report.notes.append("The model has a single layer, so there is nothing to choose: all of it trains.")
+        report.set_plan(plan)
+
+    def _say(self, output_dir: str | Path) -> None:
+        """One line, visible by default wherever a script would otherwise not notice what happens to its model."""
+        plan, report = self.report.plan, self.report
+        if not is_main_process():
+            return
+        frozen = compact_ranges(plan.frozen_layers) if plan.frozen_layers else "none"
+        share = self.applied.trainable_parameters / max(plan.savings.total_parameters, 1)
+        unmeasured = "" if report.is_measured else f" {' '.join(report.notes)}"
+        line = (
+            f"LayerTracer ({plan.strategy}) freezes layers {frozen} of {plan.num_layers} in {plan.layers_path!r}; "
+            f"{self.applied.trainable_parameters:,} parameters train ({share:.0%}). {plan.reason}{unmeasured} "
+            f"Report: {Path(output_dir) / REPORT_FILE}"
+        )
+        is_plain = report.is_measured and self.applied.frozen_parameters == 0
+        (logger.info if is_plain else logger.warning)(line)
 
     def _take_over(self, checkpoint: Path) -> None:
         """Goes on with the report of the checkpoint, or of the run it belongs to, if there is one."""
@@ -153,38 +205,14 @@ class Tracer:
             )
         self.report = report
 
-    def _choose_probes(self, dataset: Any, collator: Callable[[list[Any]], Any] | None) -> list[Probe]:
-        config = self.config
-        if self._given_probes is not None:
-            return list(self._given_probes)
-        if config.probes is not None:
-            return load_probes(
-                config.probes, tokenizer=self._tokenizer, max_probes=config.num_probes, seed=config.diagnosis_seed
-            )
-        if dataset is not None:
-            try:
-                return probes_from_dataset(
-                    dataset, collator, self._tokenizer, config.num_probes, config.diagnosis_seed
-                )
-            except LayerTracerError as error:
-                reason = f"No probes could be drawn from the dataset ({error})"
-        else:
-            reason = "There is no dataset to draw probes from"
-        if self._tokenizer is None:
-            raise LayerTracerError(
-                f"{reason}, and the probes of the package are text, which needs a tokenizer. Pass probes=..., or "
-                "processing_class=tokenizer."
-            )
-        logger.info(f"{reason}: the probes of the package are used.")
-        return builtin_probes()
-
     # -- during training -------------------------------------------------------------------------------------------
 
     def start(self, step: int) -> None:
         """Resets the counts and the memory gauge, and drops the diagnoses of steps that this run makes anew."""
         self._first_step, self._seconds, self.tokens = step, 0.0, None
-        first, *later = self.report.diagnoses
-        self.report.diagnoses = [first, *(diagnosis for diagnosis in later if diagnosis.step <= step)]
+        first, later = self.report.diagnoses[:1], self.report.diagnoses[1:]
+        self.report.diagnoses = first + [diagnosis for diagnosis in later if diagnosis.step <= step]
+        self.seconds_apart = 0.0
         reset_peak(default_device())
 
     def begin_step(self) -> None:
@@ -227,25 +255,7 @@ class Tracer:
         Returns:
             `dict[str, float]`: Names begin with `layertracer/`.
         """
-        plan, diagnosis = self.report.plan, later or self.report.first
-        figures = diagnosis.headline()
-        values = {
-            "probe_accuracy": figures["accuracy"],
-            "probe_log_probability": figures["mean_log_probability"],
-            "vulnerable_layer": figures["vulnerable_layer"],
-            "sensitivity": figures["mean_sensitivity"],
-        }
-        if figures["task_particle"] is not None:
-            values["task_particle"] = figures["task_particle"]
-        for name, layers in (("trained", plan.trained_layers), ("frozen", plan.frozen_layers)):
-            if layers:
-                values[f"sensitivity_{name}"] = diagnosis.sensitivity.mean_over(layers)
-        if later is None:
-            values |= {
-                "trained_layers": len(plan.trained_layers),
-                "trainable_parameters": self.applied.trainable_parameters,
-            }
-        return {f"layertracer/{name}": value for name, value in values.items()}
+        return metrics_of(self.report, self.applied, later)
 
     # -- after training --------------------------------------------------------------------------------------------
 
@@ -264,20 +274,18 @@ class Tracer:
         unknown = self.tokens is None or (alone and is_distributed())
         tokens = None if unknown else total(self.tokens, device)
         peak, owner = peak_bytes(device)
-        evaluations = _evaluation_losses(log_history)
-        losses = [entry["train_loss"] for entry in log_history if "train_loss" in entry]
+        figures, notes = losses(log_history)
         self.report.training = TrainingOutcome(
             steps=step - self._first_step,
             seconds=round(self._seconds, 3),
             tokens=tokens,
-            tokens_per_second=tokens and round(tokens / self._seconds, 2),
+            tokens_per_second=round(tokens / self._seconds, 2) if tokens and self._seconds else None,
             peak_memory_bytes=peak,
             peak_memory_of=owner,
             trainable_parameters=self.applied.trainable_parameters,
-            train_loss=losses[-1] if losses else None,
-            eval_loss_before=evaluations[0] if len(evaluations) > 1 else None,
-            eval_loss_after=evaluations[-1] if evaluations else None,
+            **figures,
         )
+        self.report.notes += [note for note in notes if note not in self.report.notes]
 
     def save(self, directory: str | Path, *, only_json: bool = False) -> None:
         """Saves the report; a disk that is full ends no training."""
@@ -291,60 +299,12 @@ class Tracer:
             logger.error(f"The LayerTracer report was not saved. {error}")
 
 
-def probes_from_dataset(
-    dataset: Any, collator: Callable[[list[Any]], Any] | None, tokenizer: Any, count: int, seed: int
-) -> list[Probe]:
-    """Draws probes from a dataset as a trainer gets it: text, token ids or whatever the collator understands.
+def drop_frozen(optimizer: torch.optim.Optimizer) -> None:
+    """Takes frozen parameters, and their state, out of an optimizer.
 
     Args:
-        dataset (`Any`): A dataset with a length, a stream, or a dictionary of datasets, whose first is used.
-        collator (`Callable`, *optional*): The data collator.
-        tokenizer (`PreTrainedTokenizerBase`, *optional*): Needed for text.
-        count (`int`): How many rows to draw from.
-        seed (`int`): Seed of the draw.
-
-    Returns:
-        `list[Probe]`: The probes.
-
-    Raises:
-        LayerTracerError: The rows hold neither text nor token ids, also after the collator.
+        optimizer (`torch.optim.Optimizer`): One that was made before the plan, or that asks nobody what trains.
     """
-    if isinstance(dataset, dict):
-        dataset = next(iter(dataset.values()))
-    if hasattr(dataset, "__len__") and not isinstance(dataset, torch.utils.data.IterableDataset):
-        size = len(dataset)
-        chosen = sorted(np.random.default_rng(seed).choice(size, min(count, size), replace=False).tolist())
-        rows = [dataset[index] for index in chosen]
-    else:
-        rows = list(islice(iter(dataset), count))
-    try:
-        return load_probes(rows, tokenizer=tokenizer, seed=seed)
-    except LayerTracerError:
-        if collator is None:
-            raise
-    try:
-        batches = [collator([row]) for row in rows]
-        collated = [{name: values[0] for name, values in batch.items()} for batch in batches]
-    except Exception as error:  # a collator is the user's code: whatever it raises, other probes will do
-        raise LayerTracerError(f"the data collator failed on a single row: {error!s:.120}") from error
-    return load_probes(collated, seed=seed)
-
-
-def last_checkpoint(resume_from_checkpoint: str | bool | None, output_dir: str) -> str | None:
-    """The checkpoint that `Trainer.train(resume_from_checkpoint=...)` means."""
-    if resume_from_checkpoint is True:
-        return get_last_checkpoint(output_dir)
-    return resume_from_checkpoint or None
-
-
-def _evaluation_losses(log_history: list[dict[str, float]]) -> list[float]:
-    """The evaluation losses in the order of logging; of several evaluation sets, those of the first."""
-    names = [name for entry in log_history for name in entry if name.startswith("eval_") and name.endswith("loss")]
-    return [entry[names[0]] for entry in log_history if names[0] in entry] if names else []
-
-
-def _drop_frozen(optimizer: torch.optim.Optimizer) -> None:
-    """Takes frozen parameters and their state out of an optimizer that was made before the plan."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             if not parameter.requires_grad:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import Trainer
 
 from ..hub.transport import hub_errors
@@ -14,7 +15,9 @@ from ..planning.config import LayerTracerConfig
 from ..probes import Probe
 from ..report import LayerTracerReport
 from .callback import LayerTracerCallback
-from .tracer import last_checkpoint
+from .checkpoints import last_checkpoint, newest_complete_checkpoint
+from .probing import has_rows
+from .tracer import drop_frozen
 
 
 class LayerTracerMixin:
@@ -51,7 +54,12 @@ class LayerTracerMixin:
         return self._layertracer.report
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        self._resume_from = argument_of(super().train, "resume_from_checkpoint", args, kwargs)
+        resume_from = argument_of(super().train, "resume_from_checkpoint", args, kwargs)
+        newest = newest_complete_checkpoint(self.args.output_dir) if resume_from is True else None
+        if newest is not None:
+            # The newest that the trainer would find may be one that a kill cut short.
+            args, kwargs = (), {**bound_arguments(super().train, args, kwargs), "resume_from_checkpoint": newest}
+        self._resume_from = newest or resume_from
         return super().train(*args, **kwargs)
 
     def get_train_dataloader(self) -> Any:
@@ -63,7 +71,10 @@ class LayerTracerMixin:
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         self._trace(None)
-        return super().create_optimizer(*args, **kwargs)
+        optimizer = super().create_optimizer(*args, **kwargs)
+        if isinstance(self.optimizer, torch.optim.Optimizer):
+            drop_frozen(self.optimizer)  # some, as GaLore's, hold every parameter that they are meant for
+        return optimizer
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         self._layertracer.tracer.count_tokens(inputs)
@@ -86,15 +97,39 @@ class LayerTracerMixin:
         return self.hub_model_id or self.args.hub_model_id or Path(self.args.output_dir).name
 
     def _trace(self, resume_from: str | None) -> None:
-        self._layertracer.tracer.prepare(
+        source = "eval_dataset" if has_rows(self.eval_dataset) else "train_dataset"
+        given = getattr(self, source)
+        dataset = self._layertracer.tracer.prepare(
             self.model,
             tokenizer=self.processing_class,
-            dataset=self.eval_dataset if self.eval_dataset is not None else self.train_dataset,
+            dataset=given,
             collator=self.data_collator,
             optimizer=self.optimizer,
             resume_from=resume_from,
             precision=self.accelerator.autocast,
+            output_dir=self.args.output_dir,
         )
+        if dataset is not given:
+            setattr(self, source, dataset)
+
+
+def bound_arguments(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call by name.
+
+    Args:
+        function (`Callable`): The function that is called.
+        args (`tuple`), kwargs (`dict`): What it is called with.
+
+    Returns:
+        `dict[str, Any]`: Those that the call gives, ready to be given by name.
+    """
+    arguments = inspect.signature(function).bind(*args, **kwargs).arguments
+    kinds = {name: parameter.kind for name, parameter in inspect.signature(function).parameters.items()}
+    named = {name: value for name, value in arguments.items() if kinds[name] is not inspect.Parameter.VAR_KEYWORD}
+    for name, value in arguments.items():
+        if kinds[name] is inspect.Parameter.VAR_KEYWORD:
+            named |= value
+    return named
 
 
 def argument_of(function: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -106,11 +141,9 @@ def argument_of(function: Callable[..., Any], name: str, args: tuple[Any, ...], 
         args (`tuple`), kwargs (`dict`): What it is called with.
 
     Returns:
-        `Any`: The value, or the default where the call gives none; `None` where the function names no such argument.
+        `Any`: The value, or `None` where the call gives none.
     """
-    bound = inspect.signature(function).bind(*args, **kwargs)
-    bound.apply_defaults()
-    return bound.arguments.get(name, kwargs.get(name))
+    return bound_arguments(function, args, kwargs).get(name)
 
 
 class LayerTracerTrainer(LayerTracerMixin, Trainer):

@@ -83,6 +83,8 @@ def parse_report(content: bytes, name: str = "The report") -> LayerTracerReport:
         raise LayerTracerError(f"{name} is not a LayerTracer report: it is not JSON.") from error
     _check_shape(parsed, name)
     report = LayerTracerReport.from_dict(parsed, name)
+    if not report.is_measured:
+        raise LayerTracerError(f"{name} holds a plan but no measurements: there is nothing to look at.")
     if report.num_layers > _MAX_LAYERS:
         raise LayerTracerError(f"{name} has {report.num_layers} layers; up to {_MAX_LAYERS} can be shown.")
     if sum(len(layer.parameters) for layer in report.model.layers) > _MAX_PARAMETERS:

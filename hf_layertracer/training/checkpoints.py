@@ -1,0 +1,74 @@
+"""The checkpoint that a run goes on from."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
+
+from ..logs import get_logger
+
+
+logger = get_logger(__name__)
+
+# What holds a model's weights, or an index of the files that do.
+_WEIGHTS = ("*.safetensors", "*.bin", "*.index.json", "global_step*", "pytorch_model_fsdp*", "*.pt")
+
+
+def newest_complete_checkpoint(output_dir: str | Path) -> str | None:
+    """The newest checkpoint that was written to its end.
+
+    The trainer's state is written last, so a process that was killed while it saved leaves none, or half of one.
+
+    Args:
+        output_dir (`str` or `Path`): The run's directory.
+
+    Returns:
+        `str`: Its path, or `None` where there is none. Those that were passed over are named in a warning.
+    """
+    found = {}
+    for path in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        step = re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", path.name)
+        if step is not None and path.is_dir():
+            found[int(step[1])] = path
+    passed_over = []
+    for step in sorted(found, reverse=True):
+        if is_complete(found[step]):
+            if passed_over:
+                names = ", ".join(passed_over)
+                logger.warning(f"Going on from {found[step].name}: {names} was not written to its end.")
+            return str(found[step])
+        passed_over.append(found[step].name)
+    return None
+
+
+def is_complete(checkpoint: Path) -> bool:
+    """Whether a checkpoint was written to its end.
+
+    Args:
+        checkpoint (`Path`): Its folder.
+
+    Returns:
+        `bool`: Whether weights and a whole trainer state are there.
+    """
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    for file in checkpoint.glob("*.safetensors"):
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except (OSError, SafetensorError):  # shorter than its header says
+            return False
+    return any(any(checkpoint.glob(pattern)) for pattern in _WEIGHTS)
+
+
+def last_checkpoint(resume_from_checkpoint: str | bool | None, output_dir: str) -> str | None:
+    """The checkpoint that `Trainer.train(resume_from_checkpoint=...)` means."""
+    if resume_from_checkpoint is True:
+        return get_last_checkpoint(output_dir)
+    return resume_from_checkpoint or None

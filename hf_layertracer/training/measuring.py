@@ -1,0 +1,75 @@
+"""The report that a training run begins with: measured, loaded, or of a model that cannot be measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+from transformers import PreTrainedTokenizerBase
+
+from ..diagnosis.diagnose import diagnose
+from ..diagnosis.origin import unmeasured_report
+from ..distributed import from_main_process
+from ..errors import LayerTracerError, UntraceableModelError
+from ..logs import get_logger
+from ..modeling import ModelParts
+from ..planning.config import LayerTracerConfig
+from ..planning.strategies import STRATEGIES, strategy_named
+from ..probes import Probe
+from ..report import LayerTracerReport
+
+
+logger = get_logger(__name__)
+
+
+def first_report(
+    config: LayerTracerConfig,
+    parts: ModelParts,
+    probes: Sequence[Probe],
+    tokenizer: PreTrainedTokenizerBase | None,
+    precision: Callable[[], AbstractContextManager],
+    problem: str | None,
+) -> LayerTracerReport:
+    """Diagnoses a model before it trains. One that cannot be diagnosed can still be trained.
+
+    Args:
+        config ([`LayerTracerConfig`]): The settings; they may name a report to load instead.
+        parts ([`ModelParts`]): The model and its layers.
+        probes (`Sequence[Probe]`): What to diagnose with.
+        tokenizer (`PreTrainedTokenizerBase`, *optional*): The model's tokenizer.
+        precision (`Callable`): Makes the context that the model is run in.
+        problem (`str`, *optional*): Why there are no probes.
+
+    Returns:
+        [`LayerTracerReport`]: The report, without a plan that counts.
+
+    Raises:
+        LayerTracerError: Nothing can be measured, and the strategy needs measurements; or settings cannot be used.
+    """
+    if config.report is not None:
+        report = LayerTracerReport.load(config.report)
+        # What was measured and decided while an earlier run trained is no part of this one.
+        report.diagnoses, report.plans = report.diagnoses[:1], []
+        return report
+    report = None
+    if problem is None:
+        try:
+            with precision():
+                report = diagnose(parts.model, probes, tokenizer=tokenizer, config=config.diagnosis())
+        except UntraceableModelError as error:
+            problem = str(error)
+        except LayerTracerError:
+            raise
+        except Exception as error:  # a model of any make may fail in any way, and can still be trained
+            problem = f"The diagnosis failed ({type(error).__name__}: {error!s:.200})."
+            logger.debug("The whole error:", exc_info=True)
+    # Processes may round differently, and a plan that differs between them would hang the run.
+    report, problem = from_main_process((report, problem))
+    if report is not None:
+        return report
+    if "measurements" in strategy_named(config.strategy).needs:
+        others = ", ".join(repr(s.name) for s in STRATEGIES.values() if "measurements" not in s.needs)
+        raise LayerTracerError(
+            f"The strategy {config.strategy!r} needs measurements, and there are none. {problem} These need none: {others}."
+        )
+    return unmeasured_report(parts, config.diagnosis(), problem)

@@ -1,0 +1,89 @@
+"""What came of a training run, whatever came of it: nothing here may end one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ..logs import get_logger
+
+
+logger = get_logger(__name__)
+
+
+@contextmanager
+def ends_no_training(what: str) -> Iterator[None]:
+    """Whatever goes wrong inside is logged, and the run goes on.
+
+    Args:
+        what (`str`): What was tried, for the message.
+    """
+    try:
+        yield
+    except Exception as error:  # a report is never worth a training run
+        logger.error(f"LayerTracer could not {what} ({type(error).__name__}: {error!s:.200}). Training goes on.")
+        logger.debug("The whole error:", exc_info=True)
+
+
+def without_tracing(logs: dict[str, float], seconds: float) -> None:
+    """Takes the time of tracing out of what a trainer says of its speed; it is told apart.
+
+    Args:
+        logs (`dict[str, float]`): What the trainer logs at the end of training; other lines are left as they are.
+        seconds (`float`): How long the tracing took while the trainer's clock ran.
+    """
+    runtime = logs.get("train_runtime")
+    if not runtime or seconds <= 0 or seconds >= runtime:
+        return
+    logs["train_runtime"] = round(runtime - seconds, 4)
+    for name in ("train_samples_per_second", "train_steps_per_second", "train_tokens_per_second"):
+        if name in logs:
+            logs[name] = round(logs[name] * runtime / (runtime - seconds), 3)
+
+
+def losses(log_history: list[dict[str, Any]]) -> tuple[dict[str, float | None], list[str]]:
+    """Training and evaluation losses of a run.
+
+    Args:
+        log_history (`list[dict]`): What the trainer logged.
+
+    Returns:
+        `tuple[dict[str, float | None], list[str]]`: `train_loss`, `eval_loss_before` and `eval_loss_after`, `None` where
+            there is none that is a number; and a note on each that is NaN or infinite.
+    """
+    training = [entry["train_loss"] for entry in log_history if "train_loss" in entry]
+    evaluations = _evaluation_losses(log_history)
+    found = {
+        "train_loss": training[-1] if training else None,
+        "eval_loss_before": evaluations[0] if len(evaluations) > 1 else None,
+        "eval_loss_after": evaluations[-1] if evaluations else None,
+    }
+    titles = {
+        "train_loss": "The training loss",
+        "eval_loss_before": "The first evaluation loss",
+        "eval_loss_after": "The last evaluation loss",
+    }
+    numbers = {name: _number(value) for name, value in found.items()}
+    notes = [
+        f"{titles[name]} was {value}, which is no number: it is left out."
+        for name, value in found.items()
+        if value is not None and numbers[name] is None
+    ]
+    return numbers, notes
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    # Beyond this a record takes no number; no loss that means anything is there.
+    return number if math.isfinite(number) and abs(number) <= 1e30 else None
+
+
+def _evaluation_losses(log_history: list[dict[str, Any]]) -> list[Any]:
+    """The evaluation losses in the order of logging; of several evaluation sets, those of the first."""
+    names = [name for entry in log_history for name in entry if name.startswith("eval_") and name.endswith("loss")]
+    return [entry[names[0]] for entry in log_history if names[0] in entry] if names else []
