@@ -13,7 +13,7 @@ from ..errors import LayerTracerError
 from ..modeling import find_parts
 from ..modeling.facts import model_facts
 from ..records import LayerPlan, ModelFacts, ReportData, Savings
-from ..text import one_line
+from ..text import compact_ranges, one_line
 from .cost import savings_of
 from .strategies import Choice, PlanInputs, strategy_named
 
@@ -92,7 +92,9 @@ def make_plan(
     if strategy == "full":  # it decides nothing, so there is nothing to refuse: what trains may lie around the model
         return plan
     if plan.savings.trainable_parameters == 0:
-        raise LayerTracerError(f"This plan would train nothing: strategy {strategy!r} with {options or 'no options'}.")
+        raise LayerTracerError(
+            f"This plan would train nothing: strategy {strategy!r} with {options or 'no options'}.{_frozen(facts, plan)}"
+        )
     if plan.savings.trainable_parameters == plan.savings.trainable_parameters_full:
         raise LayerTracerError(
             f"This plan would freeze nothing: strategy {strategy!r} with {options or 'no options'}. If that is what you "
@@ -153,6 +155,23 @@ def read_plan(path: str | Path) -> LayerPlan:
         raise LayerTracerError(f"Could not read the plan {path}: {error.strerror or error}.") from error
     except ValueError as error:
         raise LayerTracerError(f"{path} holds no plan: {one_line(str(error), 200)}") from error
+
+
+def _frozen(facts: ModelFacts, plan: LayerPlan) -> str:
+    """What was frozen before a plan, where it is what leaves nothing to train."""
+    layers = [
+        index
+        for index, layer in enumerate(facts.layers)
+        if layer.frozen and set(layer.parameters) <= set(layer.frozen)
+    ]
+    if not layers and not facts.frozen:
+        return ""
+    before = [f"layers {compact_ranges(layers)}"] if layers else []
+    before += [f"{len(facts.frozen)} parameters outside the layers"] if facts.frozen else []
+    return (
+        f" Of the model, {' and '.join(before)} were frozen before, and the plan freezes layers "
+        f"{compact_ranges(plan.frozen_layers)}. Unfreeze the model first, or train what was left: strategy='full'."
+    )
 
 
 def _as_json(value: Any) -> Any:

@@ -67,7 +67,7 @@ def first_report(
     report, problem = from_main_process((report, problem))
     if report is not None:
         return report
-    if "measurements" in strategy_named(config.strategy).needs:
+    if config.plan is None and "measurements" in strategy_named(config.strategy).needs:
         others = ", ".join(repr(s.name) for s in STRATEGIES.values() if "measurements" not in s.needs)
         raise LayerTracerError(
             f"The strategy {config.strategy!r} needs measurements, and there are none. {problem} These need none: {others}."

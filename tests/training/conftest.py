@@ -182,15 +182,24 @@ def assert_trained_only() -> Callable[[nn.Module, Weights, Iterable[str]], None]
     return check
 
 
+PLAN_LINE = "LayerTracer ("
+
+
 @pytest.fixture
 def warnings_of(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """`warnings_of()`: what this package has warned of in the test so far."""
+    """`warnings_of()`: what this package has warned of in the test so far, but for the line that tells of the plan."""
+    return lambda: [line for line in _warnings(caplog) if not line.startswith(PLAN_LINE)]
 
-    def messages() -> list[str]:
-        return [
-            record.getMessage()
-            for record in caplog.records
-            if record.name.startswith("transformers.hf_layertracer") and record.levelname == "WARNING"
-        ]
 
-    return messages
+@pytest.fixture
+def plan_lines_of(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+    """`plan_lines_of()`: the lines that told of a plan, at the default level, in the test so far."""
+    return lambda: [line for line in _warnings(caplog) if line.startswith(PLAN_LINE)]
+
+
+def _warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.name.startswith("transformers.hf_layertracer") and record.levelname == "WARNING"
+    ]

@@ -64,11 +64,18 @@ def test_the_callback_asks_the_probes_of_the_package_with_the_tokenizer(
     assert len(callback.report.probes.tasks) > 1
 
 
-def test_without_tokenizer_and_probes_the_callback_says_what_it_needs(make_model, make_args, token_dataset, quick):
-    with pytest.raises(LayerTracerError, match=r"needs a tokenizer.*probes=.*processing_class=tokenizer"):
-        Trainer(
-            model=make_model(), args=make_args(), train_dataset=token_dataset, callbacks=[LayerTracerCallback(quick())]
-        )
+def test_without_tokenizer_and_probes_the_callback_plans_by_structure(
+    make_model, make_args, token_dataset, quick, plan_lines_of
+):
+    callback = LayerTracerCallback(quick())
+    Trainer(model=make_model(), args=make_args(), train_dataset=token_dataset, callbacks=[callback]).train()
+    assert callback.report.plan.frozen_layers == [2, 3]
+    assert not callback.report.is_measured
+    (line,) = plan_lines_of()
+    assert "needs a tokenizer" in line
+    needy = LayerTracerCallback(quick(strategy="sensitivity"))
+    with pytest.raises(LayerTracerError, match=r"'sensitivity' needs measurements.*needs a tokenizer: pass probes="):
+        Trainer(model=make_model(), args=make_args(), train_dataset=token_dataset, callbacks=[needy])
 
 
 def test_a_callback_that_is_added_later_is_refused(make_model, make_args, token_dataset, quick):
@@ -162,21 +169,29 @@ def test_in_mixed_precision_later_diagnoses_of_the_callback_compare_with_the_fir
     assert after.lens.mean_probability == nearly(before.lens.mean_probability)
 
 
-def test_an_untraceable_model_trains_on_under_the_callback(make_args, token_dataset, quick, warnings_of):
+def test_a_model_that_cannot_be_measured_is_planned_under_the_callback(
+    make_args, token_dataset, quick, weights_of, plan_lines_of
+):
     from transformers import BertConfig, BertForSequenceClassification
 
     model = BertForSequenceClassification(
         BertConfig(vocab_size=80, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2)
     )
+    before = weights_of(model)
     dataset = token_dataset.remove_columns("labels").add_column("labels", [0, 1] * 8)
-    callback = LayerTracerCallback(quick(), PROBES)
-    result = Trainer(
+    callback = LayerTracerCallback(quick(diagnose_steps=1, diagnose_after=True), PROBES)
+    trainer = Trainer(
         model=model,
         args=make_args(save_strategy="steps", save_steps=2),
         train_dataset=dataset,
         callbacks=[callback],
-    ).train()
-    assert result.global_step == 3
-    assert all(parameter.requires_grad for parameter in model.parameters())
-    assert callback.report is None
-    assert len(warnings_of()) == 1
+    )
+    callback.attach(trainer)
+    assert trainer.train().global_step == 3
+    changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+    assert not any("encoder.layer.1." in name for name in changed)
+    assert "classifier.weight" in changed
+    assert callback.report.latest is None
+    assert LayerTracerReport.load(trainer.args.output_dir) == callback.report
+    assert LayerTracerReport.load(Path(trainer.args.output_dir) / "checkpoint-2").plan == callback.report.plan
+    assert len(plan_lines_of()) == 1

@@ -62,7 +62,7 @@ def test_a_resumed_run_keeps_the_plan_without_a_diagnosis_and_ends_with_the_same
     saved = LayerTracerReport.load(checkpoint)
     assert warnings_of() == []
 
-    monkeypatch.setattr("hf_layertracer.training.tracer.diagnose", _fail)
+    monkeypatch.setattr("hf_layertracer.training.measuring.diagnose", _fail)
     resumed = LayerTracerTrainer(
         model=make_model(), args=saving, train_dataset=token_dataset, layertracer_config=quick()
     )
@@ -140,7 +140,7 @@ def test_a_checkpoint_of_a_plain_trainer_is_refused_unless_everything_trains(mak
     assert_close_weights(full.model, plain.model)
 
 
-def test_a_model_that_cannot_be_traced_resumes_as_under_trainer(make_args, token_dataset, quick, warnings_of):
+def test_a_model_that_cannot_be_measured_resumes_with_its_plan(make_args, token_dataset, quick, warnings_of):
     def model() -> LlamaForSequenceClassification:
         torch.manual_seed(3)
         return LlamaForSequenceClassification(
@@ -158,7 +158,9 @@ def test_a_model_that_cannot_be_traced_resumes_as_under_trainer(make_args, token
     resumed = LayerTracerTrainer(model=model(), args=args, train_dataset=dataset, layertracer_config=quick())
     resumed.train(resume_from_checkpoint=True)
     assert_close_weights(resumed.model, whole.model)
-    assert len(warnings_of()) == 2  # one a run
+    assert resumed.layertracer_report.plan == whole.layertracer_report.plan
+    assert not resumed.layertracer_report.is_measured
+    assert warnings_of() == []
 
 
 def test_a_lora_run_resumes_with_the_same_adapters(make_model, saving, token_dataset, quick):
@@ -194,7 +196,7 @@ def test_the_callback_takes_over_the_plan_of_the_checkpoint_in_the_arguments(
     whole, _ = _callback_trainer(make_model(), saving, token_dataset, explicit)
     whole.train()
     checkpoint = str(_lose_the_end(saving))
-    monkeypatch.setattr("hf_layertracer.training.tracer.diagnose", _fail)
+    monkeypatch.setattr("hf_layertracer.training.measuring.diagnose", _fail)
     args = make_args(max_steps=5, save_strategy="steps", save_steps=3, resume_from_checkpoint=checkpoint)
     resumed, callback = _callback_trainer(make_model(), args, token_dataset, quick())
     resumed.train(resume_from_checkpoint=args.resume_from_checkpoint)
