@@ -74,7 +74,8 @@ def apply_plan(model: nn.Module, plan: LayerPlan) -> AppliedPlan:
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in trained)
     try:
-        if before != trained or plan.frozen_layers:
+        # A plan that freezes nothing has nothing to refuse where something trains, be it around the model.
+        if before != trained or plan.frozen_layers or not any(p.requires_grad for p in model.parameters()):
             _check(plan, parts, before, trained)
     except LayerTracerError:
         for name, parameter in parameters.items():

@@ -51,7 +51,7 @@ def losses(log_history: list[dict[str, Any]]) -> tuple[dict[str, float | None], 
 
     Returns:
         `tuple[dict[str, float | None], list[str]]`: `train_loss`, `eval_loss_before` and `eval_loss_after`, `None` where
-            there is none that is a number; and a note on each that is NaN or infinite.
+            there is none that is a number; and a note on each that is NaN, infinite or beyond all measure.
     """
     training = [entry["train_loss"] for entry in log_history if "train_loss" in entry]
     evaluations = _evaluation_losses(log_history)
@@ -67,7 +67,7 @@ def losses(log_history: list[dict[str, Any]]) -> tuple[dict[str, float | None], 
     }
     numbers = {name: _number(value) for name, value in found.items()}
     notes = [
-        f"{titles[name]} was {value}, which is no number: it is left out."
+        f"{titles[name]} was {value}, which no report can hold: it is left out."
         for name, value in found.items()
         if value is not None and numbers[name] is None
     ]

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from torch import nn
 
 from hf_layertracer import LayerTracerError, apply_plan, make_plan
@@ -241,6 +241,31 @@ def test_a_model_that_is_frozen_altogether_is_refused_with_the_remedy(llama):
     model = llama(4).requires_grad_(False)
     with pytest.raises(LayerTracerError, match=r"model\.requires_grad_\(True\)"):
         apply_plan(model, make_plan(llama(4)))
+
+
+def test_a_model_that_is_frozen_altogether_is_refused_in_full_too(llama):
+    model = llama(4).requires_grad_(False)
+    with pytest.raises(LayerTracerError, match=r"model\.requires_grad_\(True\)"):
+        apply_plan(model, make_plan(model, "full"))
+
+
+def test_a_head_alone_trains_in_full(llama, that_train):
+    model = llama(4).requires_grad_(False)
+    model.lm_head.requires_grad_(True)
+    applied = apply_plan(model, make_plan(model, "full"))
+    assert that_train(model) == {"lm_head.weight"}
+    assert applied.trainable_parameters == model.lm_head.weight.numel()
+
+
+@pytest.mark.parametrize("config", [PromptTuningConfig, PrefixTuningConfig])
+def test_virtual_tokens_around_a_model_train_in_full(llama, config):
+    model = get_peft_model(llama(4), config(task_type="CAUSAL_LM", num_virtual_tokens=3))
+    before = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    applied = apply_plan(model, make_plan(model, "full"))
+    assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == before
+    assert applied.trainable_parameters == sum(p.numel() for p in model.parameters() if p.requires_grad) > 0
+    with pytest.raises(LayerTracerError, match="would train nothing"):
+        make_plan(model, "freeze-deep")
 
 
 def test_a_plan_that_freezes_what_is_frozen_already_is_refused(llama, that_train):

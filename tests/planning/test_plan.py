@@ -113,9 +113,9 @@ def test_a_plan_that_freezes_nothing_is_refused_unless_it_is_called_full(llama):
     assert make_plan(model, "full").savings.trainable_parameters > 0
 
 
-def test_a_model_that_was_frozen_before_cannot_be_trained_in_full(llama):
-    with pytest.raises(LayerTracerError, match="would train nothing"):
-        make_plan(llama(4, device="meta").requires_grad_(False), "full")
+def test_full_decides_nothing_also_where_the_model_was_frozen_before(llama):
+    plan = make_plan(llama(4, device="meta").requires_grad_(False), "full")
+    assert plan.savings.trainable_parameters == 0
 
 
 def test_only_the_head_may_train_if_that_is_what_is_asked_for(llama):

@@ -94,10 +94,15 @@ def test_what_is_not_in_the_order_of_its_steps_is_refused(trained, what):
         LayerTracerReport.from_dict(content)
 
 
-def test_a_report_without_a_diagnosis_is_refused():
-    content = make_report().model_dump(mode="json") | {"diagnoses": []}
+def test_a_report_without_a_diagnosis_is_one_of_a_model_that_could_not_be_measured():
+    report = LayerTracerReport.from_dict(make_report().model_dump(mode="json") | {"diagnoses": []})
+    assert not report.is_measured
+    assert report.latest is report.first is report.sensitivity is None
+    assert {(change.before, change.after) for change in report.changes().values()} == {(None, None)}
     with pytest.raises(LayerTracerError, match="diagnoses"):
-        LayerTracerReport.from_dict(content)
+        LayerTracerReport.from_dict(
+            {name: value for name, value in make_report().model_dump(mode="json").items() if name != "diagnoses"}
+        )
 
 
 def test_the_first_diagnosis_must_be_whole():
