@@ -1,3 +1,5 @@
+"""Chooses the text of a corpus that is worth training on."""
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING

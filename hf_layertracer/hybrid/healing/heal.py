@@ -23,6 +23,8 @@ from .config import HealingConfig
 from .trainers import DonorDistillationTrainer, MixerAlignmentTrainer
 
 
+Stage = Literal["alignment", "distillation"]
+
 _HELD_OUT = 16  # one block in so many is not trained on
 
 
@@ -70,7 +72,8 @@ def heal_hybrid(
     model = AutoModelForCausalLM.from_pretrained(folder)
     model_of_donor = AutoModelForCausalLM.from_pretrained(teacher)
     healings = list(record.healings)
-    for stage, steps in (("alignment", config.steps), ("distillation", config.distill_steps)):
+    stages: dict[Stage, int] = {"alignment": config.steps, "distillation": config.distill_steps}
+    for stage, steps in stages.items():
         if steps:
             healings.append(_stage(stage, steps, model, model_of_donor, blocks, work / stage, config))
     with unfinished(out) as target:
@@ -97,7 +100,7 @@ def _donor(record: HybridRecord, place: Path) -> Path:
 
 
 def _stage(
-    name: Literal["alignment", "distillation"],
+    name: Stage,
     steps: int,
     model: PreTrainedModel,
     donor: PreTrainedModel,
