@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,11 +14,11 @@ from torch.nn.functional import cross_entropy
 from ..errors import LayerTracerError
 from ..modeling.preserve import preserved
 from ..modeling.wrappers import input_device, unwrap
-from ..probes.encoding import equal_length_batches
 from .blocks import Block
 
 
 _LOGITS_AT_ONCE = 1 << 27  # numbers: half a gigabyte in float32
+_LEAST_FILLED = 0.75  # of a padded row
 
 
 @dataclass(frozen=True)
@@ -73,15 +73,30 @@ def score_blocks(model: nn.Module, blocks: Sequence[Block]) -> TextScore:
         raise LayerTracerError(
             f"Token {largest} is outside the model's vocabulary of {vocabulary}. Is the tokenizer the model's own?"
         )
-    longest = max(block.tokens for block in blocks)
-    batch_size = max(1, _LOGITS_AT_ONCE // (longest * vocabulary))
     nats = np.zeros(len(blocks))
     with preserved(model), torch.no_grad():
-        for batch in equal_length_batches([len(block.input_ids) for block in blocks], batch_size):
-            ids = torch.tensor([blocks[index].input_ids for index in batch], device=device)
+        for batch in _similar_length_batches([block.tokens for block in blocks], _LOGITS_AT_ONCE // vocabulary):
+            longest = blocks[batch[0]].tokens
+            # Padding stands at the end, where nothing that is counted can see it: these models read from left to right.
+            rows = [blocks[index].input_ids + (0,) * (longest - blocks[index].tokens) for index in batch]
+            ids = torch.tensor(rows, device=device)
             # The last token is predicted, and predicts nothing that is counted.
             logits = model(input_ids=ids[:, :-1], use_cache=False).logits
             for row, index in enumerate(batch):
-                loss = cross_entropy(logits[row].float(), ids[row, 1:].to(logits.device), reduction="none")
+                tokens = blocks[index].tokens
+                targets = ids[row, 1 : tokens + 1].to(logits.device)
+                loss = cross_entropy(logits[row, :tokens].float(), targets, reduction="none")
                 nats[index] = float(loss.double().sum())
     return TextScore(nats, sum(block.tokens for block in blocks), np.array([block.bytes for block in blocks]))
+
+
+def _similar_length_batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:
+    """Indices from the longest to the shortest, in batches of at most `tokens` with padding, of which there is little."""
+    batch: list[int] = []
+    for index in np.argsort(-np.asarray(lengths), kind="stable").tolist():
+        longest = lengths[batch[0]] if batch else lengths[index]
+        if batch and ((len(batch) + 1) * longest > tokens or lengths[index] < _LEAST_FILLED * longest):
+            yield batch
+            batch = []
+        batch.append(index)
+    yield batch

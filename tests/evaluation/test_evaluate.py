@@ -3,12 +3,15 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from hf_layertracer.diagnosis.score import score_probes
 from hf_layertracer.errors import LayerTracerError
 from hf_layertracer.evaluation import EvaluationConfig, EvaluationResult, check_evaluation, evaluate_model
+from hf_layertracer.evaluation.blocks import Block
+from hf_layertracer.evaluation.likelihood import score_blocks
 from hf_layertracer.probes import builtin_probes
 
 
@@ -24,7 +27,7 @@ def config(tmp_path):
     )
 
 
-@pytest.mark.parametrize("name", ["Llama", "GPT2", "Gemma2", "Mamba"])
+@pytest.mark.parametrize("name", ["Llama", "Mamba"])
 def test_the_text_metrics_are_those_of_one_token_at_a_time(make_model, tiny_tokenizer, config, name):
     model = make_model(name).double()
     result = evaluate_model(model, tiny_tokenizer, config)
@@ -100,3 +103,15 @@ def test_what_cannot_be_evaluated_is_said_before_it_begins(values, message):
 def test_a_tokenizer_of_another_model_is_noticed(tiny_llama, tiny_tokenizer, config):
     with pytest.raises(LayerTracerError, match="outside the model's vocabulary of 40"):
         evaluate_model(tiny_llama(vocab_size=40), tiny_tokenizer, config)
+
+
+@pytest.mark.parametrize("name", ["Llama", "GPT2", "Gemma2", "Mixtral", "Mamba"])
+def test_what_else_is_in_a_batch_changes_nothing(make_model, name):
+    model, rng = make_model(name).double(), np.random.default_rng(0)
+    blocks = [
+        Block(tuple(rng.integers(3, 300, length + 1).tolist()), length, str(length), "") for length in (9, 30, 11, 12)
+    ]
+    together = score_blocks(model, blocks)
+    alone = [score_blocks(model, [block]).nats[0] for block in blocks]
+    assert together.nats == pytest.approx(alone, rel=1e-5)
+    assert together.tokens == 62
