@@ -23,7 +23,7 @@ def test_the_strategies_are_those_of_the_contract():
     }
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=str)
+@pytest.mark.parametrize("strategy", STRATEGIES.values(), ids=STRATEGIES.keys())
 def test_a_strategy_is_described_in_one_line(strategy):
     assert strategy.summary.endswith(".")
     assert "\n" not in strategy.summary
