@@ -77,14 +77,16 @@ class Summary:
 
     def at_chance(self, metric: str) -> bool:
         """Whether the untouched model cannot be told from guessing: then differences say nothing of knowledge."""
+        # Whether the questions are answered or guessed is seen in the accuracy, whichever metric is looked at.
+        answers = f"{metric.rpartition('/')[0]}/acc"
+        metric = metric if self.chance(answers) is None else answers
         chance = self.chance(metric)
         if chance is None:
             return False
         items = _items(self._base, metric)
-        if items is None:
+        if items is None or not np.isin(items.values, (0, 1)).all():
             return self._base["evaluation"]["metrics"][metric] <= chance
-        estimate = accuracy(items.values, items.groups)
-        return not estimate.low > chance
+        return not accuracy(items.values, items.groups).low > chance
 
     def mean(self, arm: str, metric: str) -> MetricMean | None:
         """A metric of an arm, or of the untouched model, over its seeds."""

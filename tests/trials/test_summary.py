@@ -19,14 +19,15 @@ def _evaluation(new: np.ndarray, correct: np.ndarray) -> dict[str, Any]:
         for number, value in enumerate(new)
     ]
     items += [
-        {"set": "quiz", "item": str(number), "group": f"subject {number % 10}", "correct": bool(value)}
+        {"set": "quiz", "item": str(number), "group": f"subject {number % 10}", "correct": bool(value), "value": -1.5}
         for number, value in enumerate(correct)
     ]
+    quiz = {"quiz/acc": float(correct.mean()), "quiz/mean_log_probability": -1.5}
     weights = 100 + np.arange(len(new))
     return {
-        "metrics": {"new/bits_per_byte": float(np.average(new, weights=weights)), "quiz/acc": float(correct.mean())},
-        "n": {"new/bits_per_byte": len(new), "quiz/acc": len(correct)},
-        "chance": {"quiz/acc": 0.25},
+        "metrics": {"new/bits_per_byte": float(np.average(new, weights=weights)), **quiz},
+        "n": {"new/bits_per_byte": len(new), **dict.fromkeys(quiz, len(correct))},
+        "chance": {"quiz/acc": 0.25, "quiz/mean_log_probability": -1.39},
         "protocols": {},
         "items": items,
         "notes": [],
@@ -113,9 +114,9 @@ def test_a_benchmark_at_chance_is_grey_and_in_no_headline(result):
     for title in ("What was learned and what was forgotten", "Against full"):
         assert not any("quiz" in column for column in tables[title].columns)
     every = tables["All metrics"]
-    assert [every.columns[index] for index in every.grey] == ["quiz/acc"]
-    assert every.rows[0] == ["chance", "", "0.2500"]
-    assert every.rows[1] == ["n", "40", "200"]
+    assert [every.columns[index] for index in every.grey] == ["quiz/acc", "quiz/mean_log_probability"]
+    assert every.rows[0] == ["chance", "", "0.2500", "-1.3900"]
+    assert every.rows[1] == ["n", "40", "200", "200"]
     assert every.rows[2][0] == "base"
     assert "<sub>quiz/acc</sub>" in result.to_markdown()
     assert "at chance" in result.to_markdown()
