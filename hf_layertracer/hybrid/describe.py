@@ -43,10 +43,15 @@ def hybrid_record(
     kinds = parts.kinds()
     mixers = {index: mixer for mixer in plan.recipe.mixers for index in mixer.layers}
 
+    def digest(part: int | str) -> str:
+        return digests.of(tensor.name for tensor in groups[part])
+
     def origin(donor: Donor, part: str) -> Origin | None:
         if not groups[part]:
             return None
-        return Origin(donor=donor.public_name, revision=donor.revision, sha256=digests.of(groups[part]))
+        return Origin(
+            donor=donor.public_name, revision=donor.revision, sha256=digests.of(tensor.name for tensor in groups[part])
+        )
 
     return HybridRecord(
         architecture=type(parts.model).__name__,
@@ -58,7 +63,7 @@ def hybrid_record(
             LayerOrigin(
                 donor=donor.public_name,
                 revision=donor.revision,
-                sha256=digests.of(groups[index]),
+                sha256=digest(index),
                 layer=index,
                 donor_layer=layer,
                 kind=kinds[index],

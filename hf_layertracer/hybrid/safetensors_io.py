@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import BinaryIO
@@ -32,7 +35,9 @@ DTYPES = {
     "F8_E5M2": torch.float8_e5m2,
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
-_CHUNK = 8 * 2**20
+_CHUNK, _COPIED_AT_ONCE = 8 * 2**20, 2**30
+# Between file systems, or where one of them does not know how: then the bytes go through memory.
+_NO_KERNEL_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF}
 _LONGEST_HEADER = 100_000_000  # as the format's own library has it
 
 
@@ -55,18 +60,26 @@ class StoredTensor:
     offset: int
     nbytes: int
 
-    def chunks(self) -> Iterator[memoryview]:
-        """The tensor's bytes in pieces; each is only good until the next."""
+    def chunks(self, stream: BinaryIO | None = None) -> Iterator[memoryview]:
+        """The tensor's bytes in pieces; each is only good until the next.
+
+        Args:
+            stream (`BinaryIO`, *optional*): The open file; it is opened by default.
+        """
         buffer = memoryview(bytearray(min(_CHUNK, self.nbytes)))
-        with self.file.open("rb", buffering=0) as file:
+        with nullcontext(stream) if stream is not None else self.file.open("rb", buffering=0) as file:
             file.seek(self.offset)
             left = self.nbytes
             while left:
                 count = file.readinto(buffer[: min(left, len(buffer))])
                 if not count:
-                    raise LayerTracerError(f"{self.file} ends inside {self.name!r}: it changed while it was read.")
+                    raise self.shrunk()
                 left -= count
                 yield buffer[:count]
+
+    def shrunk(self) -> LayerTracerError:
+        """What to say of a file that ended too early."""
+        return LayerTracerError(f"{self.file} ends inside {self.name!r}: it changed while it was read.")
 
     def load(self) -> Tensor:
         """The tensor, in memory of its own."""
@@ -155,10 +168,10 @@ class NewTensor:
             return cls(name, source.dtype, source.shape, (source,))
         return cls(name, dtype, source.shape, (source,), lambda tensor: tensor.to(dtype))
 
-    def chunks(self) -> Iterator[memoryview]:
-        """The tensor's bytes in pieces."""
+    def write(self, file: BinaryIO) -> None:
+        """Appends the tensor's bytes to a file."""
         if self.make is None:
-            yield from self.sources[0].chunks()
+            _copy(self.sources[0], file)
             return
         made = self.make(*(source.load() for source in self.sources))
         if tuple(made.shape) != self.shape or made.dtype != self.dtype:
@@ -166,7 +179,7 @@ class NewTensor:
                 f"{self.name} came out as {tuple(made.shape)} {made.dtype}, not {self.shape} {self.dtype}."
             )
         if made.numel():
-            yield memoryview(made.contiguous().view(-1).view(torch.uint8).numpy())
+            _write(file, memoryview(made.contiguous().view(-1).view(torch.uint8).numpy()))
 
 
 def split_into_files(tensors: Iterable[NewTensor], largest: int) -> list[list[NewTensor]]:
@@ -190,13 +203,12 @@ def split_into_files(tensors: Iterable[NewTensor], largest: int) -> list[list[Ne
     return files
 
 
-def write_file(path: Path, tensors: list[NewTensor], seen: Callable[[NewTensor, memoryview], None]) -> None:
+def write_file(path: Path, tensors: list[NewTensor]) -> None:
     """Writes one safetensors file.
 
     Args:
         path (`Path`): The file.
         tensors (`list[NewTensor]`): What it holds, in this order.
-        seen (`Callable`): Told of every piece of bytes that is written, with its tensor.
     """
     entries: dict[str, dict] = {"__metadata__": {"format": "pt"}}
     at = 0
@@ -213,9 +225,28 @@ def write_file(path: Path, tensors: list[NewTensor], seen: Callable[[NewTensor, 
     with path.open("wb", buffering=0) as file:
         _write(file, memoryview(len(header).to_bytes(8, "little") + header))
         for tensor in tensors:
-            for chunk in tensor.chunks():
-                _write(file, chunk)
-                seen(tensor, chunk)
+            tensor.write(file)
+
+
+def _copy(source: StoredTensor, file: BinaryIO) -> None:
+    """Copies a stored tensor's bytes, inside the kernel where it can."""
+    start, left = source.offset, source.nbytes
+    if hasattr(os, "copy_file_range"):
+        with source.file.open("rb", buffering=0) as stored:
+            while left:
+                try:
+                    count = os.copy_file_range(stored.fileno(), file.fileno(), min(left, _COPIED_AT_ONCE), start)
+                except OSError as error:
+                    if error.errno not in _NO_KERNEL_COPY:
+                        raise
+                    break
+                if not count:
+                    raise source.shrunk()
+                start, left = start + count, left - count
+    if left:
+        rest = replace(source, offset=start, nbytes=left)
+        for chunk in rest.chunks():
+            _write(file, chunk)
 
 
 def _write(file: BinaryIO, data: memoryview) -> None:

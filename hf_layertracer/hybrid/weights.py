@@ -5,14 +5,24 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 from ..errors import LayerTracerError
 from ..modeling import EMBEDDINGS, HEAD, NORM, OTHER
 from .blueprint import Blueprint
 from .donors import Donor
-from .safetensors_io import INDEX_FILE, SINGLE_FILE, NewTensor, read_header, split_into_files, write_file, write_index
+from .safetensors_io import (
+    INDEX_FILE,
+    SINGLE_FILE,
+    NewTensor,
+    StoredTensor,
+    read_header,
+    split_into_files,
+    write_file,
+    write_index,
+)
 
 
 def whole_tensors(plan: Blueprint) -> dict[int | str, list[NewTensor]]:
@@ -51,21 +61,35 @@ def in_order(groups: dict[int | str, list[NewTensor]]) -> list[NewTensor]:
 
 
 class Digests:
-    """SHA-256 of each part of a model, made while its tensors are written."""
+    """SHA-256 of the parts of a model, taken of what lies in its files, beside whatever else is done."""
 
     def __init__(self) -> None:
-        self._of_tensor: dict[str, Any] = {}
+        self._worker = ThreadPoolExecutor(1)
+        self._of_tensor: dict[str, Future[bytes]] = {}
 
-    def seen(self, tensor: NewTensor, chunk: memoryview) -> None:
-        """Takes a piece of a tensor in."""
-        self._of_tensor.setdefault(tensor.name, hashlib.sha256()).update(chunk)
+    def add(self, file: Path) -> None:
+        """Takes all tensors of a file in; it may be renamed from then on, and not be changed."""
+        stream = file.open("rb", buffering=0)
+        tensors = read_header(file)
+        last = None
+        for name, tensor in tensors.items():
+            last = self._of_tensor[name] = self._worker.submit(_digest, stream, tensor)
+        if last is not None:
+            last.add_done_callback(lambda _: stream.close())
 
-    def of(self, tensors: Iterable[NewTensor]) -> str:
+    def of(self, names: Iterable[str]) -> str:
         """The digest of some tensors, in hexadecimal: that of each one's name and digest, sorted by name."""
         whole = hashlib.sha256()
-        for name in sorted(tensor.name for tensor in tensors):
-            whole.update(name.encode() + b"\0" + self._of_tensor.get(name, hashlib.sha256()).digest())
+        for name in sorted(names):
+            whole.update(name.encode() + b"\0" + self._of_tensor[name].result())
         return whole.hexdigest()
+
+
+def _digest(stream: BinaryIO, tensor: StoredTensor) -> bytes:
+    digest = hashlib.sha256()
+    for chunk in tensor.chunks(stream):
+        digest.update(chunk)
+    return digest.digest()
 
 
 def write_tensors(folder: Path, tensors: Sequence[NewTensor], digests: Digests, largest: int) -> dict[str, list[str]]:
@@ -74,7 +98,7 @@ def write_tensors(folder: Path, tensors: Sequence[NewTensor], digests: Digests, 
     Args:
         folder (`Path`): Where the files go.
         tensors (`Sequence[NewTensor]`): In the order of writing.
-        digests ([`Digests`]): Told of all bytes.
+        digests ([`Digests`]): Told of each file.
         largest (`int`): Bytes to a file.
 
     Returns:
@@ -84,7 +108,8 @@ def write_tensors(folder: Path, tensors: Sequence[NewTensor], digests: Digests, 
     written: dict[str, list[str]] = {}
     for content in split_into_files(tensors, largest):
         name = f"part-{sum(1 for _ in folder.glob('part-*')):05d}.safetensors"
-        write_file(folder / name, content, digests.seen)
+        write_file(folder / name, content)
+        digests.add(folder / name)
         written[name] = [tensor.name for tensor in content]
     return written
 

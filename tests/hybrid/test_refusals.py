@@ -199,15 +199,15 @@ def test_a_disk_that_fills_up_leaves_nothing(donors, recipe, refused, monkeypatc
 
     from hf_layertracer.hybrid import safetensors_io
 
-    real, calls = safetensors_io._write, []
+    real, calls = safetensors_io._copy, []
 
-    def full(file, data):
+    def full(source, file):
         calls.append(1)
         if len(calls) > 10:
             raise OSError(errno.ENOSPC, "No space left on device")
-        real(file, data)
+        real(source, file)
 
-    monkeypatch.setattr(safetensors_io, "_write", full)
+    monkeypatch.setattr(safetensors_io, "_copy", full)
     refused(recipe(base=donors[0]), "No space left on device. Nothing was left")
 
 
@@ -220,11 +220,11 @@ _SLOW_BUILD = """
 import sys, time
 from hf_layertracer.hybrid import safetensors_io
 from hf_layertracer.hybrid.build import build_hybrid
-real = safetensors_io._write
-def slow(file, data):
-    real(file, data)
+real = safetensors_io._copy
+def slow(source, file):
+    real(source, file)
     time.sleep(0.2)
-safetensors_io._write = slow
+safetensors_io._copy = slow
 build_hybrid(sys.argv[1], sys.argv[2])
 """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from pathlib import Path
 from typing import Literal
@@ -16,9 +15,11 @@ from ...trials.data import Blocks, count_blocks, write_blocks
 from ..build import build_hybrid
 from ..donors import open_donor
 from ..folder import unfinished
+from ..mappings.base import LAYERS
 from ..provenance import HYBRID_FILE, RECIPE_FILE, Healing, HybridRecord
 from ..recipe import HybridRecipe
 from ..safetensors_io import read_header
+from ..weights import Digests
 from .config import HealingConfig
 from .trainers import DonorDistillationTrainer, MixerAlignmentTrainer
 
@@ -175,16 +176,11 @@ def _healed(record: HybridRecord, before: Path, after: Path, healings: list[Heal
 
 def _digests(folder: Path, depth: int) -> list[str]:
     """SHA-256 of each layer of a model in a native class, as the record has it."""
-    tensors = {
-        name: tensor for file in sorted(folder.glob("*.safetensors")) for name, tensor in read_header(file).items()
-    }
-    digests = []
-    for index in range(depth):
-        whole = hashlib.sha256()
-        for name in sorted(name for name in tensors if name.startswith(f"model.layers.{index}.")):
-            own = hashlib.sha256()
-            for chunk in tensors[name].chunks():
-                own.update(chunk)
-            whole.update(name.encode() + b"\0" + own.digest())
-        digests.append(whole.hexdigest())
-    return digests
+    digests = Digests()
+    names: list[list[str]] = [[] for _ in range(depth)]
+    for file in sorted(folder.glob("*.safetensors")):
+        digests.add(file)
+        for name in read_header(file):
+            if name.startswith(LAYERS):
+                names[int(name.removeprefix(LAYERS).split(".")[0])].append(name)
+    return [digests.of(own) for own in names]
