@@ -21,7 +21,8 @@ class DiagnosisConfig:
     Args:
         perturbation (`str`, *optional*, defaults to `"mask"`):
             What is done to a layer's output: `"mask"` sets random hidden dimensions to zero, `"skip"` leaves the layer
-            out, `"noise"` adds Gaussian noise. Several are measured in one go: `"skip,mask"`, or a list of names.
+            out, `"noise"` adds Gaussian noise, `"mixer"` lets the layer's token mixer return zero. Several are measured in
+            one go: `"skip,mask"`, or a list of names.
         mask_ratio (`float`, *optional*, defaults to `0.3`):
             Fraction of the hidden dimensions that a mask sets to zero.
         noise_scale (`float`, *optional*, defaults to `0.5`):

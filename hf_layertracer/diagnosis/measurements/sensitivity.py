@@ -10,11 +10,12 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
+from torch import Tensor, nn
 
 from ...config import DiagnosisConfig
 from ...errors import LayerTracerError
 from ...logs import get_logger
-from ..clean_run import CleanRun
+from ..ablation import ablated_outputs, zeroed
 from ..divergence import jensen_shannon
 from ..layer_stack import LayerStack
 from ..perturbations import PERTURBATIONS, Draw, Perturbation
@@ -52,6 +53,7 @@ class LayerSensitivity(Measurement):
         self.repeats = (subject.config.repeats or math.ceil(_DRAWS_WANTED / probes)) if self.perturbation.random else 1
         self.draws = [Draw(probe, repeat, self.repeats) for probe in range(probes) for repeat in range(self.repeats)]
         self.sample = self._sample(subject.config)
+        self.ablated = self.perturbation.ablated(subject.stack, subject.clean)
         self.problems: dict[int, str | None] = {}  # why replay was not used, for each length of prompts
         self.measured = np.full((subject.num_layers, len(self.draws)), np.nan)
         super().start(subject)
@@ -62,22 +64,14 @@ class LayerSensitivity(Measurement):
         return np.arange(len(self.draws))
 
     def observe(self, batch: Batch) -> None:
-        row_of = {probe: row for row, probe in enumerate(batch.members)}
-        numbers = [number for number in self.sample.tolist() if self.draws[number].probe in row_of]
+        members = set(batch.members)
+        numbers = [number for number in self.sample.tolist() if self.draws[number].probe in members]
         if not numbers:
             return
-        draws = [self.draws[number] for number in numbers]
-        replay = batch.replay_problem is None
         self.problems[batch.clean.input_ids.shape[1]] = batch.replay_problem
+        draws = [self.draws[number] for number in numbers]
         values = measure_draws(
-            self.subject.stack,
-            batch.clean,
-            self.perturbation,
-            draws,
-            [row_of[draw.probe] for draw in draws],
-            batch.rows,
-            replay,
-            self.subject.progress,
+            self.subject.stack, batch, self.perturbation, draws, self.subject.progress, self.ablated
         )
         if not np.isfinite(values).all():
             layer = int(np.flatnonzero(~np.isfinite(values).all(1))[0])
@@ -117,36 +111,35 @@ class LayerSensitivity(Measurement):
 
 def measure_draws(
     stack: LayerStack,
-    clean: CleanRun,
+    batch: Batch,
     perturbation: Perturbation,
     draws: Sequence[Draw],
-    positions: Sequence[int],
-    rows: int,
-    replay: bool,
     progress: Callable[[int], object],
+    ablated: Sequence[Sequence[nn.Module]] | None = None,
 ) -> np.ndarray:
     """The divergence that each draw causes in each layer, for draws on one batch of probes.
 
     Args:
         stack ([`LayerStack`]): The model's layers.
-        clean ([`CleanRun`]): The clean run of the batch.
-        perturbation ([`Perturbation`]): What is done to the layers.
+        batch ([`Batch`]): The probes. Its number of rows is halved where memory runs out all the same.
+        perturbation ([`Perturbation`]): What is done to the layers' outputs.
         draws (`Sequence[Draw]`): What to measure.
-        positions (`Sequence[int]`): Row of each draw's probe in `clean`.
-        rows (`int`): The most rows in one forward pass; halved where memory runs out all the same.
-        replay (`bool`): Whether only the layers after the perturbed one run.
         progress (`Callable[[int], object]`): Called with the number of values just measured.
+        ablated (`Sequence[Sequence[nn.Module]]`, *optional*): Modules of each layer that return zero while it runs.
 
     Returns:
         `np.ndarray`: Jensen-Shannon divergences in bits, of shape `(layers, draws)`.
     """
     values = np.empty((stack.num_layers, len(draws)))
-    start = 0
+    outputs = batch.clean.states[1:]
+    if ablated is not None and batch.replay_problem is None:
+        outputs = ablated_outputs(stack, batch.clean, ablated)
+    start, rows = 0, batch.rows
     while start < len(draws):
         chunk = slice(start, min(start + rows, len(draws)))
         try:
             values[:, chunk] = _measure_rows(
-                stack, clean, perturbation, draws[chunk], positions[chunk], rows, replay, progress
+                stack, batch, rows, perturbation, draws[chunk], progress, ablated, outputs
             )
         except RuntimeError as error:
             if not should_reduce_batch_size(error) or rows == 1:
@@ -160,17 +153,17 @@ def measure_draws(
 
 def _measure_rows(
     stack: LayerStack,
-    clean: CleanRun,
+    batch: Batch,
+    limit: int,
     perturbation: Perturbation,
     draws: Sequence[Draw],
-    positions: Sequence[int],
-    limit: int,
-    replay: bool,
     progress: Callable[[int], object],
+    ablated: Sequence[Sequence[nn.Module]] | None,
+    outputs: Sequence[Tensor],
 ) -> np.ndarray:
-    rows = torch.as_tensor(positions)
-    ids = clean.input_ids[rows.to(clean.input_ids.device)]
-    reference = clean.logits[rows.to(clean.logits.device)]
+    clean, replay = batch.clean, batch.replay_problem is None
+    rows = torch.tensor([batch.members.index(draw.probe) for draw in draws])
+    ids, reference = (tensor[rows.to(tensor.device)] for tensor in (clean.input_ids, clean.logits))
     perturb = perturbation.on(draws, clean.width)
     divergences = []
     # As many layers share a forward pass as fill it: small batches leave most of a machine idle.
@@ -178,15 +171,15 @@ def _measure_rows(
     for first in range(0, stack.num_layers, layers_per_pass):
         layers = range(first, min(first + layers_per_pass, stack.num_layers))
         if replay:
+            ends = [(clean.inputs[layer], outputs[layer]) for layer in layers]
             answers = [
-                perturb(
-                    layer, *(state[rows.to(state.device)] for state in (clean.inputs[layer], clean.states[layer + 1]))
-                )
-                for layer in layers
+                perturb(layer, *(state[rows.to(state.device)] for state in pair))
+                for layer, pair in zip(layers, ends, strict=True)
             ]
-            outputs = stack.replay(clean, first, answers, ids)
+            perturbed = stack.replay(clean, first, answers, ids)
         else:
-            outputs = stack.patch(clean, first, partial(perturb, first), ids)[None]
-        divergences += [jensen_shannon(reference, logits).double().cpu() for logits in outputs]
+            with zeroed(ablated[first] if ablated is not None else []):
+                perturbed = stack.patch(clean, first, partial(perturb, first), ids)[None]
+        divergences += [jensen_shannon(reference, logits).double().cpu() for logits in perturbed]
         progress(len(draws) * len(layers))
     return torch.stack(divergences).numpy()

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from ...config import DiagnosisConfig
+    from ..clean_run import CleanRun
+    from ..layer_stack import LayerStack
 
 # Takes the index of a layer, its input and its output, each of shape `(rows, positions, ..., width)`, and returns what
 # the layer answers instead. One row is one draw.
@@ -58,6 +60,15 @@ class Perturbation(ABC):
 
     def masks(self, draws: Sequence[Draw], width: int) -> Tensor | None:
         """Booleans of shape `(draws, width)`, `True` where a dimension is lost, for a perturbation that loses some."""
+        return None
+
+    def ablated(self, stack: LayerStack, clean: CleanRun) -> list[list[nn.Module]] | None:
+        """Modules of each layer that return zero while it runs, for a perturbation inside the layers.
+
+        Args:
+            stack ([`LayerStack`]): The model's layers.
+            clean ([`CleanRun`]): A clean run.
+        """
         return None
 
     @abstractmethod

@@ -6,6 +6,7 @@ import torch
 
 from hf_layertracer.config import DiagnosisConfig
 from hf_layertracer.diagnosis.layer_stack import LayerStack
+from hf_layertracer.diagnosis.measurements import Batch
 from hf_layertracer.diagnosis.measurements.sensitivity import measure_draws
 from hf_layertracer.diagnosis.perturbations import PERTURBATIONS, Draw
 from hf_layertracer.diagnosis.perturbations.mask import Mask, dimension_mask
@@ -33,9 +34,9 @@ def measure(model, config, replay, rows=100, probes=(0, 1, 2), repeats=REPEATS):
     stack = LayerStack(find_parts(model))
     clean = stack.run(torch.tensor([PROMPTS[probe] for probe in probes]))
     draws = [Draw(probe, repeat, repeats) for repeat in range(repeats) for probe in reversed(probes)]
-    where = [probes.index(draw.probe) for draw in draws]
+    batch = Batch(list(probes), torch.zeros(len(probes)), clean, rows, None if replay else "the test says so")
     perturbation = PERTURBATIONS[config.perturbation](config)
-    values = measure_draws(stack, clean, perturbation, draws, where, rows, replay, lambda _: None)
+    values = measure_draws(stack, batch, perturbation, draws, lambda _: None)
     table = np.full((stack.num_layers, 3, repeats), np.nan)
     for column, draw in enumerate(draws):
         table[:, draw.probe, draw.repeat] = values[:, column]
