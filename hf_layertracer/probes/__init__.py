@@ -1,6 +1,7 @@
 """Prompts with targets: reads them, and turns them into token ids."""
 
-from .reading import Probe, builtin_probes, load_probes
+from .probe import Probe, builtin_probes
+from .reading import as_probes, load_probes
 
 
-__all__ = ["Probe", "builtin_probes", "load_probes"]
+__all__ = ["Probe", "as_probes", "builtin_probes", "load_probes"]

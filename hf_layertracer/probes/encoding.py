@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import LayerTracerError
-from ..logs import get_logger
-from . import Probe
+from .probe import Probe, is_unicode, whole_numbers
 
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-logger = get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -28,11 +25,16 @@ class EncodedProbe:
         input_ids (`tuple[int, ...]`): The prompt's token ids, special tokens included.
         target_id (`int`): The token whose probability is read.
         task (`str`): The probe's task.
+        choice_ids (`tuple[int, ...]`, *optional*):
+            First tokens of all choices of a question; empty where there are none, or where they cannot be told apart.
+        moved (`bool`, *optional*, defaults to `False`): Whether the target had merged with the end of the prompt.
     """
 
     input_ids: tuple[int, ...]
     target_id: int
     task: str
+    choice_ids: tuple[int, ...] = ()
+    moved: bool = False
 
 
 def encode_probes(
@@ -56,24 +58,40 @@ def encode_probes(
     """
     if not probes:
         raise LayerTracerError("There are no probes to diagnose with.")
-    encoded, moved = [], 0
-    for number, probe in enumerate(probes):
-        name = f"Probe {number} ({probe.prompt!r:.60})"
-        if isinstance(probe.prompt, str) or isinstance(probe.target, str):
-            ids, target, was_moved = _encode_text(probe, name, tokenizer)
-            moved += was_moved
-        else:
-            ids, target = tuple(int(token) for token in probe.prompt), probe.target
-        if not ids:
-            raise LayerTracerError(f"{name} has an empty prompt: there is no position to read an answer at.")
-        if context_length is not None and len(ids) > context_length:
+    encoded = [encode_probe(probe, number, tokenizer) for number, probe in enumerate(probes)]
+    for number, (probe, ids) in enumerate(zip(probes, encoded, strict=True)):
+        if context_length is not None and len(ids.input_ids) > context_length:
             raise LayerTracerError(
-                f"{name} is {len(ids)} tokens long, but the model's context is {context_length}. Shorten or drop it."
+                f"{_name(probe, number)} is {len(ids.input_ids)} tokens long, but the model's context is "
+                f"{context_length}. Shorten or drop it, or leave all such probes out (skip_long)."
             )
-        encoded.append(EncodedProbe(ids, int(target), probe.task))
-    if moved:
-        logger.info(f"{moved} of {len(probes)} targets merge with the end of their prompt: the boundary moved back.")
     return encoded
+
+
+def encode_probe(probe: Probe, number: int, tokenizer: PreTrainedTokenizerBase | None) -> EncodedProbe:
+    """Turns one probe into token ids, however long.
+
+    Args:
+        probe ([`Probe`]): The probe.
+        number (`int`): Its number, for errors.
+        tokenizer (`PreTrainedTokenizerBase`, *optional*): Not needed where the probe holds token ids.
+
+    Returns:
+        [`EncodedProbe`]: The ids.
+
+    Raises:
+        LayerTracerError: It cannot be asked; the message says why.
+    """
+    name = _name(probe, number)
+    if isinstance(probe.prompt, str) or isinstance(probe.target, str):
+        return _encode_text(probe, name, tokenizer)
+    try:
+        ids, (target,) = tuple(whole_numbers(probe.prompt)), whole_numbers([probe.target])
+    except ValueError as error:
+        raise LayerTracerError(f"{name}: token ids are {error}.") from error
+    if not ids:
+        raise LayerTracerError(f"{name} has an empty prompt: there is no position to read an answer at.")
+    return EncodedProbe(ids, target, probe.task)
 
 
 def equal_length_batches(lengths: Sequence[int], batch_size: int) -> Iterator[np.ndarray]:
@@ -104,7 +122,11 @@ def probes_hash(encoded: Sequence[EncodedProbe]) -> str:
     return digest.hexdigest()
 
 
-def _encode_text(probe: Probe, name: str, tokenizer) -> tuple[tuple[int, ...], int, bool]:
+def _name(probe: Probe, number: int) -> str:
+    return f"Probe {number} ({probe.prompt!r:.60})"
+
+
+def _encode_text(probe: Probe, name: str, tokenizer: PreTrainedTokenizerBase | None) -> EncodedProbe:
     if not isinstance(probe.prompt, str) or not isinstance(probe.target, str):
         raise LayerTracerError(f"{name} mixes text and token ids: give prompt and target in the same form.")
     if tokenizer is None:
@@ -113,18 +135,10 @@ def _encode_text(probe: Probe, name: str, tokenizer) -> tuple[tuple[int, ...], i
         raise LayerTracerError(f"{name} has an empty prompt: there is no position to read an answer at.")
     if not probe.target:
         raise LayerTracerError(f"{name} has an empty target.")
-    if (
-        probe.prompt[-1].isascii()
-        and probe.prompt[-1].isalnum()
-        and probe.target[0].isascii()
-        and probe.target[0].isalnum()
-    ):
-        logger.warning_once(
-            f"{name}: the target {probe.target!r:.30} follows a letter without a space. A target is the text that "
-            "literally follows the prompt; an English word usually begins with a space."
-        )
-    prompt_ids = list(tokenizer(probe.prompt)["input_ids"])
-    joint_ids = list(tokenizer(probe.prompt + probe.target)["input_ids"])
+    if not is_unicode(probe.prompt + probe.target):
+        raise LayerTracerError(f"{name} holds half a character (a lone surrogate), which no tokenizer reads.")
+    prompt_ids = _ids(tokenizer, probe.prompt)
+    joint_ids = _ids(tokenizer, probe.prompt + probe.target)
     shared = 0
     while shared < min(len(prompt_ids), len(joint_ids)) and prompt_ids[shared] == joint_ids[shared]:
         shared += 1
@@ -139,10 +153,31 @@ def _encode_text(probe: Probe, name: str, tokenizer) -> tuple[tuple[int, ...], i
         )
     if shared >= len(joint_ids) - after:
         raise LayerTracerError(f"{name}: the target {probe.target!r:.30} adds no token to the prompt.")
-    return tuple(joint_ids[:shared]), joint_ids[shared], shared < prompt_length
+    return EncodedProbe(
+        tuple(joint_ids[:shared]),
+        joint_ids[shared],
+        probe.task,
+        _choice_ids(probe, joint_ids[:shared], after, tokenizer),
+        shared < prompt_length,
+    )
 
 
-def _added_specials(tokenizer, text: str, ids: list[int]) -> tuple[int, int]:
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    return list(tokenizer(text)["input_ids"])
+
+
+def _choice_ids(probe: Probe, prompt: list[int], after: int, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """The token with which each choice goes on; none where two begin alike or one does not go on from there."""
+    found = []
+    for choice in probe.choices:
+        ids = _ids(tokenizer, probe.prompt + choice)
+        if ids[: len(prompt)] != prompt or len(prompt) >= len(ids) - after:
+            return ()
+        found.append(ids[len(prompt)])
+    return tuple(found) if len(set(found)) == len(found) else ()
+
+
+def _added_specials(tokenizer: PreTrainedTokenizerBase, text: str, ids: list[int]) -> tuple[int, int]:
     """How many tokens the tokenizer itself puts before and after a text; specials in the text are not among them."""
     plain = list(tokenizer(text, add_special_tokens=False)["input_ids"])
     for before in range(len(ids) - len(plain) + 1):

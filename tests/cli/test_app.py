@@ -109,7 +109,7 @@ def test_weight_snr_reads_the_weights_of_a_model(run: Run, model: Path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["diagnose", "{tmp}/nothing"], "Could not load"),
+        (["diagnose", "{tmp}/nothing"], "There is no such folder"),
         (["diagnose", "{model}", "--probes", "{tmp}/no.jsonl"], "No such probe file"),
         (["diagnose", "{model}", "--probes", "{tmp}/empty.jsonl"], "No probe in"),
         (["diagnose", "{model}", "--probes", "{tmp}/broken.jsonl"], "line 2 is not JSON"),
@@ -121,7 +121,7 @@ def test_weight_snr_reads_the_weights_of_a_model(run: Run, model: Path):
         (["plan", "{model}", "--strategy", "explicit", "--train-layers", "nothing_like_it"], "matches no parameter"),
         (["plan", "{model}", "--strategy", "sensitivity"], "needs measurements"),
         (["plan", "{model}", "--export", "excel"], "Unknown export format"),
-        (["plan", "{tmp}/nothing"], "Could not load"),
+        (["plan", "{tmp}/nothing"], "There is no such folder"),
     ],
 )
 def test_bad_input_is_one_line_on_standard_error_and_status_1(

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_layertracer.errors import LayerTracerError
-from hf_layertracer.probes import Probe, builtin_probes, load_probes
+from hf_layertracer.probes import Probe, as_probes, builtin_probes, load_probes
 
 
 def write(path, text):
@@ -101,11 +101,20 @@ def test_a_folder_gives_the_probes_of_all_its_files(tmp_path):
         ("a.csv", "", "No probe in"),
         ("a.csv", "prompt,target\n", "No probe in"),
         ("a.csv", "foo,bar\n1,2\n", r"line 2: no layout.*\['bar', 'foo', 'task'\].*prompt and target"),
-        ("a.csv", "foo,bar\n1,2,3\n", "no layout of probes"),
+        ("a.csv", "foo,bar\n1,2,3\n", "line 2 has 3 values, but the header names 2 columns"),
         ("a.csv", 'prompt,target\n"two\nlines", x\nlonely\n', "line 4: 'target' is missing"),
         ("a.csv", "prompt,target\n" + "x" * 140_000 + ", y\n", "a.csv, line 2 is not CSV"),
         ("a.csv", "id,question,A,B,answer\n0,Why?,x,y,C\n", "line 2: the answer 'C' is none of the labels"),
-        ("a.csv", "id,question,A,B,answer\n0,,x,y,A\n", "line 2: .*no question"),
+        ("a.csv", "id,question,A,B,answer\n0,,x,y,A\n", "line 2: there is no question"),
+        ("a.csv", "question,A,B,answer\nWhy?,x,,A\n", "line 2: the option 'B' is empty"),
+        ("a.jsonl", '{"prompt": " ", "target": "b"}\n', "line 1: the prompt is empty"),
+        ("a.jsonl", '{"prompt": "a", "target": "\\ud800"}\n', "line 1: the text holds half a character"),
+        ("a.jsonl", '{"a": ' * 20_000, "from line 1 on: no JSON that can be read|is not JSON"),
+        ("a.jsonl", '{"prompt": ' + "9" * 6000 + "}", "from line 1 on: no JSON that can be read"),
+        ("a.yaml", "prompt: a\n", "is no file of probes: these are JSON lines"),
+        ("a.jsonl", '{"query": "q", "choices": ["x", ""], "gold": 0}\n', "line 1: 'choices' must be a list of texts"),
+        ("a.jsonl", '{"query": "q", "choices": ["x"], "gold": 1}\n', "line 1: 'gold' must say which of the 1 choices"),
+        ("a.jsonl", '{"query": " ", "choices": ["x"], "gold": 0}\n', "line 1: 'query' is no question"),
         ("a.jsonl", '{"question": "q", "choices": ["x"], "answerKey": "A"}\n', "'label' and 'text', as in ARC"),
     ],
 )
@@ -130,13 +139,15 @@ def test_a_missing_file_an_empty_folder_and_wrong_bytes_are_refused_by_name(tmp_
 def test_a_ceval_file_becomes_chinese_questions_of_its_subject(tmp_path):
     text = "id,question,A,B,C,D,answer,explanation\n0,法国的首都是____,里昂,巴黎,尼斯,里尔,B,因为\n"
     (probe,) = load_probes(write(tmp_path / "geography_val.csv", text))
-    assert probe == Probe("法国的首都是____\nA. 里昂\nB. 巴黎\nC. 尼斯\nD. 里尔\n答案：", "B", "geography_val")
+    assert probe == Probe(
+        "法国的首都是____\nA. 里昂\nB. 巴黎\nC. 尼斯\nD. 里尔\n答案：", "B", "geography_val", tuple("ABCD")
+    )
 
 
 def test_a_cmmlu_file_with_capital_columns_and_an_index_reads_the_same(tmp_path):
     text = ',Question,A,B,C,D,Answer\n0,"法国的首都, 是",里昂,巴黎,尼斯,里尔,B\n'
     (probe,) = load_probes(write(tmp_path / "geo.csv", text))
-    assert probe == Probe("法国的首都, 是\nA. 里昂\nB. 巴黎\nC. 尼斯\nD. 里尔\n答案：", "B", "geo")
+    assert probe == Probe("法国的首都, 是\nA. 里昂\nB. 巴黎\nC. 尼斯\nD. 里尔\n答案：", "B", "geo", tuple("ABCD"))
 
 
 def test_an_english_question_asks_for_a_letter_after_a_space(tmp_path):
@@ -151,7 +162,10 @@ def test_arc_rows_with_letters_or_numbers_as_labels_are_read(labels, key):
     row = {"id": "x", "question": "Why?", "choices": {"text": ["u", "v", "w"], "label": labels}, "answerKey": key}
     (probe,) = load_probes([row])
     assert probe == Probe(
-        f"Why?\n{labels[0]}. u\n{labels[1]}. v\n{labels[2]}. w\nAnswer:", f" {key}", "multiple-choice"
+        f"Why?\n{labels[0]}. u\n{labels[1]}. v\n{labels[2]}. w\nAnswer:",
+        f" {key}",
+        "multiple-choice",
+        tuple(f" {label}" for label in labels),
     )
 
 
@@ -161,6 +175,9 @@ def test_arc_rows_with_letters_or_numbers_as_labels_are_read(labels, key):
         ({"question": "q", "answerKey": "A"}, "row 1: 'choices' must hold"),
         ({"question": "q", "choices": {"label": ["A", "B"], "text": ["x"]}, "answerKey": "A"}, "2 labels, 1 text"),
         ({"question": "q", "choices": {"label": ["A"], "text": ["x"]}}, "'None' is none of the labels"),
+        ({"question": "q", "choices": {"label": None, "text": ["x"]}, "answerKey": "A"}, "'choices' must hold"),
+        ({"question": "q", "choices": {"label": ["A"], "text": [" "]}, "answerKey": "A"}, "option 'A' is empty"),
+        ({"question": " ", "choices": {"label": ["A"], "text": ["x"]}, "answerKey": "A"}, "no question"),
         ({"choices": {"label": ["A"], "text": ["x"]}, "answerKey": "A"}, "no question"),
     ],
 )
@@ -168,6 +185,50 @@ def test_a_broken_arc_row_is_refused_with_its_number(row, message):
     good = {"question": "q", "choices": {"label": ["A"], "text": ["x"]}, "answerKey": "A"}
     with pytest.raises(LayerTracerError, match=message):
         load_probes([good, row])
+
+
+def test_lm_eval_rows_go_on_with_their_choices(tmp_path):
+    rows = [
+        {"query": "The sky is", "choices": ["blue", "green"], "gold": 0},
+        {"query": "草是什么颜色？", "choices": ["蓝", "绿"], "gold": "1", "task": "colours"},
+    ]
+    assert load_probes(jsonl(tmp_path / "a.jsonl", rows)) == [
+        Probe("The sky is", " blue", "multiple-choice", (" blue", " green")),
+        Probe("草是什么颜色？", "绿", "colours", ("蓝", "绿")),
+    ]
+    table = 'query,choices,gold\nThe sky is,"[""blue"", ""green""]",0\n'
+    assert load_probes(write(tmp_path / "t.csv", table)) == [Probe("The sky is", " blue", "t", (" blue", " green"))]
+
+
+def test_few_shot_puts_the_first_probes_of_a_task_before_the_others():
+    rows = [{"prompt": f"{task} {n} is", "target": f" {n}", "task": task} for n in range(4) for task in "xy"]
+    found = load_probes(rows, shots=2)
+    assert found[0] == Probe("x 0 is 0\n\nx 1 is 1\n\nx 2 is", " 2", "x")
+    assert [probe.task for probe in found] == ["x", "y", "x", "y"]
+    assert len(load_probes(rows, shots=2, max_probes=3)) == 3
+    with pytest.raises(LayerTracerError, match="4 examples leave none to ask"):
+        load_probes(rows, shots=4)
+
+
+@pytest.mark.parametrize("given", [{"prompt": "a", "target": " b"}, Probe("a", " b"), [Probe("a", " b")]])
+def test_probes_are_taken_in_any_form_that_says_what_is_meant(given):
+    assert as_probes(given) == [Probe("a", " b")]
+
+
+def test_probes_may_be_a_file_rows_or_nothing_but_no_mixture(tmp_path):
+    path = jsonl(tmp_path / "a.jsonl", PAIRS)
+    assert as_probes(path) == as_probes(str(path)) == as_probes(PAIRS) == as_probes(iter(PAIRS)) == load_probes(PAIRS)
+    assert as_probes() == builtin_probes()
+    with pytest.raises(LayerTracerError, match="give all in the same form"):
+        as_probes([Probe("a", " b"), PAIRS[0]])
+    with pytest.raises(LayerTracerError, match="not int"):
+        as_probes(5)
+
+
+@pytest.mark.parametrize("options", [{"seed": -1}, {"max_probes": 1.5}, {"max_prompt_tokens": 0}, {"shots": -1}])
+def test_numbers_that_mean_nothing_are_refused(options):
+    with pytest.raises(LayerTracerError, match="must be a whole number"):
+        load_probes(PAIRS, **options)
 
 
 # -- text ------------------------------------------------------------------------------------------------------------
@@ -276,6 +337,9 @@ def test_a_tokenized_dataset_without_a_place_for_a_target_is_refused():
         [{"input_ids": [1, 2]}, {"other": 1}],
         [{"input_ids": [[1, 2], [3, 4]]}],
         [{"input_ids": torch.ones(2, 2)}],
+        [{"input_ids": [1.5, 2.0, 3.0]}],
+        [{"input_ids": [1.0, float("nan")]}],
+        [{"input_ids": [1.0, float("inf")]}],
         [{"input_ids": [1, 2], "labels": [[1], [2]]}],
     ],
 )
