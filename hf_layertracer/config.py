@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+import functools
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, get_type_hints
 
-from .checks import one_of, positive, whole_number, within
+from .checks import all_as_meant, one_of, positive, whole_number, within
 from .diagnosis.perturbations import PERTURBATIONS
+from .errors import LayerTracerError
 
 
 ESTIMATORS = ("exact", "gradient")
+# Each repeat runs every probe through the layers once more. A thousand of them make the error of a mean 30 times smaller
+# than one does; no measurement needs a hundred thousand.
+MOST_REPEATS = 100_000
 
 
 @dataclass
@@ -44,6 +50,8 @@ class DiagnosisConfig:
     > Parameters that control the computation
 
     Args:
+        skip_long (`bool`, *optional*, defaults to `False`):
+            Leave probes out that are longer than the model's context, and count them, where they are refused otherwise.
         estimator (`str`, *optional*, defaults to `"exact"`):
             `"exact"` perturbs every layer and measures; `"gradient"` estimates all layers from a few backward passes.
         diagnosis_batch_size (`int`, *optional*): Probes per forward pass; from the memory budget by default.
@@ -69,6 +77,9 @@ class DiagnosisConfig:
     min_probability: float = field(
         default=0.01, metadata={"help": "Below this at every layer, a probe is unresolved."}
     )
+    skip_long: bool = field(
+        default=False, metadata={"help": "Leave probes out that are longer than the model's context, and count them."}
+    )
     estimator: str = field(
         default="exact",
         metadata={"help": "exact, or gradient: a faster estimate, labelled as one.", "choices": ESTIMATORS},
@@ -84,7 +95,12 @@ class DiagnosisConfig:
     )
 
     def __post_init__(self) -> None:
+        all_as_meant(self, _hints())
         if not isinstance(self.perturbation, str):
+            if not isinstance(self.perturbation, Iterable) or not all(isinstance(n, str) for n in self.perturbation):
+                raise LayerTracerError(
+                    f"perturbation must be a name or a list of names, not {self.perturbation!r:.60}."
+                )
             self.perturbation = ",".join(self.perturbation)
         for name in self.perturbations:
             one_of("perturbation", name, PERTURBATIONS)
@@ -94,8 +110,40 @@ class DiagnosisConfig:
         within("min_probability", self.min_probability, 0, 1)
         positive("noise_scale", self.noise_scale)
         whole_number("diagnosis_seed", self.diagnosis_seed, least=0)
-        for name in ("repeats", "diagnosis_batch_size", "memory_budget"):
+        whole_number("repeats", self.repeats, most=MOST_REPEATS)
+        for name in ("diagnosis_batch_size", "memory_budget"):
             whole_number(name, getattr(self, name))
+
+    @classmethod
+    def of(cls, settings: DiagnosisConfig | Mapping[str, Any] | None) -> DiagnosisConfig:
+        """The settings of a diagnosis, whatever they come in.
+
+        Args:
+            settings ([`DiagnosisConfig`] or `dict`, *optional*):
+                Settings, among them those of a traced run; names and values; or nothing, for the defaults.
+
+        Returns:
+            [`DiagnosisConfig`]: The settings of a diagnosis alone.
+
+        Raises:
+            LayerTracerError: They are something else, or hold an unknown name.
+
+        Example:
+
+        ```python
+        >>> from hf_layertracer import DiagnosisConfig
+        >>> DiagnosisConfig.of({"perturbation": "skip"}).perturbation
+        'skip'
+        ```
+        """
+        names = [own.name for own in fields(DiagnosisConfig)]
+        if settings is None:
+            return DiagnosisConfig()
+        if isinstance(settings, DiagnosisConfig):
+            if type(settings) is DiagnosisConfig:
+                return settings
+            return DiagnosisConfig(**{name: getattr(settings, name) for name in names})
+        return DiagnosisConfig(**known_settings(settings, names))
 
     @property
     def perturbations(self) -> tuple[str, ...]:
@@ -105,3 +153,31 @@ class DiagnosisConfig:
     def to_dict(self) -> dict[str, Any]:
         """The settings as they go into a report."""
         return asdict(self)
+
+
+def known_settings(settings: Any, names: Iterable[str]) -> dict[str, Any]:
+    """Settings that came as names and values.
+
+    Args:
+        settings (`Any`): What was given.
+        names (`Iterable[str]`): The names that there are.
+
+    Returns:
+        `dict[str, Any]`: The same.
+
+    Raises:
+        LayerTracerError: It is no mapping, or holds other names.
+    """
+    if not isinstance(settings, Mapping):
+        raise LayerTracerError(f"Settings are a config or a dictionary, not {type(settings).__name__}.")
+    unknown = sorted(str(name) for name in set(settings) - set(names))
+    if unknown:
+        raise LayerTracerError(
+            f"There is no setting {', '.join(unknown):.120}. There are: {', '.join(sorted(names))}."
+        )
+    return dict(settings)
+
+
+@functools.cache
+def _hints() -> dict[str, Any]:
+    return get_type_hints(DiagnosisConfig)

@@ -83,6 +83,7 @@ def test_a_tracer_config_hands_every_setting_on_to_the_diagnosis():
         "estimator": "gradient",
         "memory_budget": 5000,
         "layers_path": "a.b",
+        "skip_long": True,
     }
     settings |= {"diagnosis_batch_size": 9, "diagnosis_seed": 11}
     assert set(settings) == {f.name for f in fields(DiagnosisConfig)}
@@ -130,3 +131,50 @@ def test_the_argument_parser_reads_a_tracer_config_next_to_training_arguments():
         ["--output_dir", "x", "--strategy", "full", "--diagnosis_seed", "4", "--train_head", "false"]
     )
     assert (config.strategy, config.diagnosis_seed, config.train_head) == ("full", 4, False)
+
+
+# -- what is meant is accepted, the rest is one line ----------------------------------------------------------------
+
+
+def test_numbers_may_come_as_text():
+    config = LayerTracerConfig(freeze_ratio="0.25", repeats="4", diagnosis_seed=" 7 ", diagnose_after="true")
+    assert (config.freeze_ratio, config.repeats, config.diagnosis_seed, config.diagnose_after) == (0.25, 4, 7, True)
+    assert DiagnosisConfig(repeats="none").repeats is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"repeats": "many"}, "repeats must be a whole number, not 'many'"),
+        ({"mask_ratio": "half"}, "mask_ratio must be a number, not 'half'"),
+        ({"mask_ratio": [1]}, "mask_ratio must lie above 0"),
+        ({"noise_scale": None}, "noise_scale must be above 0"),
+        ({"skip_long": "maybe"}, "skip_long must be true or false"),
+        ({"repeats": 10**12}, "repeats must be at most 100000"),
+        ({"repeats": 10**6000}, "repeats must be at most 100000"),
+        ({"diagnosis_seed": -1}, "diagnosis_seed must be a whole number of at least 0"),
+        ({"perturbation": 5}, "perturbation must be a name"),
+        ({"perturbation": "mask,"}, "perturbation must be one of"),
+    ],
+)
+def test_wrong_settings_of_a_diagnosis_are_one_line(settings: dict, message: str):
+    with pytest.raises(LayerTracerError, match=message):
+        DiagnosisConfig(**settings)
+
+
+def test_settings_come_in_several_forms():
+    assert LayerTracerConfig.of(None) == LayerTracerConfig()
+    assert LayerTracerConfig.of("full") == LayerTracerConfig(strategy="full")
+    assert LayerTracerConfig.of({"strategy": "full", "repeats": 2}) == LayerTracerConfig(strategy="full", repeats=2)
+    assert LayerTracerConfig.of(DiagnosisConfig(repeats=3)) == LayerTracerConfig(repeats=3)
+    assert DiagnosisConfig.of(LayerTracerConfig(repeats=3)) == DiagnosisConfig(repeats=3)
+    assert type(DiagnosisConfig.of(LayerTracerConfig())) is DiagnosisConfig
+    assert DiagnosisConfig.of({"repeats": 3}) == DiagnosisConfig(repeats=3)
+
+
+@pytest.mark.parametrize(
+    "given", [5, "magic", {"strategies": "full"}, {"strategy": "magic"}, {"strategy": 3}, ["full"]]
+)
+def test_settings_that_mean_nothing_are_refused_at_once(given):
+    with pytest.raises(LayerTracerError):
+        LayerTracerConfig.of(given)

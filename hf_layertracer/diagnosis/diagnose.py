@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,8 +15,9 @@ from ..modeling import context_length, find_parts
 from ..modeling.facts import model_facts
 from ..modeling.preserve import preserved
 from ..planning import make_plan
-from ..probes import Probe, builtin_probes
-from ..probes.encoding import EncodedProbe, encode_probes, probes_hash
+from ..probes import Probe, as_probes
+from ..probes.encoding import EncodedProbe, probes_hash
+from ..probes.preparing import prepare_probes
 from ..records import Diagnosis, ProbeFacts, ProbeRecord
 from ..report import LayerTracerReport
 from .engine import Engine
@@ -34,10 +36,10 @@ _TEXT_LIMIT = 200
 
 def diagnose(
     model: nn.Module,
-    probes: Sequence[Probe] | None = None,
+    probes: Sequence[Probe] | Sequence[Mapping[str, Any]] | str | Path | None = None,
     *,
     tokenizer: PreTrainedTokenizerBase | None = None,
-    config: DiagnosisConfig | None = None,
+    config: DiagnosisConfig | Mapping[str, Any] | None = None,
 ) -> LayerTracerReport:
     """Measures what each layer of a causal language model does.
 
@@ -46,7 +48,9 @@ def diagnose(
 
     Args:
         model (`nn.Module`): A causal language model, wrapped (DDP, PEFT, ...) or not.
-        probes (`Sequence[Probe]`, *optional*): What to ask it; the probes of the package by default.
+        probes (`Sequence[Probe]`, *optional*):
+            What to ask it, or a file or rows that [`load_probes`] reads; the probes of the package by default. Copies are
+            asked once.
         tokenizer (`PreTrainedTokenizerBase`, *optional*): Needed unless the probes are token ids.
         config ([`DiagnosisConfig`], *optional*): The settings.
 
@@ -57,10 +61,11 @@ def diagnose(
         UntraceableModelError: The model is no causal language model, or its layers cannot be found or traced.
         LayerTracerError: The probes cannot be used, or the memory budget is too small.
     """
-    config = config or DiagnosisConfig()
-    probes = builtin_probes() if probes is None else list(probes)
+    config = DiagnosisConfig.of(config)
+    given = as_probes(probes, tokenizer=tokenizer, seed=config.diagnosis_seed)
     parts = find_parts(model, config.layers_path)
-    encoded = encode_probes(probes, tokenizer, context_length(parts.model))
+    prepared = prepare_probes(given, tokenizer, context_length(parts.model), config.skip_long)
+    probes, encoded = prepared.probes, prepared.encoded
     facts = model_facts(parts)
     engine = Engine(LayerStack(parts), encoded, config, chosen_measurements(config), tokenizer)
     # A caller inside inference_mode still gets gradients where an estimate needs them.
@@ -81,7 +86,7 @@ def diagnose(
             )
         ],
     )
-    report.notes = notes_of(report, sorted(set(range(parts.num_layers)) - set(engine.called)))
+    report.notes = prepared.notes + notes_of(report, sorted(set(range(parts.num_layers)) - set(engine.called)))
     try:
         report.set_plan(make_plan(report))
     except LayerTracerError as error:

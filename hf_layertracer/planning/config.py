@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, make_dataclass
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from ..checks import whole_number
-from ..config import DiagnosisConfig
+from ..checks import all_as_meant, whole_number
+from ..config import DiagnosisConfig, known_settings
 from ..errors import LayerTracerError
 from .strategies import STRATEGIES, all_options, strategy_named
 
@@ -60,6 +61,9 @@ class PlanConfig(_WithOptions):  # type: ignore[valid-type, misc]
     plan: str | None = field(default=None, metadata={"help": "Plan file to take instead of a strategy."})
 
     def __post_init__(self) -> None:
+        all_as_meant(self, get_type_hints(type(self)))
+        if not isinstance(self.strategy, str):
+            raise LayerTracerError(f"strategy must be the name of one, not {self.strategy!r:.60}.")
         if self.plan is not None and (self.strategy != "freeze-deep" or self.plan_options()):
             raise LayerTracerError(
                 f"The plan file {self.plan} says what trains: leave the strategy and its options out."
@@ -127,4 +131,35 @@ class LayerTracerConfig(PlanConfig, DiagnosisConfig):
 
     def diagnosis(self) -> DiagnosisConfig:
         """The settings of a diagnosis alone."""
-        return DiagnosisConfig(**{own.name: getattr(self, own.name) for own in fields(DiagnosisConfig)})
+        return DiagnosisConfig.of(self)
+
+    @classmethod
+    def of(cls, settings: LayerTracerConfig | DiagnosisConfig | Mapping[str, Any] | str | None) -> LayerTracerConfig:
+        """The settings of a traced run, whatever they come in.
+
+        Args:
+            settings ([`LayerTracerConfig`], `dict` or `str`, *optional*):
+                Settings; those of a diagnosis alone; names and values; the name of a strategy; or nothing, for the
+                defaults.
+
+        Returns:
+            [`LayerTracerConfig`]: The settings.
+
+        Raises:
+            LayerTracerError: They are something else, or hold an unknown name or a wrong value.
+
+        Example:
+
+        ```python
+        >>> from hf_layertracer import LayerTracerConfig
+        >>> LayerTracerConfig.of("full") == LayerTracerConfig.of({"strategy": "full"})
+        True
+        ```
+        """
+        if isinstance(settings, LayerTracerConfig):
+            return settings
+        if isinstance(settings, DiagnosisConfig):
+            return cls(**settings.to_dict())
+        if settings is None or isinstance(settings, str):
+            return cls() if settings is None else cls(strategy=settings)
+        return cls(**known_settings(settings, [own.name for own in fields(cls)]))

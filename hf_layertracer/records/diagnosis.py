@@ -90,6 +90,10 @@ class Scores(Record):
         accuracy_by_task (`dict[str, float]`): The accuracy of each task.
         probability (`list[float]`): Probability of each probe's target.
         correct (`list[bool]`): Whether it is the likeliest token, for each probe.
+        choice_accuracy (`float`, *optional*):
+            Of multiple-choice questions: fraction whose target is the likeliest of the choices, whatever else the model
+            may find likelier.
+        choice_chance (`float`, *optional*): The same of an even guess.
     """
 
     accuracy: Probability
@@ -97,6 +101,8 @@ class Scores(Record):
     accuracy_by_task: dict[str, Probability] = {}
     probability: list[Probability] = []
     correct: list[bool] = []
+    choice_accuracy: Probability | None = None
+    choice_chance: Probability | None = None
 
 
 class Diagnosis(Record):

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase, ProcessorMixin
 from ..errors import LayerTracerError
 from ..logs import get_logger
 from ..planning.config import LayerTracerConfig
-from ..probes import Probe, builtin_probes, load_probes
+from ..probes import Probe, as_probes, builtin_probes, load_probes
 
 
 logger = get_logger(__name__)
@@ -75,7 +75,7 @@ def choose_probes(
         LayerTracerError: The file that the settings name cannot be used.
     """
     if given is not None:
-        return list(given)
+        return as_probes(given, tokenizer=tokenizer, seed=config.diagnosis_seed)
     if config.probes is not None:
         return load_probes(
             config.probes, tokenizer=tokenizer, max_probes=config.num_probes, seed=config.diagnosis_seed

@@ -43,7 +43,7 @@ class Tracer:
     """
 
     def __init__(self, config: LayerTracerConfig | None = None, probes: Sequence[Probe] | None = None):
-        self.config = config or LayerTracerConfig()
+        self.config = LayerTracerConfig.of(config)
         self.report: LayerTracerReport | None = None
         self.applied: AppliedPlan | None = None
         self.tokens: int | None = None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import random
 import statistics
@@ -18,11 +19,17 @@ from hf_layertracer.diagnosis import engine
 from hf_layertracer.diagnosis.diagnose import diagnose
 from hf_layertracer.errors import LayerTracerError, UntraceableModelError
 from hf_layertracer.modeling import find_parts
+from hf_layertracer.planning import LayerTracerConfig
 from hf_layertracer.probes import Probe
 from tests.architectures.tiny import tiny_config, tiny_model
 
 
 QUICK = DiagnosisConfig(repeats=2, diagnosis_seed=3)
+
+
+def more_of(probes: list[Probe], times: int) -> list[Probe]:
+    """The probes, and others of the same lengths and tasks."""
+    return [Probe((p.prompt[0] + shift, *p.prompt[1:]), p.target, p.task) for shift in range(times) for p in probes]
 
 
 def comparable(report):
@@ -185,7 +192,7 @@ def test_the_builtin_probes_are_used_where_none_are_given(tiny_llama, tiny_token
 )
 @pytest.mark.parametrize("estimator", ["exact", "gradient"])
 def test_batches_and_memory_do_not_change_the_result(tiny_llama, token_probes, settings, estimator):
-    probes = token_probes * 4
+    probes = more_of(token_probes, 4)
     base = {"repeats": 3, "estimator": estimator, "perturbation": "mask", "min_probability": 1e-6}
     free = diagnose(tiny_llama(), probes, config=DiagnosisConfig(**base))
     bound = diagnose(tiny_llama(), probes, config=DiagnosisConfig(**base, **settings))
@@ -474,7 +481,7 @@ def test_the_gradient_estimator_says_that_it_estimates_and_ranks_layers_as_the_m
         # Layers that undo little of a perturbation early, and much late, as trained models have.
         for index, layer in enumerate(model.model.layers):
             layer.mlp.down_proj.weight *= 0.3 + 0.4 * index
-    probes = token_probes * 4
+    probes = more_of(token_probes, 4)
     settings = {"repeats": 13, "diagnosis_seed": 1}
     exact = diagnose(model, probes, config=DiagnosisConfig(**settings))
     estimate = diagnose(model, probes, config=DiagnosisConfig(**settings, estimator="gradient"))
@@ -575,7 +582,7 @@ def test_running_out_of_memory_in_a_clean_run_halves_the_batch_and_changes_no_va
     tiny_llama, token_probes, monkeypatch
 ):
     model, config = tiny_llama(), DiagnosisConfig(repeats=2)
-    expected = diagnose(model, token_probes * 2, config=config)
+    expected = diagnose(model, more_of(token_probes, 2), config=config)
     own, sizes = engine.LayerStack.run, []
 
     def limited(stack, input_ids, layout=None):
@@ -585,7 +592,7 @@ def test_running_out_of_memory_in_a_clean_run_halves_the_batch_and_changes_no_va
         return own(stack, input_ids, layout)
 
     monkeypatch.setattr(engine.LayerStack, "run", limited)
-    found = diagnose(model, token_probes * 2, config=config)
+    found = diagnose(model, more_of(token_probes, 2), config=config)
     assert max(sizes) > 2
     assert found.first.memory["largest_batch_probes"] == 2
     assert found.sensitivity.mean == pytest.approx(expected.sensitivity.mean, abs=1e-6)
@@ -636,3 +643,35 @@ def test_an_estimate_without_derivatives_is_refused_with_what_to_do(tiny_llama, 
     model.model.layers[2].register_forward_hook(lambda *args: args[-1].detach())
     with pytest.raises(LayerTracerError, match=r"LlamaForCausalLM gives no gradients .* use estimator='exact'"):
         diagnose(model, token_probes, config=DiagnosisConfig(estimator="gradient", repeats=2))
+
+
+def test_copies_of_a_probe_are_measured_once_and_said_to_be(tiny_llama, token_probes):
+    model = tiny_llama()
+    once = diagnose(model, token_probes)
+    thrice = diagnose(model, [*token_probes, *token_probes, token_probes[0]])
+    assert thrice.probes == once.probes
+    assert "6 of 11 probes are copies" in thrice.notes[0]
+    assert thrice.sensitivity == once.sensitivity
+
+
+def test_probes_and_settings_come_in_several_forms(tiny_llama, tiny_tokenizer, tmp_path):
+    model, row = tiny_llama(), {"prompt": "Rome is the capital city of", "target": " Italy"}
+    (tmp_path / "probes.jsonl").write_text(json.dumps(row) + "\n")
+    for probes in (tmp_path / "probes.jsonl", str(tmp_path / "probes.jsonl"), [row], [Probe(**row)]):
+        for config in (LayerTracerConfig(perturbation="skip"), {"perturbation": "skip"}):
+            report = diagnose(model, probes, tokenizer=tiny_tokenizer, config=config)
+            assert report.probes.count == 1
+            assert report.settings == DiagnosisConfig(perturbation="skip")
+
+
+def test_accuracy_over_the_choices_asks_which_of_them_is_likeliest(tiny_llama, tiny_tokenizer):
+    model, choices = tiny_llama(), (" is", " the", " of")
+    with torch.no_grad():
+        logits = model(**tiny_tokenizer("Rome", return_tensors="pt")).logits[0, -1]
+    ids = [tiny_tokenizer("Rome" + choice)["input_ids"][-1] for choice in choices]
+    best = choices[int(logits[ids].argmax())]
+    for target in choices:
+        report = diagnose(model, [Probe("Rome", target, choices=choices)], tokenizer=tiny_tokenizer)
+        assert report.latest.scores.choice_accuracy == float(target == best)
+        assert report.latest.scores.choice_chance == pytest.approx(1 / 3)
+    assert diagnose(model, [Probe("Rome", " is")], tokenizer=tiny_tokenizer).latest.scores.choice_accuracy is None

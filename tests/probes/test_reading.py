@@ -147,7 +147,7 @@ def test_a_ceval_file_becomes_chinese_questions_of_its_subject(tmp_path):
 def test_a_cmmlu_file_with_capital_columns_and_an_index_reads_the_same(tmp_path):
     text = ',Question,A,B,C,D,Answer\n0,"法国的首都, 是",里昂,巴黎,尼斯,里尔,B\n'
     (probe,) = load_probes(write(tmp_path / "geo.csv", text))
-    assert probe == Probe("法国的首都, 是\nA. 里昂\nB. 巴黎\nC. 尼斯\nD. 里尔\n答案：", "B", "geo", tuple("ABCD"))
+    assert probe == Probe("法国的首都, 是\nA. 里昂\nB. 巴黎\nC. 尼斯\nD. 里尔\n答案：", "B", "geo", (*"ABCD",))
 
 
 def test_an_english_question_asks_for_a_letter_after_a_space(tmp_path):
@@ -379,7 +379,7 @@ def test_a_sample_is_seeded_ordered_and_without_repeats():
 def test_a_sample_larger_than_the_source_is_the_source():
     assert len(load_probes(PAIRS, max_probes=100)) == 20
     assert len(load_probes(max_probes=5)) == 5
-    with pytest.raises(LayerTracerError, match="max_probes must be at least 1"):
+    with pytest.raises(LayerTracerError, match="max_probes must be a whole number of at least 1"):
         load_probes(PAIRS, max_probes=0)
 
 

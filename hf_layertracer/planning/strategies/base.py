@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
+from ...checks import as_meant
 from ...errors import LayerTracerError
 from ...records import ModelFacts, ReportData
 
@@ -118,7 +119,8 @@ class Strategy:
         if unknown:
             takes = f"it takes {', '.join(self.option_names)}" if self.option_names else "it takes no options"
             raise LayerTracerError(f"The strategy {self.name!r} has no option {', '.join(unknown)}: {takes}.")
-        return self.options(**given)
+        hints = get_type_hints(self.options)
+        return self.options(**{name: as_meant(name, value, hints[name]) for name, value in given.items()})
 
     def check_inputs(self, inputs: PlanInputs) -> None:
         """Refuses inputs that lack what the strategy needs.

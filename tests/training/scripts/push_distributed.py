@@ -28,7 +28,7 @@ def main(folder: str, name: str) -> None:
     if name == "trainer":
         trainer = LayerTracerTrainer(layertracer_config=config, **settings)
     else:
-        callback = LayerTracerCallback(config, [Probe((5, 6, 7), 8)] * 4)
+        callback = LayerTracerCallback(config, [Probe((5, 6, 7), 8 + i) for i in range(4)])
         trainer = Trainer(callbacks=[callback], **settings)
         callback.attach(trainer)
     trainer.train()
