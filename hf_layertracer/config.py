@@ -33,6 +33,9 @@ class DiagnosisConfig:
             Fraction of the hidden dimensions that a mask sets to zero.
         noise_scale (`float`, *optional*, defaults to `0.5`):
             Standard deviation of the noise, in units of the hidden state's own at that position.
+        context_mask_ratio (`float`, *optional*, defaults to `0.3`):
+            Of the context sensitivity: fraction of a prompt's positions, never the last, whose embeddings are replaced by
+            the mean embedding of the prompt.
         repeats (`int`, *optional*):
             Random masks, or noise draws, per probe; by default as many as make 256 draws over all probes, which keeps
             the standard error near 0.02 bits. `"skip"` is not random and always runs once.
@@ -68,6 +71,9 @@ class DiagnosisConfig:
     mask_ratio: float = field(default=0.3, metadata={"help": "Fraction of the hidden dimensions that a mask zeroes."})
     noise_scale: float = field(
         default=0.5, metadata={"help": "Noise, in units of the hidden state's own standard deviation."}
+    )
+    context_mask_ratio: float = field(
+        default=0.3, metadata={"help": "Fraction of a prompt's positions that lose their embedding."}
     )
     repeats: int | None = field(
         default=None, metadata={"help": "Random masks or noise draws per probe; by default 256 over all probes."}
@@ -106,6 +112,7 @@ class DiagnosisConfig:
             one_of("perturbation", name, PERTURBATIONS)
         one_of("estimator", self.estimator, ESTIMATORS)
         within("mask_ratio", self.mask_ratio, 0, 1)
+        within("context_mask_ratio", self.context_mask_ratio, 0, 1)
         within("rise", self.rise, 0, 1)
         within("min_probability", self.min_probability, 0, 1)
         positive("noise_scale", self.noise_scale)

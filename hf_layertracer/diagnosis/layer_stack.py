@@ -96,12 +96,15 @@ class LayerStack:
         }
         return {"arguments": argument_axes(one, two), "dimensions": dimensions}
 
-    def run(self, input_ids: Tensor, layout: Layout | None = None) -> CleanRun:
+    def run(
+        self, input_ids: Tensor, layout: Layout | None = None, embed: Callable[[Tensor], Tensor] | None = None
+    ) -> CleanRun:
         """One clean forward pass over unpadded prompts of equal length.
 
         Args:
             input_ids (`Tensor`): Token ids of shape `(batch, positions)`.
             layout ([`Layout`], *optional*): The axes, where an earlier run has found them.
+            embed (`Callable`, *optional*): Turns what the first layer takes into what it is given instead.
 
         Returns:
             [`CleanRun`]: All hidden states and the logits at the last position.
@@ -110,7 +113,8 @@ class LayerStack:
             UntraceableModelError: The layers are not called once each, in order, or the model has no logits per token.
         """
         layout = layout or self.find_layout(input_ids)
-        recorded = self._record(input_ids, layout.call, copies=layout.in_place)
+        edit = None if embed is None else lambda hidden: layout.native(embed(layout.canonical(hidden)))
+        recorded = self._record(input_ids, layout.call, copies=layout.in_place, edit=edit)
         if not layout.covers(recorded.shapes):
             layout = replace(layout, **self._argument_axes(input_ids[:1], layout.call))
         states, inputs = [layout.canonical(recorded.inputs[recorded.order[0]])], []
@@ -275,7 +279,14 @@ class LayerStack:
         logits = logits[:, -1]
         return logits if logits.dtype == torch.float64 else logits.float()
 
-    def _record(self, input_ids: Tensor, call: dict[str, Any], copies: bool = False, keep: bool = True) -> _Recording:
+    def _record(
+        self,
+        input_ids: Tensor,
+        call: dict[str, Any],
+        copies: bool = False,
+        keep: bool = True,
+        edit: Callable | None = None,
+    ) -> _Recording:
         recording = _Recording(Shapes(*input_ids.shape))
         aliases: list[tuple[Tensor, Tensor]] = []
 
@@ -287,6 +298,9 @@ class LayerStack:
         def record(index: int, forward: LayerForward) -> LayerForward:
             def recorded(*args: Any, **kwargs: Any) -> Any:
                 before = hidden_input(args, kwargs)
+                if edit is not None and not recording.order:
+                    before = edit(before)
+                    args, kwargs = with_hidden_input(args, kwargs, before)
                 recording.order.append(index)
                 recording.shapes.hidden.append(tuple(before.shape))
                 recording.shapes.arguments[index] = shapes_of([list(args), kwargs])

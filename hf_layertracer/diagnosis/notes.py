@@ -10,6 +10,7 @@ from ..records import ReportData, Sensitivity
 
 
 _FLOOR = 0.01  # bits
+_SATURATED = 0.9  # bits
 
 
 def notes_of(report: ReportData, not_run: Sequence[int]) -> list[str]:
@@ -67,6 +68,11 @@ def _sensitivity_notes(sensitivity: Sensitivity, kinds: Sequence[str]) -> list[s
             "Layers by kind, with their mean sensitivity: "
             + ", ".join(f"{len(values)} {kind} {np.mean(values):.3f}" for kind, values in by_kind.items())
             + "."
+        )
+    if min(sensitivity.mean) > _SATURATED:
+        notes.append(
+            f"Every layer's perturbation changes the output beyond recognition (at least {min(sensitivity.mean):.2f} of at "
+            "most 1 bit): it is too strong to tell layers apart. Lower its ratio or scale."
         )
     rivals = sensitivity.rivals
     if rivals:

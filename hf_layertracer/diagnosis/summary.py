@@ -8,9 +8,9 @@ from typing import SupportsFloat
 import numpy as np
 
 from ..config import DiagnosisConfig
-from ..records import Lens, Sensitivity, TaskParticle, TaskParticleSummary, halves
+from ..records import ContextSensitivity, Lens, MaxRatio, Sensitivity, TaskParticle, TaskParticleSummary, halves
 from .statistics import bootstrap_median_interval, rank_stability, standard_error
-from .task_particle import task_particle_of
+from .task_particle import max_ratio_of, task_particle_of
 
 
 def summarise_lens(curves: np.ndarray, tasks: Sequence[str], top_tokens: list[list[str]] | None, error: float) -> Lens:
@@ -65,6 +65,49 @@ def summarise_task_particle(curves: np.ndarray, tasks: Sequence[str], config: Di
         **summary(np.arange(len(tasks))).model_dump(),
         per_probe=per_probe,
         by_task={task: summary(members) for task, members in by_task(tasks).items()},
+    )
+
+
+def summarise_max_ratio(curves: np.ndarray, config: DiagnosisConfig) -> MaxRatio:
+    """The Task Particle by its second rule.
+
+    Args:
+        curves (`np.ndarray`):
+            Lens probabilities of the tokens that the model itself predicts, of shape `(probes, layers + 1)`.
+        config ([`DiagnosisConfig`]): Holds `diagnosis_seed`.
+
+    Returns:
+        [`MaxRatio`]: That of every probe, and of all; no probe is unresolved.
+    """
+    layers = [max_ratio_of(curve) for curve in curves]
+    first, third = np.percentile(layers, [25, 75]).tolist()
+    return MaxRatio(
+        layer=float(np.median(layers)),
+        quartiles=(first, third),
+        interval=bootstrap_median_interval(np.array(layers, dtype=np.float64), config.diagnosis_seed),
+        mean_curve_layer=max_ratio_of(curves.mean(0)),
+        unresolved=0,
+        per_probe=layers,
+    )
+
+
+def summarise_context(values: np.ndarray, draws: int) -> ContextSensitivity:
+    """The context sensitivity of a report.
+
+    Args:
+        values (`np.ndarray`): Divergences in bits, of shape `(probes, layers + 1)`, each a mean over the probe's draws.
+        draws (`int`): How many draws there were.
+
+    Returns:
+        [`ContextSensitivity`]: Means and standard errors, at each depth and of what each layer adds.
+    """
+    steps = np.diff(values, axis=1)
+    return ContextSensitivity(
+        mean=_floats(values.mean(0)),
+        stderr=_floats(standard_error(values, axis=0)),
+        delta=_floats(steps.mean(0)),
+        delta_stderr=_floats(standard_error(steps, axis=0)),
+        draws=draws,
     )
 
 

@@ -21,3 +21,16 @@ def task_particle_of(curve: np.ndarray, rise: float, min_probability: float) -> 
         return None
     rises = np.flatnonzero(np.diff(curve) >= rise * highest)
     return int(rises[0]) if len(rises) else None
+
+
+def max_ratio_of(curve: np.ndarray) -> int:
+    """The layer at which a lens curve changes most in proportion to its value after the layer (arXiv 2605.11416).
+
+    Args:
+        curve (`np.ndarray`):
+            Lens probabilities of shape `(layers + 1,)` of the token that the model itself finally predicts.
+
+    Returns:
+        `int`: Layer index from 0.
+    """
+    return int((np.abs(np.diff(curve)) / (curve[1:] + 1e-10)).argmax())

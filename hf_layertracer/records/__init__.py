@@ -6,7 +6,15 @@ are defined here, once, and read by everyone else.
 """
 
 from .base import SCHEMA_VERSION, Measured, Record, halves, relative_depth
-from .diagnosis import Diagnosis, Lens, Scores, TaskParticle, TaskParticleSummary
+from .diagnosis import (
+    ContextSensitivity,
+    Diagnosis,
+    Lens,
+    MaxRatio,
+    Scores,
+    TaskParticle,
+    TaskParticleSummary,
+)
 from .model import LayerFacts, ModelFacts
 from .plan import LayerPlan, PlanRecord, Savings
 from .probes import ProbeFacts, ProbeRecord
@@ -18,10 +26,12 @@ from .training import TrainingOutcome
 __all__ = [
     "SCHEMA_VERSION",
     "Change",
+    "ContextSensitivity",
     "Diagnosis",
     "LayerFacts",
     "LayerPlan",
     "Lens",
+    "MaxRatio",
     "Measured",
     "ModelFacts",
     "PlanRecord",

@@ -69,16 +69,54 @@ class TaskParticleSummary(Record):
         return [layer for layer in named if layer is not None]
 
 
+class MaxRatio(TaskParticleSummary):
+    """[`TaskParticleSummary`] by the second rule, with each probe's own layer.
+
+    The layer at which the lens probability of the token that the model itself finally predicts changes most in proportion
+    (arXiv 2605.11416). No probe is unresolved.
+
+    Args:
+        per_probe (`list[int]`): The layer of each probe.
+    """
+
+    per_probe: list[Count]
+
+
 class TaskParticle(TaskParticleSummary):
-    """[`TaskParticleSummary`] of all probes, with each probe's own layer and each task's summary.
+    """[`TaskParticleSummary`] of all probes by the first rule, with each probe's own layer and each task's summary.
+
+    The layer at which the lens probability of the target first rises by a set fraction of its maximum.
 
     Args:
         per_probe (`list[int | None]`): The task particle of each probe; `None` where the probe is unresolved.
         by_task (`dict[str, TaskParticleSummary]`): The summary of each task's probes.
+        max_ratio ([`MaxRatio`], *optional*):
+            What the second rule makes of the same lens; `None` without a lens, and in reports of schema version 1.
     """
 
     per_probe: list[Count | None]
     by_task: dict[str, TaskParticleSummary]
+    max_ratio: MaxRatio | None = None
+
+
+class ContextSensitivity(Record):
+    """How far the lens distribution at the last position depends on what stands before it: JS divergence in bits.
+
+    Some positions of the prompt, never the last, have their embeddings replaced by the prompt's mean embedding.
+
+    Args:
+        mean (`list[float]`): Divergence at each depth, L + 1 values, the embedding's first.
+        stderr (`list[float]`): Their standard errors over probes.
+        delta (`list[float]`): What each layer adds to it, L values.
+        delta_stderr (`list[float]`): Their standard errors over probes.
+        draws (`int`): Number of perturbations: probes times repeats.
+    """
+
+    mean: list[Bits]
+    stderr: list[Error]
+    delta: list[Real]
+    delta_stderr: list[Error]
+    draws: Count
 
 
 class Scores(Record):
@@ -120,6 +158,8 @@ class Diagnosis(Record):
             1 - cosine similarity of each layer's input and output (ShortGPT, arXiv 2403.03853), mean over all prompt
             positions.
         scores ([`Scores`]): What the model answered.
+        context ([`ContextSensitivity`], *optional*):
+            How much the context matters at each depth; `None` where the lens is not valid or no prompt has a context.
         noise_floor (`float`, *optional*):
             Divergence in bits that rounding alone causes: no sensitivity below it means anything.
         durations (`dict[str, float]`): Seconds that each part took.
@@ -133,6 +173,7 @@ class Diagnosis(Record):
     sensitivities: Annotated[dict[str, Sensitivity], Field(min_length=1)]
     block_influence: list[float]
     scores: Scores
+    context: ContextSensitivity | None = None
     noise_floor: Bits | None = None
     durations: dict[str, NonNegative] = {}
     memory: dict[str, Count] = {}
@@ -185,7 +226,14 @@ class Diagnosis(Record):
         if whole and None in (particle.unresolved, *(summary.unresolved for summary in particle.by_task.values())):
             raise ValueError("task_particle does not count the unresolved probes")
         named: list[float] = [layer for layer in particle.per_probe if layer is not None]
-        for summary in (particle, *particle.by_task.values()):
+        rules = [particle.max_ratio] if particle.max_ratio is not None else []
+        for rule in rules:
+            _is_long("task_particle.max_ratio.per_probe", rule.per_probe, num_probes)
+            named += rule.per_probe
+        if self.context is not None:
+            for values, more in (("mean", 1), ("stderr", 1), ("delta", 0), ("delta_stderr", 0)):
+                _is_long(f"context.{values}", getattr(self.context, values), num_layers + more)
+        for summary in (particle, *rules, *particle.by_task.values()):
             named += summary.named_layers()
         for name, sensitivity in self.sensitivities.items():
             _check_sensitivity(f"sensitivities.{name}", sensitivity, num_layers, whole)

@@ -130,6 +130,19 @@ def _task_particle(report: ReportData) -> list[str]:
         reason = f": {prose(lens.reason)}" if lens.reason else ""
         return [heading, f"The lens is not valid for this model, so there is no Task Particle{reason}."]
     blocks = [heading, f"{_particle_sentence(particle)} {_unresolved(particle.unresolved, report.probes.count)}"]
+    if particle.max_ratio is not None:
+        blocks.append(
+            "By the rule of arXiv 2605.11416 (where the probability of the model's own answer changes most in proportion): "
+            f"{_particle_sentence(particle.max_ratio)}"
+        )
+    context = report.first.context
+    if context is not None:
+        layer = context.delta.index(max(context.delta))
+        blocks.append(
+            f"The context comes in most at **layer {layer}**: there the divergence between the lens with and without a part "
+            f"of the prompt grows by {context.delta[layer]:.3f} ± {context.delta_stderr[layer]:.3f} bits, and reaches "
+            f"{context.mean[-1]:.3f} bits at the output."
+        )
     return [*blocks, _task_table(report)] if len(particle.by_task) > 1 else blocks
 
 

@@ -6,6 +6,7 @@ from ...config import DiagnosisConfig
 from .answers import Answers
 from .base import Batch, Measurement, Subject
 from .block_influence import BlockInfluence
+from .context import Context
 from .gradient import EstimatedSensitivity
 from .lens import LensCurves
 from .noise_floor import NoiseFloor
@@ -17,6 +18,7 @@ MEASUREMENTS: list[type[Measurement]] = [
     NoiseFloor,
     LensCurves,
     BlockInfluence,
+    Context,
     LayerSensitivity,
     EstimatedSensitivity,
 ]

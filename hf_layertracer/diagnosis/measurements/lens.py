@@ -13,7 +13,7 @@ from ...records import Lens
 from ..clean_run import CleanRun
 from ..layer_stack import LayerStack
 from ..replay_check import tolerance
-from ..summary import summarise_lens, summarise_task_particle
+from ..summary import summarise_lens, summarise_max_ratio, summarise_task_particle
 from .base import Batch, Measurement, Subject
 
 
@@ -24,7 +24,8 @@ class LensCurves(Measurement):
 
     def start(self, subject: Subject) -> int:
         shape = (len(subject.probes), subject.num_layers + 1)
-        self.curves, self.top_tokens = np.zeros(shape), np.zeros(shape, dtype=np.int64)
+        self.curves, self.own_curves = np.zeros(shape), np.zeros(shape)
+        self.top_tokens = np.zeros(shape, dtype=np.int64)
         self.problem: str | None = None
         self.errors: list[float] = []
         self.whole_prompts = False
@@ -55,19 +56,19 @@ class LensCurves(Measurement):
             )
         self.errors.append(reading.error)
         self.curves[batch.members], self.top_tokens[batch.members] = reading.probability, reading.top_token
+        self.own_curves[batch.members] = reading.own_probability
         return None
 
     def result(self) -> dict[str, Any]:
-        tasks = self.subject.tasks
+        tasks, config = self.subject.tasks, self.subject.config
         if self.problem is not None:
             lens = Lens(valid=False, reason=self.problem, error=self.errors[-1] if self.errors else None)
-            return {
-                "lens": lens,
-                "task_particle": summarise_task_particle(np.empty((0, 0)), tasks, self.subject.config),
-            }
+            return {"lens": lens, "task_particle": summarise_task_particle(np.empty((0, 0)), tasks, config)}
+        particle = summarise_task_particle(self.curves, tasks, config)
+        particle.max_ratio = summarise_max_ratio(self.own_curves, config)
         return {
             "lens": summarise_lens(self.curves, tasks, self._decoded(), max(self.errors)),
-            "task_particle": summarise_task_particle(self.curves, tasks, self.subject.config),
+            "task_particle": particle,
         }
 
     def _decoded(self) -> list[list[str]] | None:
@@ -84,6 +85,7 @@ class LensReading:
 
     Args:
         probability (`np.ndarray`): Probability of each probe's target, of shape `(probes, layers + 1)`.
+        own_probability (`np.ndarray`): That of the token which the model itself predicts, of the same shape.
         top_token (`np.ndarray`): The likeliest token at each layer, of the same shape.
         error (`float`):
             Largest difference between the reading at the last layer and the model's own output, as a fraction of the
@@ -91,6 +93,7 @@ class LensReading:
     """
 
     probability: np.ndarray
+    own_probability: np.ndarray
     top_token: np.ndarray
     error: float
 
@@ -116,7 +119,8 @@ def read_lens(
     """
     depth, probes = len(clean.states), len(targets)
     device, wanted, own = clean.states[-1].device, targets.to(clean.logits.device), clean.logits.softmax(-1)
-    probability, top_token = np.empty((probes, depth)), np.empty((probes, depth), dtype=np.int64)
+    probability, own_probability = np.empty((probes, depth)), np.empty((probes, depth))
+    top_token, predicted = np.empty((probes, depth), dtype=np.int64), own.argmax(-1)
     gaps = []
     for start in range(0, probes, rows):
         at = slice(start, min(start + rows, probes))
@@ -129,8 +133,9 @@ def read_lens(
             read = (
                 stack.unembed(clean, torch.cat(states), prompts).softmax(-1).view(len(states), at.stop - at.start, -1)
             )
-            answers = wanted[at].expand(len(states), -1)[..., None]
-            probability[at, group] = read.gather(-1, answers)[..., 0].T.double().cpu()
+            for tokens, values in ((wanted, probability), (predicted, own_probability)):
+                answers = tokens[at].expand(len(states), -1)[..., None]
+                values[at, group] = read.gather(-1, answers)[..., 0].T.double().cpu()
             top_token[at, group] = read.argmax(-1).T.cpu()
         gaps.append((read[-1] - own[at]).abs().amax(-1) / own[at].amax(-1))
-    return LensReading(probability, top_token, float(torch.cat(gaps).max()))
+    return LensReading(probability, own_probability, top_token, float(torch.cat(gaps).max()))

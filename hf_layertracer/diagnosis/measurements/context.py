@@ -1,0 +1,88 @@
+"""How much the context matters at each depth (the "context mask perturbation" of arXiv 2605.11416)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..clean_run import CleanRun
+from ..divergence import jensen_shannon
+from ..replay_check import tolerance
+from ..summary import summarise_context
+from .base import Batch, Measurement, Subject
+from .lens import read_lens
+
+
+_DRAWS_WANTED = 64
+
+
+class Context(Measurement):
+    """Divergence between the lens distributions with and without a part of the context: one pass for all layers."""
+
+    name = "context"
+
+    def start(self, subject: Subject) -> int:
+        super().start(subject)
+        probes = len(subject.probes)
+        self.repeats = subject.config.repeats or math.ceil(_DRAWS_WANTED / probes)
+        self.values = np.full((probes, subject.num_layers + 1), np.nan)
+        self.whole_prompts = self._whole_prompts()
+        return 0
+
+    def _whole_prompts(self) -> bool | None:
+        """Whether the lens needs whole prompts; `None` where it is not valid either way."""
+        clean = self.subject.clean
+        for whole in (False, True):
+            try:
+                reading = read_lens(self.subject.stack, clean, torch.zeros(1, dtype=torch.long), 1, whole)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception:
+                continue
+            if reading.error <= tolerance(clean.states[-1].dtype):
+                return whole
+        return None
+
+    def observe(self, batch: Batch) -> None:
+        positions = batch.clean.input_ids.shape[1]
+        if self.whole_prompts is None or positions < 2:
+            return
+        total = np.zeros((len(batch.members), self.values.shape[1]))
+        for repeat in range(self.repeats):
+            blank = torch.stack([self._blank_positions(probe, repeat, positions) for probe in batch.members])
+
+            def embed(embedded: Tensor, blank: Tensor = blank) -> Tensor:
+                where = blank.to(embedded.device).view(*blank.shape, *[1] * (embedded.ndim - 2))
+                return torch.where(where, embedded.mean(1, keepdim=True), embedded)
+
+            blanked = self.subject.stack.run(batch.clean.input_ids, batch.clean.layout, embed)
+            for depth in range(len(blanked.states)):
+                logits = [self._lens(run, depth, batch.rows) for run in (batch.clean, blanked)]
+                total[:, depth] += jensen_shannon(*logits).cpu().numpy()
+        self.values[batch.members] = total / self.repeats
+
+    def _blank_positions(self, probe: int, repeat: int, positions: int) -> Tensor:
+        """Booleans of shape `(positions,)`: which positions of a prompt lose their embedding, never the last."""
+        rng = np.random.default_rng((self.subject.config.diagnosis_seed, probe, repeat))
+        count = max(1, round(self.subject.config.context_mask_ratio * (positions - 1)))
+        blank = torch.zeros(positions, dtype=torch.bool)
+        blank[torch.from_numpy(rng.choice(positions - 1, count, replace=False))] = True
+        return blank
+
+    def _lens(self, run: CleanRun, depth: int, rows: int) -> Tensor:
+        logits = []
+        for start in range(0, len(run.input_ids), rows):
+            states = run.states[depth][start : start + rows].to(run.states[-1].device)
+            prompts = run.input_ids[start : start + rows] if self.whole_prompts else None
+            logits.append(self.subject.stack.unembed(run, states if self.whole_prompts else states[:, -1:], prompts))
+        return torch.cat(logits)
+
+    def result(self) -> dict[str, Any]:
+        measured = self.values[np.isfinite(self.values).all(1)]
+        if not len(measured):
+            return {"context": None}
+        return {"context": summarise_context(measured, len(measured) * self.repeats)}
