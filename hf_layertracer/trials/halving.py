@@ -61,7 +61,8 @@ def run_halving(config: TrialsConfig, out_dir: str | Path, total_tokens: int | N
         [`HalvingResult`]: The winner, its plan and the rounds.
 
     Raises:
-        LayerTracerError: There is no objective, the budget is below one step for each arm, or no arm could be ranked.
+        LayerTracerError: There is no objective or the model is at chance on it, the budget is below one step for each arm,
+            or no arm could be ranked.
 
     Example:
 
@@ -92,6 +93,11 @@ def run_halving(config: TrialsConfig, out_dir: str | Path, total_tokens: int | N
             values |= {"arms": [arms[name] for name in ranking[:size]], "match": "none"}
         result = run_trials(TrialsConfig(**values), folder.path)
         summary = Summary(result)
+        if (metric := summary.objective_at_chance()) is not None:
+            raise LayerTracerError(
+                f"objective: the untouched model is at chance on {metric}, so ranking arms by it would rank noise. Choose "
+                "another metric, or text under evaluate."
+            )
         failed = {row.rpartition("-seed")[0] for row in result.missing}
         ranking = [arm for arm in summary.ranking() if arm not in failed]
         if not ranking:
@@ -165,7 +171,8 @@ def _verdict(places: list[dict[str, Any]]) -> str:
 def _best_plan(result: TrialsResult, ranking: list[str]) -> tuple[str | None, dict[str, Any] | None]:
     for arm in ranking:
         for run in result.runs_of(arm):
-            if run["plan"] is not None:
+            # One plan says nothing of an arm that changed what trains.
+            if run["plan"] is not None and run["allocations"] == 1:
                 return arm, run["plan"]
     return None, None
 

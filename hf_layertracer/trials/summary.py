@@ -153,6 +153,11 @@ class Summary:
             variance += float(seeds.var(ddof=1)) / len(seeds)
         return Score(float(seeds.mean()), math.sqrt(variance) or None)
 
+    def objective_at_chance(self) -> str | None:
+        """A metric of the objective on which the untouched model is at chance: ranking by it would rank noise."""
+        parts = ((self.objective.w_learn, self.objective.learn), (self.objective.w_forget, self.objective.forget))
+        return next((metric for weight, metric in parts if weight and self.at_chance(metric)), None)
+
     def ranking(self) -> list[str]:
         """Arms by the objective, the best first; those without data for it are left out."""
         scores = {arm: score.value for arm in self.arms if (score := self.score(arm)) is not None}

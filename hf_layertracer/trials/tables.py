@@ -62,7 +62,7 @@ def _headline(result: TrialsResult, summary: Summary) -> ResultTable | None:
     columns = ["arm", "seeds"]
     for name, _, metric, _ in parts:
         columns += [f"{name} ({metric})", "± items", "± seeds", ""]
-    ranked = summary.has_objective and bool(summary.ranking())
+    ranked = summary.has_objective and summary.objective_at_chance() is None and bool(summary.ranking())
     order = summary.ranking() if ranked else summary.arms
     rows = [[UNTOUCHED, "", *["0", "", "", "untouched"] * len(parts), *(["0"] if ranked else [])]]
     for arm in [*order, *(arm for arm in summary.arms if arm not in order)]:

@@ -52,7 +52,7 @@ def run_unit(folder: UnitFolder) -> None:
     config = TrialsConfig(**settings["config"])
     arm = None if settings["arm"] is None else ArmConfig(**settings["arm"])
     model, tokenizer = load_model(config.model, revision=config.revision, dtype=config.dtype)
-    trained: dict[str, Any] = {"cost": _cost_of_nothing(), "losses": [], "plan": None}
+    trained: dict[str, Any] = {"cost": _cost_of_nothing(), "losses": [], "plan": None, "allocations": 0}
     if arm is not None:
         trained = read_json(folder.trained)
         if trained is None:
@@ -113,6 +113,7 @@ def _train(
         "cost": _cost(trainer, train.steps * train.batch_size * train.sequence_length),
         "losses": [[entry["step"], entry["loss"]] for entry in trainer.state.log_history if "loss" in entry],
         "plan": None if arm.is_lora else trainer.layertracer_report.plan.model_dump(mode="json"),
+        "allocations": len(trainer.layertracer_report.plans),
     }
     if is_main_process():
         write_json(folder.trained, trained)
@@ -148,7 +149,13 @@ def _arguments(folder: UnitFolder, config: TrialsConfig, arm: ArmConfig, seed: i
 
 def _cost(trainer: LayerTracerTrainer, tokens: int) -> dict[str, Any]:
     report = trainer.layertracer_report
-    outcome, savings = report.training, report.plan.savings
+    outcome, steps = report.training, trainer.state.global_step
+    # A strategy may change what trains, and with it what a step costs.
+    ends = [*(record.step for record in report.plans[1:]), steps]
+    flops = sum(
+        (end - record.step) * record.plan.savings.flops_per_token
+        for record, end in zip(report.plans, ends, strict=True)
+    )
     state = [
         value
         for values in trainer.optimizer.state.values()
@@ -162,7 +169,7 @@ def _cost(trainer: LayerTracerTrainer, tokens: int) -> dict[str, Any]:
         "peak_memory_of": outcome.peak_memory_of,
         "trainable_parameters": outcome.trainable_parameters,
         "optimizer_bytes": sum(value.numel() * value.element_size() for value in state),
-        "flops": savings.flops_per_token * tokens,
+        "flops": flops * tokens // steps,
     }
 
 

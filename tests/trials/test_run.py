@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_layertracer import LayerTracerError, run_trials
+from hf_layertracer import LayerTracerError, LayerTracerReport, run_trials
 from hf_layertracer.trials import TrialsResult, unit
 from hf_layertracer.trials.status import trial_status
 
@@ -20,6 +20,9 @@ ARMS = [
     {"strategy": "random"},
     {"strategy": "lora", "learning_rate": 1e-2},
 ]
+EITHER = pytest.mark.parametrize(
+    "arm", [{"strategy": "freeze-deep"}, {"strategy": "lora"}], ids=["layers", "adapters"]
+)
 
 
 def test_a_trial_leaves_a_row_for_each_run_and_one_for_the_untouched_model(make_config, in_this_process, tmp_path):
@@ -133,7 +136,32 @@ def test_a_run_that_fails_is_reported_and_the_others_finish(make_config, in_this
     assert in_this_process == ["full-seed0"]
 
 
-@pytest.mark.parametrize("arm", [{"strategy": "freeze-deep"}, {"strategy": "lora"}], ids=["layers", "adapters"])
+@EITHER
+def test_a_run_that_was_cut_during_its_training_goes_on_to_the_same_numbers(
+    make_config, in_this_process, tmp_path, monkeypatch, arm
+):
+    config = make_config(arms=[arm], train={"save_steps": 2})
+    whole = run_trials(config, tmp_path / "whole")
+
+    def cut(self, args, state, control, **_):
+        if state.global_step == 5:
+            raise RuntimeError("cut")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(unit._Progress, "on_step_end", cut)
+        assert run_trials(config, tmp_path / "cut").failures
+    training = tmp_path / "cut" / "units" / f"{arm['strategy']}-seed0" / "training"
+    # What a kill in the middle of writing leaves: it holds no mark that it is whole.
+    (training / "checkpoint-5").mkdir()
+    resumed = run_trials(config, tmp_path / "cut")
+    assert LayerTracerReport.load(training).training.steps == 2
+    for ours, theirs in zip(resumed.rows, whole.rows, strict=True):
+        assert ours["metrics"] == pytest.approx(theirs["metrics"], rel=1e-5)
+    assert resumed.units[1]["losses"] == [[step, pytest.approx(loss)] for step, loss in whole.units[1]["losses"]]
+    assert resumed.rows[1]["cost"]["flops"] == whole.rows[1]["cost"]["flops"]
+
+
+@EITHER
 def test_a_run_that_was_cut_during_its_evaluation_is_not_trained_again(
     make_config, in_this_process, tmp_path, monkeypatch, arm
 ):

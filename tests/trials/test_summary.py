@@ -122,6 +122,16 @@ def test_a_benchmark_at_chance_is_grey_and_in_no_headline(result):
     assert "at chance" in result.to_markdown()
 
 
+def test_arms_are_not_ranked_by_a_benchmark_at_chance(result):
+    result.config["objective"] = {"learn": "new/bits_per_byte", "w_forget": 0.0}
+    assert Summary(result).objective_at_chance() is None
+    assert Summary(result).ranking() == ["full", "random"]
+    assert result_tables(result)[0].columns[-1] == "1 x learned - 0 x forgotten"
+    result.config["objective"] = {"learn": "quiz/acc", "w_forget": 0.0}
+    assert Summary(result).objective_at_chance() == "quiz/acc"
+    assert not any("x learned" in column for table in result_tables(result) for column in table.columns)
+
+
 def test_a_benchmark_above_chance_is_compared(draw, result):
     result.units[0]["evaluation"] = _evaluation(np.full(40, 2.0), draw.random(200) < 0.8)
     assert not Summary(result).at_chance("quiz/acc")
