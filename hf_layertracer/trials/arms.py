@@ -31,6 +31,9 @@ class ArmConfig(BaseModel):
             A strategy of [`make_plan`], or `"lora"` (PEFT), whose options are `rank`, `alpha` (as large as the rank by
             default), `dropout` and `target_modules` (`"all-linear"` by default).
         learning_rate (`float`, *optional*): Its own peak learning rate.
+        files (`list[str]`, *optional*):
+            Its own training files, such as what `layertracer data select` kept; the trial's by default. The token budget
+            is the same, and so is the diagnosis.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -38,6 +41,7 @@ class ArmConfig(BaseModel):
     name: str = ""
     strategy: str
     learning_rate: float | None = Field(default=None, gt=0)
+    files: list[str] | None = Field(default=None, min_length=1)
 
     @property
     def options(self) -> dict[str, Any]:

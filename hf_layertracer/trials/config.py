@@ -259,6 +259,10 @@ def _beside(config: TrialsConfig, folder: Path) -> TrialsConfig:
     return config.model_copy(
         update={
             "model": resolve(config.model),
+            "arms": [
+                arm.model_copy(update={"files": arm.files and [resolve(name) for name in arm.files]})
+                for arm in config.arms
+            ],
             "train": train.model_copy(update={"files": [resolve(name) for name in train.files]}),
             "evaluate": evaluate.model_copy(update=found),
         }

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def write_blocks(files: Iterable[str], tokenizer: PreTrainedTokenizerBase, length: int, target: Path) -> int:
+def write_blocks(
+    files: Iterable[str], tokenizer: PreTrainedTokenizerBase, length: int, target: Path, place: str = "train.files"
+) -> int:
     """Cuts documents into blocks of equal length, none of which crosses a document's end, and writes them to a file.
 
     Args:
@@ -28,6 +30,7 @@ def write_blocks(files: Iterable[str], tokenizer: PreTrainedTokenizerBase, lengt
         tokenizer (`PreTrainedTokenizerBase`): The model's tokenizer.
         length (`int`): Tokens of a block.
         target (`Path`): An `.npy` file, which is whole or not there.
+        place (`str`, *optional*, defaults to `"train.files"`): Where the config names the files.
 
     Returns:
         `int`: How many blocks there are.
@@ -43,7 +46,7 @@ def write_blocks(files: Iterable[str], tokenizer: PreTrainedTokenizerBase, lengt
             parts.append(ids[: len(ids) - len(ids) % length].reshape(-1, length))
     blocks = np.concatenate(parts) if parts else np.zeros((0, length), np.int32)
     if not len(blocks):
-        raise LayerTracerError(f"train.files: no document of {', '.join(files)} has the {length} tokens of one block.")
+        raise LayerTracerError(f"{place}: no document of {', '.join(files)} has the {length} tokens of one block.")
     buffer = io.BytesIO()
     np.save(buffer, blocks)
     write_atomically(target, buffer.getvalue())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,21 @@ def shared_facts(config: TrialsConfig) -> dict[str, Any]:
         "processes": config.processes,
         "versions": package_versions(),
     }
+
+
+def files_fingerprint(files: Sequence[str] | None) -> str | None:
+    """A hash of the content of an arm's own training files; `None` where it has none.
+
+    Args:
+        files (`Sequence[str]`, *optional*): The files.
+
+    Returns:
+        `str` or `None`: Hexadecimal.
+
+    Raises:
+        LayerTracerError: A file is not there.
+    """
+    return None if files is None else fingerprint([content_hash(Path(path)) for path in files])
 
 
 def package_versions() -> dict[str, str]:

@@ -122,6 +122,10 @@ class TrialFolder:
         """The training data as token ids."""
         return self.path / "data" / "blocks.npy"
 
+    def blocks_of(self, content: str | None) -> Path:
+        """The training data of an arm: files of its own by the hash of their content, or what all arms share."""
+        return self.blocks if content is None else self.blocks.with_name(f"blocks-{content}.npy")
+
     def unit(self, name: str) -> UnitFolder:
         """The folder of one unit."""
         return UnitFolder(self.path / "units" / name)

@@ -13,6 +13,7 @@ from ..probes import Probe, builtin_probes, load_probes
 from ..report import REPORT_FILE, LayerTracerReport
 from .config import TrialsConfig
 from .data import count_blocks, write_blocks
+from .fingerprint import files_fingerprint
 from .folder import TrialFolder, read_json, write_json
 from .matching import prepare_arms
 from .process import run_as_child
@@ -31,17 +32,24 @@ def prepare(folder: TrialFolder) -> None:
     model, tokenizer = load_model(config.model, revision=config.revision, dtype=config.dtype)
     if not folder.blocks.is_file():
         write_blocks(config.train.files, tokenizer, config.train.sequence_length, folder.blocks)
+    for arm in config.arms:
+        if arm.files and not (blocks := folder.blocks_of(files_fingerprint(arm.files))).is_file():
+            write_blocks(arm.files, tokenizer, config.train.sequence_length, blocks, f"arms: {arm.name}: files")
     if not (folder.diagnosis / REPORT_FILE).is_file():
         settings = DiagnosisConfig(**config.diagnosis)
         diagnose(model, trial_probes(config, tokenizer), tokenizer=tokenizer, config=settings).save(folder.diagnosis)
     arms = prepare_arms(config, model, LayerTracerReport.load(folder.diagnosis))
-    there, needed = count_blocks(folder.blocks), config.train.steps * config.train.batch_size
+    needed = config.train.steps * config.train.batch_size
     notes = []
-    if needed > there:
-        notes.append(
-            f"The training files hold {there} blocks and a run takes {needed}: they are read {needed / there:.1f} times."
-        )
-    if shared := set(config.train.files) & set(config.evaluate.new):
+    own = [(f"The files of {arm.name}", arm.files) for arm in config.arms if arm.files]
+    for who, files in [("The training files", None), *own]:
+        there = count_blocks(folder.blocks_of(files_fingerprint(files)))
+        if needed > there:
+            notes.append(
+                f"{who} hold {there} blocks and a run takes {needed}: they are read {needed / there:.1f} times."
+            )
+    trained_on = {*config.train.files, *(path for arm in config.arms for path in arm.files or ())}
+    if shared := trained_on & set(config.evaluate.new):
         notes.append(
             f"{sorted(shared)[0]} is trained on and evaluated on: what is learned of it may be learned by heart."
         )

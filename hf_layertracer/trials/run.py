@@ -17,7 +17,7 @@ from ..errors import LayerTracerError
 from ..evaluation import check_evaluation
 from ..logs import get_logger
 from .config import UNTOUCHED, TrialsConfig
-from .fingerprint import differences, fingerprint, pinned, shared_facts
+from .fingerprint import differences, files_fingerprint, fingerprint, pinned, shared_facts
 from .folder import TrialFolder, UnitFolder, read_json, write_json
 from .process import run_module
 from .results import TrialsResult
@@ -119,6 +119,7 @@ def check_trials(config: TrialsConfig) -> None:
         ("train.files", config.train.files),
         ("evaluate.new", config.evaluate.new),
         ("evaluate.old", config.evaluate.old),
+        *((f"arms: {arm.name}: files", arm.files or []) for arm in config.arms),
     ):
         for path in files:
             if not Path(path).is_file():
@@ -187,7 +188,8 @@ def _open(folder: TrialFolder, config: TrialsConfig, facts: dict[str, Any]) -> N
 
 def _prepared(folder: TrialFolder, config: TrialsConfig, facts: dict[str, Any]) -> dict[str, Any]:
     """The arms with all their options, from an earlier run or made now."""
-    wanted = fingerprint([facts, config.match, [arm.model_dump() for arm in config.arms]])
+    arms = [[arm.model_dump(), files_fingerprint(arm.files)] for arm in config.arms]
+    wanted = fingerprint([facts, config.match, arms])
     there = read_json(folder.prepared)
     if there is not None and there["fingerprint"] == wanted:
         return there
@@ -200,7 +202,7 @@ def _prepared(folder: TrialFolder, config: TrialsConfig, facts: dict[str, Any]) 
 
 
 def _open_unit(unit: Unit, config: TrialsConfig, facts: dict[str, Any]) -> None:
-    own = {"arm": unit.arm, "seed": unit.seed}
+    own = {"arm": unit.arm, "seed": unit.seed, "files": files_fingerprint(unit.arm and unit.arm["files"])}
     there = read_json(unit.folder.settings)
     if there is not None and (changed := differences(there["own"], own)):
         raise LayerTracerError(

@@ -37,6 +37,10 @@ arms:
   - name: lora
     strategy: lora
     learning_rate: 5e-4
+  # The same on text that was selected: layertracer data select new.txt --model ... --out selected
+  # - name: full-on-selected
+  #   strategy: full
+  #   files: [selected/selected.jsonl]
 
 match: trainable_parameters # ratios and LoRA's rank are chosen so that as many parameters train as in freeze-deep
 seeds: [0, 1, 2]

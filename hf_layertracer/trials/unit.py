@@ -56,7 +56,8 @@ def run_unit(folder: UnitFolder) -> None:
     if arm is not None:
         trained = read_json(folder.trained)
         if trained is None:
-            model, trained = _train(folder, config, arm, settings["seed"], model, tokenizer)
+            data = TrialFolder(folder.path.parent.parent).blocks_of(settings["own"]["files"])
+            model, trained = _train(folder, config, arm, settings["seed"], data, model, tokenizer)
         else:
             model = _trained_model(model, arm, folder.training / trained["checkpoint"])
     if not is_main_process():
@@ -85,6 +86,7 @@ def _train(
     config: TrialsConfig,
     arm: ArmConfig,
     seed: int,
+    data: Path,
     model: nn.Module,
     tokenizer: PreTrainedTokenizerBase,
 ) -> tuple[nn.Module, dict[str, Any]]:
@@ -97,7 +99,7 @@ def _train(
     trainer = LayerTracerTrainer(
         model=model,
         args=_arguments(folder, config, arm, seed),
-        train_dataset=Blocks(trial.blocks, train.steps * train.batch_size, seed),
+        train_dataset=Blocks(data, train.steps * train.batch_size, seed),
         processing_class=tokenizer,
         probes=trial_probes(config, tokenizer),
         layertracer_config=arm.tracing(report=str(trial.diagnosis)),
