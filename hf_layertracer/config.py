@@ -62,6 +62,14 @@ class DiagnosisConfig:
             Bytes that the diagnosis may use beyond the model; by default half of what is free, at most 4 GiB.
         layers_path (`str`, *optional*):
             Dotted path of the model's list of decoder layers, for a model where the search for it goes wrong.
+
+    Example:
+
+    ```python
+    >>> from hf_layertracer import DiagnosisConfig
+    >>> DiagnosisConfig(perturbation="skip").perturbations
+    ('skip',)
+    ```
     """
 
     perturbation: str = field(

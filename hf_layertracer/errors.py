@@ -4,7 +4,19 @@ from __future__ import annotations
 
 
 class LayerTracerError(ValueError):
-    """Bad input or a model that cannot do what was asked: the message says what was wrong and what to do."""
+    """Bad input or a model that cannot do what was asked: the message says what was wrong and what to do.
+
+    Example:
+
+    ```python
+    >>> from hf_layertracer import DiagnosisConfig, LayerTracerError
+    >>> try:
+    ...     DiagnosisConfig(mask_ratio=2)
+    ... except LayerTracerError as error:
+    ...     print("one line, such as:", "mask_ratio" in str(error))
+    one line, such as: True
+    ```
+    """
 
 
 class UntraceableModelError(LayerTracerError):

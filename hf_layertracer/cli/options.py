@@ -42,6 +42,10 @@ def with_options(
     Example:
 
     ```python
+    from hf_layertracer.cli.options import Model, with_options
+    from hf_layertracer.config import DiagnosisConfig
+
+
     @with_options(DiagnosisConfig, only=["perturbation", "repeats"])
     def command(model: Model, config: DiagnosisConfig) -> None: ...
     ```

@@ -94,6 +94,8 @@ def select_data(
     Example:
 
     ```python
+    from hf_layertracer.data_selection import select_data
+
     record = select_data(["web.jsonl"], "selected", model="base", reference="trained-on-textbooks")
     ```
     """

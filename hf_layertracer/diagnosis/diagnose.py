@@ -60,6 +60,18 @@ def diagnose(
     Raises:
         UntraceableModelError: The model is no causal language model, or its layers cannot be found or traced.
         LayerTracerError: The probes cannot be used, or the memory budget is too small.
+
+    Example:
+
+    ```python
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> from hf_layertracer import Probe, diagnose
+    >>> config = LlamaConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=4, num_attention_heads=4)
+    >>> model = LlamaForCausalLM(config)
+    >>> report = diagnose(model, [Probe((5, 6, 7), 8), Probe((9, 10), 11)])  # text needs tokenizer=...
+    >>> len(report.sensitivity.mean), len(report.lens.mean_probability)
+    (4, 5)
+    ```
     """
     config = DiagnosisConfig.of(config)
     given = as_probes(probes, tokenizer=tokenizer, seed=config.diagnosis_seed)

@@ -36,6 +36,8 @@ def evaluate_model(
     Example:
 
     ```python
+    from hf_layertracer.evaluation import EvaluationConfig, evaluate_model
+
     result = evaluate_model(model, tokenizer, EvaluationConfig(new=["law.txt"], old=["news.txt"], limit=100))
     print(result.metrics["new/bits_per_byte"])
     ```

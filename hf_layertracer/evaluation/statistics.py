@@ -48,6 +48,7 @@ def paired_difference(
     Example:
 
     ```python
+    >>> from hf_layertracer.evaluation.statistics import paired_difference
     >>> paired_difference([1, 1, 0, 1], [1, 0, 0, 0]).value
     0.5
     ```
@@ -186,8 +187,9 @@ def average_relative_improvement(scores: ArrayLike, baseline: ArrayLike) -> floa
     Example:
 
     ```python
+    >>> from hf_layertracer.evaluation.statistics import average_relative_improvement
     >>> round(average_relative_improvement([29.40, 29.55], [25.39, 25.55]), 4)
-    0.1573
+    0.1572
     ```
     """
     scores, baseline = _paired(scores, baseline)

@@ -72,6 +72,15 @@ def list_reports(
     Raises:
         HubError: The Hub or the way to it failed, or there is no such repository.
         LayerTracerError: The arguments do not go together.
+
+    Example:
+
+    ```python
+    from hf_layertracer import list_reports
+
+    for found in list_reports("alice/model"):  # without a name: all models with the tag layertracer
+        print(found.repo_id, found.report.latest.step)
+    ```
     """
     if repo_type not in ("model", "dataset"):
         raise LayerTracerError(f"repo_type must be model or dataset, not {repo_type!r}.")
@@ -105,6 +114,16 @@ def compare_reports(reports: Iterable[HubReport | LayerTracerReport]) -> list[di
         `list[dict[str, Any]]`: In the order given, with the values of each report's latest diagnosis. Positions along
         the depth are fractions too (`*_depth`, 0 the embedding and 1 the last layer), so that models of different depth
         compare; `probes_sha256` tells whether probes do.
+
+    Example:
+
+    ```python
+    import pandas
+
+    from hf_layertracer import compare_reports, list_reports
+
+    print(pandas.DataFrame(compare_reports(list_reports("alice/model"))))
+    ```
     """
     return [_row(entry) for entry in reports]
 

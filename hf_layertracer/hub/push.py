@@ -74,6 +74,14 @@ def push_report(
     Raises:
         HubError: The Hub or the way to it failed; call it again.
         LayerTracerError: The repository is of another type, its card cannot be read or there is no model to push.
+
+    Example:
+
+    ```python
+    from hf_layertracer import LayerTracerReport, push_report
+
+    push_report(LayerTracerReport.load("my-report"), "alice/model")
+    ```
     """
     if repo_type not in ("model", "dataset"):
         raise LayerTracerError(f"repo_type must be model or dataset, not {repo_type!r}.")

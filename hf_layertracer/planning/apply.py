@@ -63,6 +63,21 @@ def apply_plan(model: nn.Module, plan: LayerPlan) -> AppliedPlan:
     Raises:
         LayerTracerError: The plan is for another number of layers, or it would train nothing or freeze nothing although
             it should. The model is then left as it was.
+
+    Example:
+
+    ```python
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> from hf_layertracer import apply_plan, make_plan
+    >>> config = LlamaConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=4, num_attention_heads=4)
+    >>> model = LlamaForCausalLM(config)
+    >>> applied = apply_plan(model, make_plan(model, "freeze-deep"))
+    >>> model.lm_head.weight.requires_grad
+    False
+    >>> applied.undo()
+    >>> model.lm_head.weight.requires_grad
+    True
+    ```
     """
     parts = find_parts(model, plan.layers_path)
     if parts.num_layers != plan.num_layers:

@@ -29,6 +29,18 @@ def export_plan(plan: LayerPlan, facts: ModelFacts, form: str) -> str:
 
     Raises:
         LayerTracerError: Unknown form, or the other trainer cannot express this plan.
+
+    Example:
+
+    ```python
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> from hf_layertracer import DiagnosisConfig, Probe, diagnose, export_plan
+    >>> config = LlamaConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=4, num_attention_heads=4)
+    >>> model = LlamaForCausalLM(config)
+    >>> report = diagnose(model, [Probe((5, 6, 7), 8)], config=DiagnosisConfig(repeats=1))
+    >>> print(export_plan(report.plan, report.model, "names").splitlines()[0])
+    model.embed_tokens.weight
+    ```
     """
     if form == "names":
         return "".join(f"{name}\n" for name in trained_names(plan, facts))

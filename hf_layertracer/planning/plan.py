@@ -58,6 +58,17 @@ def make_plan(
     Raises:
         LayerTracerError: Unknown strategy or option, a value out of range, or a plan that would train nothing or
             freeze nothing although it should.
+
+    Example:
+
+    ```python
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> from hf_layertracer import make_plan
+    >>> config = LlamaConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=4, num_attention_heads=4)
+    >>> model = LlamaForCausalLM(config)
+    >>> make_plan(model, "freeze-deep").trained_layers
+    [0, 1]
+    ```
     """
     if isinstance(source, nn.Module):
         facts, model = model_facts(find_parts(source, layers_path)), source

@@ -49,6 +49,18 @@ class LayerPlan(Record):
             one train.
         reason (`str`): Why, in words.
         savings ([`Savings`]): What it saves.
+
+    Example:
+
+    ```python
+    >>> from transformers import LlamaConfig, LlamaForCausalLM
+    >>> from hf_layertracer import make_plan
+    >>> config = LlamaConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=4, num_attention_heads=4)
+    >>> model = LlamaForCausalLM(config)
+    >>> plan = make_plan(model, "freeze-shallow")
+    >>> plan.trained_layers, plan.frozen_layers, plan.train_head
+    ([2, 3], [0, 1], True)
+    ```
     """
 
     strategy: str

@@ -52,6 +52,10 @@ class LayerTracerCallback(TrainerCallback):
     Example:
 
     ```python
+    from transformers import Trainer
+
+    from hf_layertracer import LayerTracerCallback
+
     callback = LayerTracerCallback()
     trainer = Trainer(model=model, args=args, train_dataset=dataset, processing_class=tokenizer, callbacks=[callback])
     callback.attach(trainer)

@@ -31,6 +31,18 @@ class LayerTracerMixin:
         probes (`Sequence[Probe]`, *optional*):
             What to diagnose with; drawn from the evaluation or else the training dataset by default.
         args, kwargs: What the trainer class takes.
+
+    Example:
+
+    ```python
+    from trl import SFTTrainer
+
+    from hf_layertracer import LayerTracerMixin
+
+
+    class MySFTTrainer(LayerTracerMixin, SFTTrainer):
+        pass
+    ```
     """
 
     def __init__(
@@ -155,6 +167,8 @@ class LayerTracerTrainer(LayerTracerMixin, Trainer):
     Example:
 
     ```python
+    from hf_layertracer import LayerTracerTrainer
+
     trainer = LayerTracerTrainer(model=model, args=args, train_dataset=dataset, processing_class=tokenizer)
     trainer.train()
     print(trainer.layertracer_report.plan.reason)

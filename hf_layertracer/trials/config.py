@@ -109,6 +109,8 @@ class TrialsConfig(BaseModel):
     Example:
 
     ```python
+    from hf_layertracer import TrialsConfig
+
     config = TrialsConfig(
         model="HuggingFaceTB/SmolLM2-135M",
         train={"files": ["new.txt"], "tokens": 200_000, "sequence_length": 128},

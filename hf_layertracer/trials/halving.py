@@ -67,6 +67,9 @@ def run_halving(config: TrialsConfig, out_dir: str | Path, total_tokens: int | N
     Example:
 
     ```python
+    from hf_layertracer import LayerTracerConfig, LayerTracerTrainer, TrialsConfig
+    from hf_layertracer.trials.halving import run_halving
+
     result = run_halving(TrialsConfig.from_file("trials.yaml"), "halving-out", total_tokens=5_000_000)
     trainer = LayerTracerTrainer(..., layertracer_config=LayerTracerConfig(plan="halving-out/plan.json"))
     ```

@@ -63,6 +63,8 @@ def run_trials(config: TrialsConfig, out_dir: str | Path) -> TrialsResult:
     Example:
 
     ```python
+    from hf_layertracer import TrialsConfig, run_trials
+
     result = run_trials(TrialsConfig.from_file("trials.yaml"), "trials-out")
     print(result.to_markdown())
     ```

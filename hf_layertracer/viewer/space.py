@@ -51,6 +51,16 @@ def push_space(
 
     Raises:
         LayerTracerError: A report cannot be opened, the id is none, or you may not write there.
+
+    Example:
+
+    ```python
+    from pathlib import Path
+
+    from hf_layertracer import push_space
+
+    push_space("alice/viewer", reports={"mine": Path("my-report/layertracer_report.json")})
+    ```
     """
     api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as folder:

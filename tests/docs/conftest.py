@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.hub_repos import File
@@ -24,7 +25,8 @@ def desk(hub, tmp_path: Path, tiny_llama, tiny_tokenizer, monkeypatch: pytest.Mo
     desk = tmp_path / "desk"
     desk.mkdir()
     lines = [f"the cat number {number} sat on the mat and the dog ran." for number in range(60)]
-    (desk / "corpus.txt").write_text("\n".join(lines))
+    for name in ("corpus.txt", "law.txt", "news.txt"):
+        (desk / name).write_text("\n".join(lines))
     probes = [{"prompt": f"{number}, {number + 1},", "target": f" {number + 2}"} for number in range(6)]
     (desk / "my_probes.jsonl").write_text("".join(json.dumps(probe) + "\n" for probe in probes))
     monkeypatch.chdir(desk)
@@ -41,3 +43,16 @@ def my_report(desk: Path, tiny_llama, tiny_tokenizer) -> Path:
         desk / "my-report"
     )
     return desk / "my-report"
+
+
+@pytest.fixture
+def at_hand(desk: Path) -> dict[str, Any]:
+    """What an example may take for granted: a model with its tokenizer, a dataset and arguments to train with."""
+    from datasets import load_dataset
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
+
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(MODELS[0]), AutoTokenizer.from_pretrained(MODELS[0])
+    text = load_dataset("text", data_files="corpus.txt", split="train")
+    dataset = text.map(lambda row: dict.fromkeys(("input_ids", "labels"), tokenizer(row["text"])["input_ids"][:16]))
+    args = TrainingArguments("out", max_steps=1, per_device_train_batch_size=1, report_to="none", use_cpu=True)
+    return {"model": model, "tokenizer": tokenizer, "dataset": dataset, "args": args}

@@ -52,23 +52,9 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page: Path):
         exec(compile(code, f"{page.name}, block {number}", "exec"), space)
 
 
-@pytest.mark.usefixtures("desk")
-def test_the_code_of_the_readme_runs_where_model_and_data_are_at_hand():
-    from datasets import load_dataset
-    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments
-
-    name = "HuggingFaceTB/SmolLM2-135M"
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(name), AutoTokenizer.from_pretrained(name)
-    text = load_dataset("text", data_files="corpus.txt", split="train")
-    dataset = text.map(lambda row: dict.fromkeys(("input_ids", "labels"), tokenizer(row["text"])["input_ids"][:16]))
-    space = {
-        "model": model,
-        "tokenizer": tokenizer,
-        "dataset": dataset,
-        "args": TrainingArguments("out", max_steps=1, per_device_train_batch_size=1, report_to="none", use_cpu=True),
-    }
+def test_the_code_of_the_readme_runs_where_model_and_data_are_at_hand(at_hand):
     for code in blocks(ROOT / "README.md", "python"):
-        exec(code.replace('"user/', '"alice/'), space)  # who is logged in on the local Hub
+        exec(code.replace('"user/', '"alice/'), at_hand)  # who is logged in on the local Hub
 
 
 COMMANDS = [

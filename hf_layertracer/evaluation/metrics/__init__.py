@@ -24,8 +24,12 @@ def metric_path(name: str) -> str:
     Example:
 
     ```python
+    import evaluate
+
+    from hf_layertracer.evaluation.metrics import metric_path
+
     metric = evaluate.load(metric_path("learning"))
-    metric.compute(predictions=after, references=before, groups=subjects)
+    metric.compute(predictions=[1, 1, 0, 1], references=[0, 1, 0, 0], groups=["law", "law", "art", "art"])
     ```
     """
     scripts = {path.stem: str(path) for path in Path(__file__).parent.glob("[!_]*.py")}

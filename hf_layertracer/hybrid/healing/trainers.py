@@ -57,6 +57,8 @@ class MixerAlignmentTrainer(_DonorTrainer):
     Example:
 
     ```python
+    from hf_layertracer.hybrid.healing.trainers import MixerAlignmentTrainer
+
     trainer = MixerAlignmentTrainer(model=hybrid, donor=donor, args=args, train_dataset=blocks)
     trainer.train()
     ```
