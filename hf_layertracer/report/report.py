@@ -27,6 +27,10 @@ FIGURE_FILE = "layertracer_report.png"
 CARD_FILE = "README.md"
 
 
+# huggingface_hub warns of a card without metadata, and the tag lets the Hub find it.
+_NEW_CARD = "---\ntags:\n- layertracer\n---\n"
+
+
 class LayerTracerReport(ReportData):
     """What a diagnosis measured, what was decided and what came of it.
 
@@ -73,7 +77,7 @@ class LayerTracerReport(ReportData):
         files = self.files()
         card = directory / CARD_FILE
         try:
-            text = card.read_bytes().decode() if card.is_file() else ""
+            text = card.read_bytes().decode() if card.is_file() else _NEW_CARD
         except (OSError, UnicodeDecodeError) as error:
             raise LayerTracerError(f"Could not read {card}: {error}.") from error
         files[CARD_FILE] = put_section(text, report_section(self)).encode()

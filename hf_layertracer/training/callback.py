@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..errors import LayerTracerError
 from ..logs import get_logger
@@ -21,7 +20,7 @@ from ..planning.config import LayerTracerConfig
 from ..probes import Probe
 from ..records import LayerPlan
 from ..report import FIGURE_FILE, REPORT_FILE, LayerTracerReport
-from .checkpoints import last_checkpoint
+from .checkpoints import checkpoint_of, last_checkpoint
 from .outcome import ends_no_training, without_tracing
 from .publish import write_card
 from .tracer import Tracer
@@ -69,6 +68,7 @@ class LayerTracerCallback(TrainerCallback):
         self._trainer: Callable[[], Trainer | None] = lambda: None
         self._is_training = False
         self._told_of: Any = None
+        self._trial_dir: Path | None = None
 
     @property
     def report(self) -> LayerTracerReport | None:
@@ -82,12 +82,17 @@ class LayerTracerCallback(TrainerCallback):
             trainer ([`~transformers.Trainer`]): The trainer, which has this callback among its callbacks.
 
         Raises:
-            LayerTracerError: It has not.
+            LayerTracerError: It has not, or it makes a new model for each run, which a callback learns of too late.
         """
         if self not in trainer.callback_handler.callbacks:
             raise LayerTracerError(
                 "This LayerTracerCallback is not one of the trainer's: pass it to the constructor first, "
                 "Trainer(..., callbacks=[callback])."
+            )
+        if trainer.model_init is not None and self.report is not None:
+            raise LayerTracerError(
+                "With model_init, the trainer makes a new model after the callback has diagnosed and frozen the first: use "
+                "LayerTracerTrainer, or LayerTracerMixin in front of your trainer class."
             )
         self._trainer = weakref.ref(trainer)
 
@@ -127,7 +132,7 @@ class LayerTracerCallback(TrainerCallback):
             )
         if not self.tracer.is_tracing:
             return
-        checkpoint = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        checkpoint = checkpoint_of(args, state)
         if state.global_step > 0 and (checkpoint / REPORT_FILE).is_file():
             self._compare_with(checkpoint)
         self.tracer.start(state.global_step)
@@ -155,10 +160,11 @@ class LayerTracerCallback(TrainerCallback):
             self._diagnose_again(args, state, control, model)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        checkpoint = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        checkpoint = checkpoint_of(args, state)
         if args.should_save and self.tracer.is_tracing and checkpoint.is_dir():
             with self._apart("save its report"):
                 self.tracer.save(checkpoint, only_json=True)
+        self._trial_dir = checkpoint.parent if state.is_hyper_param_search and checkpoint.is_dir() else None
 
     def on_log(
         self,
@@ -186,7 +192,7 @@ class LayerTracerCallback(TrainerCallback):
             self.tracer.finish(state.global_step, state.log_history, args.device, alone=True)
         self.tracer.save(args.output_dir)
         self.write_card(args, model)
-        checkpoint = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        checkpoint = checkpoint_of(args, state)
         if checkpoint.is_dir():
             try:
                 for name in (REPORT_FILE, FIGURE_FILE):
@@ -207,10 +213,11 @@ class LayerTracerCallback(TrainerCallback):
         if self.tracer.config.diagnose_after and self.tracer.can_diagnose_again and not done:
             with ends_no_training("diagnose the model again"):
                 self._diagnose_again(args, state, control, model)
-                return
         if args.should_save:
             with ends_no_training("save its report"):
                 self.tracer.save(args.output_dir)
+                if self._trial_dir is not None:  # the next trial of a search overwrites what lies above
+                    self.tracer.save(self._trial_dir)
 
     @contextmanager
     def _apart(self, what: str) -> Iterator[None]:

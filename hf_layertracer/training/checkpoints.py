@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
+from transformers import TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
 from ..logs import get_logger
@@ -16,6 +17,24 @@ logger = get_logger(__name__)
 
 # What holds a model's weights, or an index of the files that do.
 _WEIGHTS = ("*.safetensors", "*.bin", "*.index.json", "global_step*", "pytorch_model_fsdp*", "*.pt")
+
+
+def checkpoint_of(args: TrainingArguments, state: TrainerState) -> Path:
+    """The checkpoint of a trainer's step, whether or not there is one.
+
+    Args:
+        args ([`~transformers.TrainingArguments`]): The arguments.
+        state ([`~transformers.TrainerState`]): The state.
+
+    Returns:
+        `Path`: Its folder; during a hyperparameter search that lies in the folder of the trial, the last one written to.
+    """
+    name = f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+    if state.is_hyper_param_search:
+        found = sorted(Path(args.output_dir).glob(f"*/{name}"), key=lambda path: path.stat().st_mtime)
+        if found:
+            return found[-1]
+    return Path(args.output_dir) / name
 
 
 def newest_complete_checkpoint(output_dir: str | Path) -> str | None:

@@ -12,10 +12,19 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import HPSearchBackend
 
-from hf_layertracer import LayerTracerCallback, LayerTracerMixin, LayerTracerReport, LayerTracerTrainer, Probe
+from hf_layertracer import (
+    LayerTracerCallback,
+    LayerTracerError,
+    LayerTracerMixin,
+    LayerTracerReport,
+    LayerTracerTrainer,
+    Probe,
+)
 from hf_layertracer.training.checkpoints import newest_complete_checkpoint
 
 
@@ -292,3 +301,57 @@ def test_full_is_trainer_bit_for_bit_however_little_trains(
     assert_same_weights(*models)
     trainable = sum(p.numel() for p in models[1].parameters() if p.requires_grad)
     assert trainer.layertracer_report.training.trainable_parameters == trainable > 0
+
+
+# -- hyperparameter search -------------------------------------------------------------------------------------------
+
+
+class Trial(dict):
+    """As `hyperparameter_search` hands it over with Optuna, which need not be installed for this."""
+
+    def __init__(self, number: int, **params: float):
+        super().__init__(params)
+        self.number, self.params = number, params
+
+
+def test_each_trial_of_a_search_keeps_a_report_of_its_own(make_model, make_args, token_dataset, quick, monkeypatch):
+    # No library for searches is installed: one that takes dictionaries for trials.
+    monkeypatch.setattr("transformers.integrations.integration_utils.is_wandb_available", lambda: True)
+    trainer = LayerTracerTrainer(
+        model_init=lambda: make_model(),
+        args=make_args(save_strategy="steps", save_steps=2),
+        train_dataset=token_dataset,
+        layertracer_config=quick(),
+    )
+    trainer.hp_search_backend, trainer.hp_space = HPSearchBackend.OPTUNA, lambda trial: trial.params
+    run = Path(trainer.args.output_dir)
+    for number, rate in enumerate((1e-2, 1e-3)):
+        trainer.train(trial=Trial(number, learning_rate=rate))
+        report = trainer.layertracer_report
+        assert LayerTracerReport.load(run / f"run-{number}") == report
+        assert LayerTracerReport.load(run / f"run-{number}" / "checkpoint-2").plan == report.plan
+    first, second = (LayerTracerReport.load(run / f"run-{number}").training for number in (0, 1))
+    assert first.train_loss != second.train_loss
+
+
+def test_a_callback_says_at_once_that_it_does_not_go_with_model_init(make_model, make_args, token_dataset, quick):
+    callback = LayerTracerCallback(quick(), PROBES)
+    trainer = Trainer(
+        model_init=lambda: make_model(), args=make_args(), train_dataset=token_dataset, callbacks=[callback]
+    )
+    with pytest.raises(LayerTracerError, match="new model after the callback has diagnosed"):
+        callback.attach(trainer)
+
+
+# -- the card --------------------------------------------------------------------------------------------------------
+
+
+def test_the_card_has_metadata_from_the_beginning(make_model, make_args, token_dataset, quick, caplog):
+    trainer = LayerTracerTrainer(
+        model=make_model(), args=make_args(), train_dataset=token_dataset, layertracer_config=quick()
+    )
+    trainer.train()
+    assert ModelCard.load(Path(trainer.args.output_dir) / "README.md").data.tags == ["layertracer"]
+    trainer.create_model_card()
+    assert not [record for record in caplog.records if "metadata block was not found" in record.getMessage()]
+    assert "layertracer" in ModelCard.load(Path(trainer.args.output_dir) / "README.md").data.tags

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from datasets import Dataset
 from peft import LoraConfig
-from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+from trl import DPOConfig, DPOTrainer, GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from hf_layertracer import LayerTracerMixin
 
 
 class MyDPO(LayerTracerMixin, DPOTrainer):
+    pass
+
+
+class MyGRPO(LayerTracerMixin, GRPOTrainer):
     pass
 
 
@@ -67,3 +71,25 @@ def test_what_trl_gathers_for_its_next_line_stays_there(make_model, make_args, t
     assert {"entropy", "num_tokens", "mean_token_accuracy"} <= set(histories[0][0])
     assert [sorted(entry) for entry in histories[0]] == [sorted(entry) for entry in histories[1]]
     assert histories[1] == histories[0]
+
+
+def test_grpo_with_adapters_trains_what_the_plan_says(make_model, make_args, tokenizer, quick, weights_of):
+    trainer = MyGRPO(
+        model=make_model(),
+        args=make_args(
+            kind=GRPOConfig, beta=0.1, num_generations=2, max_completion_length=4, per_device_train_batch_size=2
+        ),
+        train_dataset=Dataset.from_dict({"prompt": ["The cat is", "The dog is", "A car", "My house"]}),
+        processing_class=tokenizer,
+        reward_funcs=lambda completions, **_: [
+            float(len(set(text))) + index for index, text in enumerate(completions)
+        ],
+        peft_config=LoraConfig(**LORA),
+        layertracer_config=quick(),
+    )
+    before = weights_of(trainer.model)
+    trainer.train()
+    after = dict(trainer.model.named_parameters())
+    trained = {name for name, parameter in after.items() if parameter.requires_grad}
+    assert {int(name.split("layers.")[1][0]) for name in trained} == {0, 1}
+    assert {name for name in after if not after[name].equal(before[name])} == trained
