@@ -61,7 +61,7 @@ def command(
         with suppress(ReportNotFoundError):
             measured = LayerTracerReport.load(source, revision=revision)
     if measured is not None:
-        made, facts = configured_plan(measured, config), measured.model
+        made, facts = configured_plan(measured, config, layers_path=layers_path), measured.model
     else:
         subject = _load(source, config.strategy, revision, trust_remote_code, allow_pickle)
         made = configured_plan(subject, config, layers_path=layers_path)

@@ -79,6 +79,11 @@ def diagnose(
     prepared = prepare_probes(given, tokenizer, context_length(parts.model), config.skip_long)
     probes, encoded = prepared.probes, prepared.encoded
     facts = model_facts(parts)
+    if "mask" in config.perturbations and facts.hidden_size and round(config.mask_ratio * facts.hidden_size) < 1:
+        raise LayerTracerError(
+            f"mask_ratio={config.mask_ratio:g} would mask none of the model's {facts.hidden_size} hidden dimensions: it "
+            f"must be at least {1 / facts.hidden_size:.1g}."
+        )
     engine = Engine(LayerStack(parts), encoded, config, chosen_measurements(config), tokenizer)
     # A caller inside inference_mode still gets gradients where an estimate needs them.
     with preserved(parts.model), torch.inference_mode(False), torch.no_grad():

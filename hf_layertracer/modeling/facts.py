@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from huggingface_hub.constants import HF_HUB_CACHE
@@ -9,8 +11,10 @@ from huggingface_hub.file_download import repo_folder_name
 from torch import nn
 
 from ..records import LayerFacts, ModelFacts
+from ..records.model import base_parameters
 from . import EMBEDDINGS, HEAD, NORM, OTHER, ModelParts
 from .in_force import trainable_before_plan
+from .wrappers import input_embeddings
 
 
 def model_facts(parts: ModelParts) -> ModelFacts:
@@ -64,7 +68,34 @@ def model_facts(parts: ModelParts) -> ModelFacts:
         tied=parts.tied,
         shared=shared,
         frozen=frozen,
+        hidden_size=_hidden_size(parts),
+        shapes_sha256=_shapes_hash(parts, parameters),
     )
+
+
+def shape_of(parameter: nn.Parameter) -> tuple[int, ...]:
+    """The shape that a parameter stands for, also where it holds its numbers packed or only a part of them."""
+    packed = getattr(parameter, "quant_state", None)
+    return tuple(packed.shape if packed is not None else getattr(parameter, "ds_shape", parameter.shape))
+
+
+def _hidden_size(parts: ModelParts) -> int | None:
+    embeddings = input_embeddings(parts.model)
+    weight = next((p for p in embeddings.parameters() if p.ndim == 2), None) if embeddings is not None else None
+    return shape_of(weight)[-1] if weight is not None else None
+
+
+def _shapes_hash(parts: ModelParts, parameters: Mapping[str, nn.Parameter]) -> str:
+    """Hash of the shapes in each layer and in the final norm. The vocabulary may grow, so what holds it stays out."""
+    inside: dict[str, list[tuple[int, ...]]] = {}
+    for name, parameter in base_parameters(parameters).items():
+        owners = parts.owners.get(name, frozenset())
+        layer = next(
+            (index for index in range(parts.num_layers) if name.startswith(f"{parts.layers_path}.{index}.")), None
+        )
+        if layer is not None or owners == {NORM}:
+            inside.setdefault(NORM if layer is None else str(layer), []).append(shape_of(parameter))
+    return hashlib.sha256(repr(sorted((key, sorted(shapes)) for key, shapes in inside.items())).encode()).hexdigest()
 
 
 def elements(parameter: nn.Parameter) -> int:

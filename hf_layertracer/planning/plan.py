@@ -10,16 +10,20 @@ import numpy as np
 from torch import nn
 
 from ..errors import LayerTracerError
+from ..logs import get_logger
 from ..modeling import find_parts
 from ..modeling.facts import model_facts
 from ..records import LayerPlan, ModelFacts, ReportData, Savings
 from ..text import compact_ranges, one_line
+from .binding import check_binding
 from .cost import savings_of
 from .strategies import Choice, PlanInputs, strategy_named
 
 
 if TYPE_CHECKING:
     from .config import PlanConfig
+
+logger = get_logger(__name__)
 
 _OUTSIDE = ("embeddings", "norm", "head")
 
@@ -56,8 +60,8 @@ def make_plan(
         [`LayerPlan`]: The plan, with its reason and savings.
 
     Raises:
-        LayerTracerError: Unknown strategy or option, a value out of range, or a plan that would train nothing or
-            freeze nothing although it should.
+        LayerTracerError: Unknown strategy or option, a value out of range, a report of another model, or a plan that
+            would train nothing or freeze nothing although it should.
 
     Example:
 
@@ -70,14 +74,20 @@ def make_plan(
     [0, 1]
     ```
     """
+    if layers_path is not None and not isinstance(source, nn.Module) and layers_path != source.model.layers_path:
+        raise LayerTracerError(
+            f"layers_path is for models; this report is of the layers {source.model.layers_path}. Diagnose the model with "
+            "this layers_path."
+        )
     if isinstance(source, nn.Module):
         facts, model = model_facts(find_parts(source, layers_path)), source
     else:
         facts, model, report = source.model, None, report or source
     chosen = strategy_named(strategy)
     settings = chosen.check_options(options)
-    if report is not None and report.num_layers != facts.num_layers:
-        raise LayerTracerError(f"The report is of {report.num_layers} layers, the model has {facts.num_layers}.")
+    if report is not None and report is not source:
+        for warning in check_binding(report.model, facts):
+            logger.warning_once(warning)
     report = report if report is not None and report.is_measured else None
     wishes = dict(zip(_OUTSIDE, (train_embeddings, train_norm, train_head), strict=True))
     inputs = PlanInputs(facts, report, model, frozenset(part for part, wish in wishes.items() if wish))

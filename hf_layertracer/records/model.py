@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, TypeVar
 
 from pydantic import Field
 
 from .base import Count, Record
+
+
+Value = TypeVar("Value")
+# Where PEFT keeps what it put an adapter around.
+_WRAPPED = (".base_layer.", ".original_module.")
 
 
 class LayerFacts(Record):
@@ -49,6 +55,8 @@ class ModelFacts(Record):
             Parameters that stand in several layers, by full name with the indices of these layers. They are counted in
             the first.
         frozen (`list[str]`): Parameters outside the layers that did not require a gradient before any plan.
+        hidden_size (`int`, *optional*): Width of the hidden state; `None` in reports of earlier versions.
+        shapes_sha256 (`str`, *optional*): Hash of the shapes of all weights in layers and final norm, adapters apart.
     """
 
     id: str | None = None
@@ -65,6 +73,8 @@ class ModelFacts(Record):
     tied: bool
     shared: dict[str, list[Count]] = {}
     frozen: list[str] = []
+    hidden_size: Count | None = None
+    shapes_sha256: str | None = None
 
     @property
     def num_layers(self) -> int:
@@ -80,3 +90,36 @@ class ModelFacts(Record):
         """Number of parameters."""
         outside = (self.embeddings, self.norm, self.head, self.other)
         return sum(sum(group.values()) for group in outside) + sum(layer.size for layer in self.layers)
+
+    def base_sizes(self) -> list[int]:
+        """Parameters of each layer, without those of adapters."""
+        return [sum(base_parameters(layer.parameters).values()) for layer in self.layers]
+
+
+def base_parameters(parameters: Mapping[str, Value]) -> dict[str, Value]:
+    """The parameters of a model below its adapters, by the names that they have without.
+
+    Args:
+        parameters (`Mapping[str, Any]`): Anything by name of the parameter.
+
+    Returns:
+        `dict[str, Any]`: The same without the adapters' own.
+
+    Example:
+
+    ```python
+    >>> from hf_layertracer.records.model import base_parameters
+    >>> base_parameters({"q.base_layer.weight": 4, "q.lora_A.default.weight": 1, "norm.weight": 2})
+    {'q.weight': 4, 'norm.weight': 2}
+
+    ```
+    """
+    around = {f"{name.split(mark)[0]}." for name in parameters for mark in _WRAPPED if mark in name}
+    found = {}
+    for name, value in parameters.items():
+        mark = next((mark for mark in _WRAPPED if mark in name), None)
+        if mark is not None:
+            found[name.replace(mark, ".")] = value
+        elif not name.startswith(tuple(around)):
+            found[name] = value
+    return found

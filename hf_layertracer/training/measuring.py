@@ -13,6 +13,8 @@ from ..distributed import from_main_process
 from ..errors import LayerTracerError, UntraceableModelError
 from ..logs import get_logger
 from ..modeling import ModelParts
+from ..modeling.facts import model_facts
+from ..planning.binding import check_binding
 from ..planning.config import LayerTracerConfig
 from ..planning.strategies import STRATEGIES, strategy_named
 from ..probes import Probe
@@ -50,6 +52,7 @@ def first_report(
         report = LayerTracerReport.load(config.report)
         # What was measured and decided while an earlier run trained is no part of this one.
         report.diagnoses, report.plans = report.diagnoses[:1], []
+        report.notes += check_binding(report.model, model_facts(parts))
         return report
     report = None
     if problem is None:
