@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from .options import RepoType, Token
+from .options import Token, one_of
 from .printing import reports_table
 
 
@@ -16,7 +16,10 @@ def command(
     repo: Annotated[
         str | None, typer.Argument(metavar="REPO", help="One repository; all models with a report by default.")
     ] = None,
-    repo_type: RepoType = "model",
+    repo_type: Annotated[
+        str | None,
+        typer.Option(metavar=one_of(("model", "dataset")), help="Of REPO: the model, else the dataset of this name."),
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Of REPO: branch, tag or commit.")] = None,
     author: Annotated[str | None, typer.Option(help="Only models of this user or organization.")] = None,
     search: Annotated[str | None, typer.Option(help="Only models with this in their name.")] = None,

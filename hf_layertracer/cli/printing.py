@@ -140,15 +140,15 @@ def reports_table(rows: list[dict[str, Any]]) -> Table:
     same_place = places.pop() if len(places) == 1 else None
     title = f"{len(rows)} report{'s' if len(rows) > 1 else ''}" + (f" in {same_place}" if same_place else "")
     table = Table(title=escape(title))
+    # In 80 columns nothing is cut: the date stands below the name, and what is too wide goes on in the next line.
     table.add_column("report", overflow="fold", min_width=16)
-    for column in ("date", "Task Particle", "vulnerable layer", "accuracy", "trains", "eval loss"):
-        table.add_column(column, justify="right")
+    for column in ("Task Particle", "vulnerable layer", "accuracy", "trains", "eval loss"):
+        table.add_column(column, justify="right", overflow="fold", min_width=6)
     for row in rows:
         particle, losses = row["task_particle"], [row["eval_loss_before"], row["eval_loss_after"]]
         folder = (row["subfolder"] or "").rsplit("/", 1)[-1]
         cells = [
             folder or (row["revision"][:12] if same_place else row["repo_id"]),
-            row["date"][:10],
             "-" if particle is None else f"{particle:g} of {row['layers']}",
             f"{row['vulnerable_layer']}: {row['highest_sensitivity']:.3f}",
             f"{row['accuracy']:.1%}",
@@ -156,5 +156,6 @@ def reports_table(rows: list[dict[str, Any]]) -> Table:
             " → ".join("?" if loss is None else f"{loss:.3f}" for loss in losses) if any(losses) else "-",
         ]
         # Names come from other people's files: they are text, not markup.
-        table.add_row(*(escape(one_line(cell, 100)) for cell in cells))
+        name, *values = (escape(one_line(cell, 100)) for cell in cells)
+        table.add_row(f"{name}\n{escape(row['date'][:10])}", *values)
     return table

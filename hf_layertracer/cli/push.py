@@ -19,6 +19,9 @@ def command(
     model: Annotated[
         bool, typer.Option("--model", help="Also push the model that lies in DIR, in the same commit.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the files that would go, and push nothing.")
+    ] = False,
     commit_message: Annotated[str | None, typer.Option(help="First line of the commit.")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch to push to; made where it does not exist.")] = None,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead.")] = False,
@@ -33,16 +36,27 @@ def command(
     repository collects reports, one row per layer. If a push breaks, the same command again finishes it.
     """
     from ..hub import push_report
+    from ..hub.model_files import model_files
+    from ..hub.push import report_files
     from ..report import LayerTracerReport
 
     if not os.path.exists(directory):
         raise LayerTracerError(f"No such folder: {directory}.")
     report = LayerTracerReport.load(directory)
+    folder = directory if directory.is_dir() else directory.parent
+    if model or dry_run:
+        sizes = {name: path.stat().st_size for name, path in model_files(folder).items()} if model else {}
+        sizes |= {name: len(content) for name, content in report_files(report, repo_type).items()}
+        for name, size in sizes.items():
+            typer.echo(f"{name} ({size:,} bytes)")
+        typer.echo("README.md (the card)")
+    if dry_run:
+        return
     commit = push_report(
         report,
         repo,
         repo_type=repo_type,
-        model_dir=(directory if directory.is_dir() else directory.parent) if model else None,
+        model_dir=folder if model else None,
         commit_message=commit_message,
         revision=revision,
         create_pr=create_pr,

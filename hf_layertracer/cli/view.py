@@ -20,6 +20,9 @@ def command(
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
     push: Annotated[str | None, typer.Option(metavar="REPO", help="Create this Space on the Hub instead.")] = None,
     private: Annotated[bool | None, typer.Option(help="With --push, of a new Space: who sees it.")] = None,
+    exist_ok: Annotated[
+        bool, typer.Option("--exist-ok", help="With --push: overwrite a Space with another app.")
+    ] = False,
 ) -> None:
     """Look at reports in a browser: see one, compare several, try allocations.
 
@@ -42,7 +45,7 @@ def command(
                 f"A Space starts with files: {remote[0]} is none. Leave it out; the Space can open it."
             )
         files = {name: Path(source) for name, source in chosen.items()}
-        typer.echo(f"Space: {push_space(push, reports=files, private=private)}")
+        typer.echo(f"Space: {push_space(push, reports=files, private=private, exist_ok=exist_ok)}")
         return
     page = build_app(sources or [example_reports()])
     serve(page, server_name=host, server_port=port, inbrowser=browser)

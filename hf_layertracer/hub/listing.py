@@ -46,7 +46,7 @@ class HubReport:
 def list_reports(
     repo_id: str | None = None,
     *,
-    repo_type: str = "model",
+    repo_type: str | None = None,
     revision: str | None = None,
     author: str | None = None,
     search: str | None = None,
@@ -59,7 +59,8 @@ def list_reports(
         repo_id (`str`, *optional*):
             A model repository: the report at each commit that changed it. A dataset repository: its reports. All models
             that carry the tag `layertracer` by default.
-        repo_type (`str`, *optional*, defaults to `"model"`): Whether `repo_id` is a `"model"` or a `"dataset"`.
+        repo_type (`str`, *optional*):
+            Whether `repo_id` is a `"model"` or a `"dataset"`; by default the model of this name, else the dataset.
         revision (`str`, *optional*): Branch, tag or commit of the repository up to which is looked.
         author (`str`, *optional*): Among all models, those of this user or organization.
         search (`str`, *optional*): Among all models, those with this in their name.
@@ -82,15 +83,18 @@ def list_reports(
         print(found.repo_id, found.report.latest.step)
     ```
     """
-    if repo_type not in ("model", "dataset"):
+    if repo_type not in (None, "model", "dataset"):
         raise LayerTracerError(f"repo_type must be model or dataset, not {repo_type!r}.")
-    if repo_id is None and (repo_type != "model" or revision is not None):
+    if repo_id is None and (repo_type == "dataset" or revision is not None):
         raise LayerTracerError("repo_type='dataset' and revision need a repo_id.")
     if repo_id is not None and (author is not None or search is not None):
         raise LayerTracerError("author and search are for listing all models, without a repo_id.")
     api = HfApi(token=token)
     places: list[tuple[Any, ...]]
     with hub_errors(repo_id or "the list of models", token):
+        if repo_id is not None and repo_type is None:
+            is_dataset = not api.repo_exists(repo_id) and api.repo_exists(repo_id, repo_type="dataset")
+            repo_type = "dataset" if is_dataset else "model"
         if repo_id is None:
             models = api.list_models(filter=TAG, author=author, search=search, sort="last_modified", full=True)
             places = [(m.id, "model", m.sha, m.last_modified, None) for m in islice(models, limit)]

@@ -1,22 +1,28 @@
-"""Removes paths of this machine from what is published."""
+"""Removes paths of this machine from what is published. All that leaves the machine passes here."""
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from ..report import LayerTracerReport
 
 
-# An absolute path of at least two parts, of any system; in an address, two slashes follow a colon.
+# A part of a path, and an absolute path of any system: of at least two parts, or after `file:`. In other addresses, two
+# slashes follow a colon.
+_PART = r"[^\s/\\'\"`<>|:;,()]"
 _PATH = re.compile(
-    r"(?<![\w:/\\.~])(?:~|[A-Za-z]:|\\)?[/\\](?:[^\s/\\'\"`<>|:;,()]+[/\\])+(?P<last>[^\s/\\'\"`<>|:;,()]*)"
+    rf"(?<![\w:/\\.~])(?:file:/+(?:[A-Za-z]:/)?(?:{_PART}+/)*|(?:~|[A-Za-z]:|\\)?[/\\](?:{_PART}+[/\\])+)(?P<last>{_PART}*)"
 )
+# What was asked and answered, and names of parameters, are what was measured: they stay as they are.
+_KEPT = {"probes", "top_tokens", "patterns", "parameters", "frozen", "embeddings", "norm", "head", "other", "shared"}
 
 
 def public_report(report: LayerTracerReport) -> LayerTracerReport:
-    """A report as it may be published: of paths in its explanations only the last part is left.
+    """A report as it may be published: of paths in it, only the last part is left.
 
-    Explanations may quote an error, and an error may name a file. The probes' own texts stay as they are.
+    Explanations may quote an error, and an error may name a file; settings and a plan's options may name one too. The
+    probes' own texts stay as they are.
 
     Args:
         report ([`LayerTracerReport`]): The report, which is not changed.
@@ -24,20 +30,19 @@ def public_report(report: LayerTracerReport) -> LayerTracerReport:
     Returns:
         [`LayerTracerReport`]: A copy.
     """
-    public = report.model_copy(deep=True)
-    public.notes = [without_paths(note) for note in public.notes]
-    for diagnosis in public.diagnoses:
-        diagnosis.notes = [without_paths(note) for note in diagnosis.notes]
-        if diagnosis.lens.reason is not None:
-            diagnosis.lens.reason = without_paths(diagnosis.lens.reason)
-        for sensitivity in diagnosis.sensitivities.values():
-            if sensitivity.path_reason is not None:
-                sensitivity.path_reason = without_paths(sensitivity.path_reason)
-    for record in public.plans:
-        record.plan.reason = without_paths(record.plan.reason)
-    return public
+    return LayerTracerReport.model_validate(_public(report.model_dump()))
 
 
-def without_paths(text: str) -> str:
+def without_paths(text: str | None) -> str | None:
     """A text with only the last part of each absolute path."""
-    return _PATH.sub(lambda match: match["last"] or "...", text)
+    return text and _PATH.sub(lambda match: match["last"] or "...", text)
+
+
+def _public(value: Any) -> Any:
+    if isinstance(value, str):
+        return without_paths(value)
+    if isinstance(value, list | tuple):
+        return [_public(entry) for entry in value]
+    if isinstance(value, dict):
+        return {name: entry if name in _KEPT else _public(entry) for name, entry in value.items()}
+    return value

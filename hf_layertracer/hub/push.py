@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatch
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
+from huggingface_hub import CommitInfo, CommitOperationAdd, Discussion, HfApi
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
 from .. import __version__
@@ -15,27 +15,11 @@ from ..report import CARD_FILE, LayerTracerReport
 from ..text import one_line
 from .card import model_card
 from .collection import collected_files, dataset_card
+from .model_files import model_files
 from .privacy import public_report
 from .transport import hub_errors
 
 
-# Weights, configuration, tokenizer and code of a model: nothing else that may lie in an output directory.
-_MODEL_FILES = (
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "config.json",
-    "generation_config.json",
-    "adapter_config.json",
-    "tokenizer*.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.*",
-    "vocab.*",
-    "merges.txt",
-    "*.model",
-    "*.tiktoken",
-    "*.py",
-)
 _ATTEMPTS = 5
 
 
@@ -58,14 +42,17 @@ def push_report(
     one, with a row for each layer. The same call again changes nothing, so it finishes a push that broke.
 
     Args:
-        report ([`LayerTracerReport`]): The report. Of paths in its explanations, only the last part is published.
+        report ([`LayerTracerReport`]): The report. Of paths in it, only the last part is published.
         repo_id (`str`): The repository, made where it does not exist.
         repo_type (`str`, *optional*, defaults to `"model"`): `"model"` or `"dataset"`.
-        model_dir (`str` or `Path`, *optional*): Folder of a model whose files, and card, go into the same commit.
+        model_dir (`str` or `Path`, *optional*):
+            Folder of a model whose files ([`model_files`]) and card go into the same commit.
         commit_message (`str`, *optional*): The commit's first line.
         revision (`str`, *optional*): Branch to push to, made where it does not exist; `main` by default.
-        create_pr (`bool`, *optional*, defaults to `False`): Open a pull request instead.
-        private (`bool`, *optional*): Make a new repository private; your account's default otherwise.
+        create_pr (`bool`, *optional*, defaults to `False`):
+            Open a pull request instead, or add to your open one of the same title.
+        private (`bool`, *optional*):
+            Make a new repository private; your account's default otherwise. An existing public one is refused.
         token (`str`, *optional*): The one that you are logged in with by default.
 
     Returns:
@@ -87,15 +74,18 @@ def push_report(
         raise LayerTracerError(f"repo_type must be model or dataset, not {repo_type!r}.")
     if model_dir is not None and repo_type != "model":
         raise LayerTracerError("A model goes into a model repository: model_dir needs repo_type='model'.")
-    report = public_report(report)
     subject = one_line(report.model.name, 80)
     weights = {} if model_dir is None else model_files(Path(model_dir))
     api = HfApi(token=token, library_name="hf_layertracer", library_version=__version__)
-    with hub_errors(repo_id, token):
+    with hub_errors(repo_id, token, may_open_pr=not create_pr):
         repo_id = repository(api, repo_id, repo_type, private)
         if revision is not None and not revision.startswith("refs/"):
             api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
-        files = collected_files(report) if repo_type == "dataset" else report.files()
+        message = commit_message or f"Add LayerTracer report of {subject}"
+        pull_request = _own_pull_request(api, repo_id, repo_type, message) if create_pr else None
+        if pull_request is not None:
+            revision = pull_request.git_reference
+        files = report_files(report, repo_type)
         for attempt in count(1):
             # Others may push between reading the card and writing it: then the Hub refuses, and it is read again.
             there = api.repo_info(repo_id, repo_type=repo_type, revision=revision)
@@ -103,21 +93,49 @@ def push_report(
             if repo_type == "dataset":
                 text = dataset_card(card, repo_id, [file.rfilename for file in there.siblings])
             else:
-                text = model_card(_local_card(model_dir) or card, report, repo_id)
+                text = model_card(_local_card(model_dir) or card, public_report(report), repo_id)
             contents = {**weights, **files, CARD_FILE: text.encode()}
             try:
-                return api.create_commit(
+                commit = api.create_commit(
                     repo_id,
                     [CommitOperationAdd(path, content) for path, content in contents.items()],
-                    commit_message=commit_message or f"Add LayerTracer report of {subject}",
+                    commit_message=message,
                     repo_type=repo_type,
                     revision=revision,
-                    create_pr=create_pr,
+                    create_pr=create_pr and pull_request is None,
                     parent_commit=there.sha,
                 )
             except HfHubHTTPError as error:
                 if error.response.status_code != 412 or attempt == _ATTEMPTS:
                     raise
+                continue
+            return commit if pull_request is None else replace(commit, pr_url=pull_request.url)
+
+
+def _own_pull_request(api: HfApi, repo_id: str, repo_type: str, title: str) -> Discussion | None:
+    """The open pull request that an earlier call made, so that a second call adds to it."""
+    try:
+        author = api.whoami()["name"]
+        found = api.get_repo_discussions(
+            repo_id, repo_type=repo_type, author=author, discussion_type="pull_request", discussion_status="open"
+        )
+        return next((own for own in found if own.title == title), None)
+    except HfHubHTTPError:  # where none can be listed, the Hub says whether one can be opened
+        return None
+
+
+def report_files(report: LayerTracerReport, repo_type: str) -> dict[str, bytes]:
+    """The files of a report as they are published, the card apart.
+
+    Args:
+        report ([`LayerTracerReport`]): The report. Of paths in it, only the last part is left.
+        repo_type (`str`): `"model"` or `"dataset"`.
+
+    Returns:
+        `dict[str, bytes]`: Contents by path in the repository.
+    """
+    public = public_report(report)
+    return collected_files(public) if repo_type == "dataset" else public.files()
 
 
 def repository(api: HfApi, repo_id: str, repo_type: str, private: bool | None) -> str:
@@ -126,23 +144,29 @@ def repository(api: HfApi, repo_id: str, repo_type: str, private: bool | None) -
     Args:
         api (`HfApi`): The client.
         repo_id (`str`): Its name, with or without the user's.
-        repo_type (`str`): `"model"` or `"dataset"`.
-        private (`bool`, *optional*): Make a new one private.
+        repo_type (`str`): `"model"`, `"dataset"` or `"space"`.
+        private (`bool`, *optional*): Make a new one private; an existing one has to be private already.
 
     Returns:
         `str`: Its name with the user's or organization's.
 
     Raises:
-        HubError: There is a repository of this name of another type.
+        HubError: There is a repository of this name of another type, or a public one that should be private.
     """
     if "/" not in repo_id:
         repo_id = f"{api.whoami()['name']}/{repo_id}"
     if api.repo_exists(repo_id, repo_type=repo_type):
+        if private and not api.repo_info(repo_id, repo_type=repo_type).private:
+            raise HubError(
+                f"{repo_id!r} exists and is public, so nothing was pushed. Make it private in its settings, or leave "
+                "private out."
+            )
         return repo_id
     for other in ("model", "dataset", "space"):
         if other != repo_type and api.repo_exists(repo_id, repo_type=other):
             raise HubError(f"{repo_id!r} is a {other} repository. Choose another name than for this {repo_type}.")
-    return api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True).repo_id
+    sdk = "gradio" if repo_type == "space" else None
+    return api.create_repo(repo_id, repo_type=repo_type, space_sdk=sdk, private=private, exist_ok=True).repo_id
 
 
 def _card(api: HfApi, repo_id: str, repo_type: str, revision: str) -> str | None:
@@ -156,25 +180,3 @@ def _card(api: HfApi, repo_id: str, repo_type: str, revision: str) -> str | None
 def _local_card(model_dir: str | Path | None) -> str | None:
     card = Path(model_dir) / CARD_FILE if model_dir is not None else None
     return card.read_bytes().decode() if card is not None and card.is_file() else None
-
-
-def model_files(folder: Path) -> dict[str, Path]:
-    """The files of a model: weights, configuration, tokenizer, code.
-
-    Args:
-        folder (`Path`): Where they lie, maybe among others.
-
-    Returns:
-        `dict[str, Path]`: By name.
-
-    Raises:
-        LayerTracerError: There are no weights.
-    """
-    files = {
-        path.name: path
-        for path in sorted(folder.glob("*"))
-        if path.is_file() and any(fnmatch(path.name, pattern) for pattern in _MODEL_FILES)
-    }
-    if not any(name.endswith(".safetensors") for name in files):
-        raise LayerTracerError(f"{folder} holds no model: there is no *.safetensors file in it.")
-    return files

@@ -34,12 +34,13 @@ _STAMP = re.compile(r"-(\d{8}T\d{6}Z)-[0-9a-f]{8}$")
 
 
 @contextmanager
-def hub_errors(repo_id: str, token: str | bool | None = None) -> Iterator[None]:
+def hub_errors(repo_id: str, token: str | bool | None = None, may_open_pr: bool = False) -> Iterator[None]:
     """Makes one clear line of whatever goes wrong while the Hub is talked to.
 
     Args:
         repo_id (`str`): The repository that is talked about.
         token (`str` or `bool`, *optional*): The token that was passed, if any.
+        may_open_pr (`bool`, *optional*, defaults to `False`): Whether to advise a pull request.
 
     Raises:
         HubError: The Hub or the way to it failed.
@@ -47,7 +48,7 @@ def hub_errors(repo_id: str, token: str | bool | None = None) -> Iterator[None]:
     try:
         yield
     except _HUB_ERRORS as error:
-        raise HubError(explain(error, repo_id, token)) from error
+        raise HubError(explain(error, repo_id, token, may_open_pr)) from error
     except LayerTracerError:
         raise
     except JSONDecodeError as error:
@@ -61,16 +62,17 @@ def hub_errors(repo_id: str, token: str | bool | None = None) -> Iterator[None]:
         # So does huggingface_hub report that a large file did not arrive.
         if not isinstance(error.__cause__, _HTTPError):
             raise
-        raise HubError(explain(error.__cause__, repo_id, token)) from error
+        raise HubError(explain(error.__cause__, repo_id, token, may_open_pr)) from error
 
 
-def explain(error: Exception, repo_id: str, token: str | bool | None = None) -> str:
+def explain(error: Exception, repo_id: str, token: str | bool | None = None, may_open_pr: bool = False) -> str:
     """Says on one line what went wrong and what to do.
 
     Args:
         error (`Exception`): What huggingface_hub raised.
         repo_id (`str`): The repository that is talked about.
         token (`str` or `bool`, *optional*): The token that was passed, if any.
+        may_open_pr (`bool`, *optional*, defaults to `False`): Whether to advise a pull request.
 
     Returns:
         `str`: One or more sentences.
@@ -98,10 +100,10 @@ def explain(error: Exception, repo_id: str, token: str | bool | None = None) -> 
     if isinstance(error, RepositoryNotFoundError):
         return f"{repo_id!r} does not exist on the Hub, or it is private and the token may not read it."
     if status == 403:
-        return (
-            f"The token may not do this to {repo_id!r} ({said.rstrip('.')}). To push, use one with write permission, or "
-            "create_pr=True."
+        advice = "Use one with write permission" + (
+            ", or open a pull request: create_pr=True." if may_open_pr else "."
         )
+        return f"The token may not do this to {repo_id!r} ({said.rstrip('.')}). {advice}"
     if status == 412:
         return f"Others push to {repo_id!r} at the same time. Call it again."
     if status is not None and status >= 500:

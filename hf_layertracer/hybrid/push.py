@@ -11,8 +11,9 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
 from .. import __version__
 from ..errors import ReportNotFoundError
 from ..hub.card import model_card
+from ..hub.model_files import model_files
 from ..hub.privacy import public_report
-from ..hub.push import model_files, repository
+from ..hub.push import repository
 from ..hub.transport import hub_errors
 from ..modeling.facts import public_model_id
 from ..report import CARD_FILE, LayerTracerReport

@@ -110,6 +110,11 @@ def _llama_factory(plan: LayerPlan, facts: ModelFacts) -> dict[str, object]:
     }
     outside = [*(facts.embeddings if plan.train_embeddings else ()), *(facts.norm if plan.train_norm else ())]
     outside += facts.head if plan.train_head else ()
+    for name in outside:
+        if "." not in name:
+            raise LayerTracerError(
+                f"LLaMA-Factory names modules, and {name} lies in none. Export as 'axolotl' or 'names' instead."
+            )
     modules = [name.rsplit(".", 2)[-2] for name in outside]
     if modules:
         arguments["freeze_extra_modules"] = ",".join(dict.fromkeys(modules))

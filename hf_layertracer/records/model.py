@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from .base import Count, Record
 
@@ -13,6 +13,7 @@ from .base import Count, Record
 Value = TypeVar("Value")
 # Where PEFT keeps what it put an adapter around.
 _WRAPPED = (".base_layer.", ".original_module.")
+_MOST_PARAMETERS = 10**16
 
 
 class LayerFacts(Record):
@@ -75,6 +76,12 @@ class ModelFacts(Record):
     frozen: list[str] = []
     hidden_size: Count | None = None
     shapes_sha256: str | None = None
+
+    @model_validator(mode="after")
+    def _is_of_this_world(self) -> ModelFacts:
+        if self.size > _MOST_PARAMETERS:  # costs are multiples of it and have to stay integers of 64 bits
+            raise ValueError(f"no model has {self.size:.1e} parameters")
+        return self
 
     @property
     def num_layers(self) -> int:

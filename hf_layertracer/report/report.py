@@ -14,6 +14,7 @@ from ..errors import LayerTracerError, ReportNotFoundError
 from ..files import write_atomically
 from ..records import SCHEMA_VERSION, Diagnosis, ReportData
 from ..records.version1 import upgrade
+from ..strict_json import parse_json
 from ..text import one_line
 
 
@@ -224,7 +225,7 @@ class LayerTracerReport(ReportData):
                 str(source), REPORT_FILE, repo_type=repo_type, subfolder=subfolder, revision=revision, token=token
             )
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parse_json(path.read_bytes())
         except OSError as error:
             raise LayerTracerError(f"Could not read {path}: {error.strerror or error}.") from error
         except (ValueError, RecursionError) as error:
@@ -256,7 +257,8 @@ class LayerTracerReport(ReportData):
                 "pip install -U hf_layertracer"
             )
         try:
-            return cls.model_validate(upgrade(content) if found == 1 else content)
+            # As JSON, in which a text is no number; validating Python's objects as strictly would refuse lists too.
+            return cls.model_validate_json(json.dumps(upgrade(content) if found == 1 else content), strict=True)
         except ValidationError as error:
             first = error.errors()[0]
             # Keys are other people's text: nothing in them may break the line.

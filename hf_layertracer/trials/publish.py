@@ -10,6 +10,7 @@ from huggingface_hub import CommitOperationAdd, DatasetCard, DatasetCardData, Hf
 from .. import __version__
 from ..hub.card import TAG
 from ..hub.privacy import without_paths
+from ..hub.push import repository
 from ..hub.transport import hub_errors
 from ..modeling.facts import public_model_id
 from ..report.templates import card_template
@@ -61,7 +62,7 @@ def push_trials(result: TrialsResult, repo_id: str, *, private: bool | None = No
     api = HfApi(token=token, library_name="hf_layertracer", library_version=__version__)
     result = _public(result)
     with hub_errors(repo_id, token):
-        repo_id = api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True).repo_id
+        repo_id = repository(api, repo_id, "dataset", private)
         files = trial_files(result)
         files["README.md"] = _card(result, repo_id).encode()
         operations = [CommitOperationAdd(path, content) for path, content in files.items()]

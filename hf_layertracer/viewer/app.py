@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from ..errors import LayerTracerError
 from ..report import LayerTracerReport
@@ -15,9 +16,11 @@ from .report_sources import MAX_BYTES, find_reports, hub_report, parse_report, s
 from .report_store import OpenedReports, ReportStore
 from .tabs import Page, offered_tabs
 from .tabs.base import CHECKED_BY_HANDLER, QUIET
+from .upload_limit import UploadLimit
 
 
 _SESSIONS = 200
+_WAITING = 1_000
 _HOUR = 3600
 
 
@@ -111,7 +114,8 @@ def build_app(sources: Sequence[str | Path]) -> gr.Blocks:
         gr.on([fetch.click, asked.submit], open_from_hub, [asked, opened], shown, **private)
         found.input(open_from_hub, [found, opened], shown, **private)
         search.click(search_for, asked, [message, found], **private)
-    return app.queue(max_size=64, default_concurrency_limit=4)
+    # Nothing here takes long but a diagnosis, which has a limit of its own: a class that opens the page at once is served.
+    return app.queue(max_size=_WAITING, default_concurrency_limit=8)
 
 
 def serve(app: gr.Blocks, **options: Any) -> Any:
@@ -133,5 +137,6 @@ def serve(app: gr.Blocks, **options: Any) -> Any:
         state_session_capacity=_SESSIONS,
         footer_links=[],
         ssr_mode=False,
+        app_kwargs={"middleware": [Middleware(UploadLimit)]},
         **options,
     )

@@ -28,5 +28,5 @@ def for_plotly(value: object, limit: int = 40) -> str:
 
 
 def for_file_name(value: object, limit: int = 60) -> str:
-    """Letters, digits, dots and dashes: a name that stays in its folder on every system."""
-    return re.sub(r"[^A-Za-z0-9.-]+", "-", plain(value, limit)).strip(".-") or "report"
+    """Letters of any script, digits, dots and dashes: a name that stays in its folder on every system."""
+    return re.sub(r"[^\w.-]+", "-", plain(value, limit)).strip(".-") or "report"

@@ -6,7 +6,6 @@ the owner's token must not show private repositories to visitors.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import tempfile
@@ -21,6 +20,7 @@ from ..errors import LayerTracerError, ReportNotFoundError
 from ..hub.card import TAG
 from ..hub.transport import hub_errors, report_folders
 from ..report import REPORT_FILE, LayerTracerReport
+from ..strict_json import parse_json
 from .escaping import plain
 
 
@@ -32,7 +32,7 @@ _MAX_DEPTH = 40
 _MAX_TEXT = 20_000
 _MAX_LAYERS = 1_000
 _MAX_PARAMETERS = 100_000
-_MAX_FOUND = 200
+_MAX_FOUND = 1_000
 _MAX_FOLDERS = 20_000
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -52,6 +52,10 @@ def read_report(path: str | Path, name: str | None = None) -> LayerTracerReport:
     """
     path = Path(path)
     name = plain(name or path.name)
+    if path.exists() and not (
+        path.is_file() or path.is_dir()
+    ):  # opening a pipe would wait for somebody to write into it
+        raise LayerTracerError(f"Could not read {name}: it is no regular file.")
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -78,9 +82,9 @@ def parse_report(content: bytes, name: str = "The report") -> LayerTracerReport:
     if content.count(b"[") + content.count(b"{") > _MAX_BRACKETS:
         raise LayerTracerError(f"{name} is no report that can be opened: it holds over {_MAX_BRACKETS:,} brackets.")
     try:
-        parsed = json.loads(content.decode("utf-8"))
+        parsed = parse_json(content)
     except (ValueError, RecursionError) as error:
-        raise LayerTracerError(f"{name} is not a LayerTracer report: it is not JSON.") from error
+        raise LayerTracerError(f"{name} is not a LayerTracer report: it is not JSON ({plain(error, 120)}).") from error
     _check_shape(parsed, name)
     report = LayerTracerReport.from_dict(parsed, name)
     if not report.is_measured:
@@ -130,6 +134,7 @@ def find_reports(sources: Sequence[str | Path]) -> dict[str, Path | str]:
 
     Raises:
         ReportNotFoundError: A folder holds no report, or a source is neither a path nor an id.
+        LayerTracerError: A folder holds too many reports or folders.
     """
     found: dict[str, Path | str] = {}
     for source in sources:
@@ -138,6 +143,10 @@ def find_reports(sources: Sequence[str | Path]) -> dict[str, Path | str]:
             inside = list(_walk(path))
             if not inside:
                 raise ReportNotFoundError(f"The folder {path} holds no {REPORT_FILE}.")
+            if len(inside) > _MAX_FOUND:
+                raise LayerTracerError(
+                    f"{path} holds {len(inside):,} reports; up to {_MAX_FOUND:,} are shown at once. Name fewer folders."
+                )
             for file in inside:
                 found[_unused(file.parent.resolve().name, found)] = file
         elif path.is_file():
@@ -148,14 +157,15 @@ def find_reports(sources: Sequence[str | Path]) -> dict[str, Path | str]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    count = 0
-    for number, (place, folders, files) in enumerate(os.walk(folder)):
+    for number, (place, folders, _) in enumerate(os.walk(folder)):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if REPORT_FILE in files and not (Path(place) / REPORT_FILE).is_symlink():
-            yield Path(place) / REPORT_FILE
-            count += 1
-        if count >= _MAX_FOUND or number >= _MAX_FOLDERS:
-            return
+        path = Path(place) / REPORT_FILE
+        if path.is_file() and not path.is_symlink():
+            yield path
+        if number >= _MAX_FOLDERS:
+            raise LayerTracerError(
+                f"{folder} holds over {_MAX_FOLDERS:,} folders, too many to search. Name the folders with reports."
+            )
 
 
 def _unused(label: str, taken: dict) -> str:

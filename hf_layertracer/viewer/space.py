@@ -7,11 +7,15 @@ import tempfile
 from collections.abc import Mapping
 from importlib.metadata import requires
 from importlib.resources import as_file, files
+from itertools import count
 from pathlib import Path
 
 from huggingface_hub import HfApi
 from packaging.requirements import Requirement
 
+from ..errors import HubError
+from ..hub.privacy import public_report
+from ..hub.push import repository
 from ..hub.transport import hub_errors
 from ..report import REPORT_FILE
 from .escaping import for_file_name
@@ -32,25 +36,28 @@ def push_space(
     *,
     reports: Mapping[str, Path] | None = None,
     private: bool | None = None,
+    exist_ok: bool = False,
     token: str | None = None,
 ) -> str:
     """Creates the viewer's Space on the Hub, or brings it up to date.
 
     The Space gets this library's own source beside its `app.py`, so that it runs the version that pushed it. No token
-    is stored in it: it reads the Hub anonymously.
+    is stored in it: it reads the Hub anonymously. Of paths in the reports, only the last part is published.
 
     Args:
-        repo_id (`str`): `"user/name"` of the Space.
+        repo_id (`str`): Name of the Space, with or without the user's.
         reports (`Mapping[str, Path]`, *optional*):
             Report files to start with, by name, in place of the examples that ship with the viewer.
-        private (`bool`, *optional*): Whether only you see it, where it is new.
+        private (`bool`, *optional*): Make a new Space private. An existing public one is refused.
+        exist_ok (`bool`, *optional*, defaults to `False`): Whether a Space that holds something else may be overwritten.
         token (`str`, *optional*): To write with; the one that you are logged in with by default.
 
     Returns:
         `str`: The Space's address.
 
     Raises:
-        LayerTracerError: A report cannot be opened, the id is none, or you may not write there.
+        HubError: You may not write there, or the Space holds something else.
+        LayerTracerError: A report cannot be opened.
 
     Example:
 
@@ -67,7 +74,13 @@ def push_space(
         space = Path(folder, "space")
         build_space(space, reports)
         with hub_errors(repo_id, token):
-            address = api.create_repo(repo_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
+            repo_id = repository(api, repo_id, "space", private)
+            there = set(api.list_repo_files(repo_id, repo_type="space"))
+            if not exist_ok and "app.py" in there and f"{_LIBRARY}/viewer/app.py" not in there:
+                raise HubError(
+                    f"The Space {repo_id!r} holds another app, so nothing was pushed. Choose another name, or pass "
+                    "exist_ok=True (--exist-ok) to overwrite it."
+                )
             # What an earlier version left and this one does not have goes, in the same commit.
             api.upload_folder(
                 repo_id=repo_id,
@@ -76,7 +89,7 @@ def push_space(
                 commit_message="LayerTracer viewer",
                 delete_patterns=["examples/*", f"{_LIBRARY}/*"],
             )
-    return str(address)
+    return f"{api.endpoint}/spaces/{repo_id}"
 
 
 def example_reports() -> Path:
@@ -90,7 +103,8 @@ def build_space(folder: Path, reports: Mapping[str, Path] | None = None) -> None
 
     Args:
         folder (`Path`): Made anew.
-        reports (`Mapping[str, Path]`, *optional*): Report files by name, in place of the examples.
+        reports (`Mapping[str, Path]`, *optional*):
+            Report files by name, in place of the examples. Paths in them lose all but their last part.
 
     Raises:
         LayerTracerError: A report cannot be opened.
@@ -106,10 +120,16 @@ def build_space(folder: Path, reports: Mapping[str, Path] | None = None) -> None
     (folder / "requirements.txt").write_text(requirements(), encoding="utf-8")
     if checked:
         shutil.rmtree(folder / "examples", ignore_errors=True)
+    taken: set[str] = set()
     for name, report in checked.items():
-        target = folder / "examples" / for_file_name(name)
-        target.mkdir(parents=True, exist_ok=True)
-        (target / REPORT_FILE).write_text(report.model_dump_json() + "\n", encoding="utf-8")
+        stem = for_file_name(name)
+        numbered = (stem if number == 1 else f"{stem}-{number}" for number in count(1))
+        # Some file systems take upper and lower case for the same.
+        chosen = next(place for place in numbered if place.casefold() not in taken)
+        taken.add(chosen.casefold())
+        target = folder / "examples" / chosen
+        target.mkdir(parents=True)
+        (target / REPORT_FILE).write_bytes(public_report(report).to_json())
 
 
 def requirements() -> str:

@@ -13,6 +13,8 @@ from .units import layer, number
 
 ORDERS = ("as asked", "least probable first", "most probable first", "earliest Task Particle first")
 PAGE = 25
+# With which a spreadsheet begins a formula, in half and full width.
+_FORMULA = tuple("=+-@＝＋－＠")
 
 
 def layer_table(report: ReportData) -> tuple[list[str], list[list[str]]]:
@@ -180,4 +182,4 @@ def _cell(value: object) -> object:
     if not isinstance(value, str):
         return value
     text = plain(value, 200)
-    return f"'{text}" if text[:1] in "=+-@" else text
+    return f"'{text}" if text[:1] in _FORMULA else text

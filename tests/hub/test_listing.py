@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pandas as pd
@@ -99,3 +100,24 @@ def test_a_hub_that_breaks_in_the_middle_is_not_taken_for_an_empty_one(hub, repo
     hub.fail("/resolve/", times=100, status=400)
     with pytest.raises(HubError, match="HTTP 400"):
         list_reports()
+
+
+def test_a_dataset_of_reports_needs_no_type(hub, make_report):
+    push_report(make_report(), "alice/reports", repo_type="dataset")
+    assert [found.repo_type for found in list_reports("alice/reports")] == ["dataset"]
+
+
+def test_in_80_columns_nothing_is_cut(make_report):
+    from rich.console import Console
+
+    from hf_layertracer.cli.printing import reports_table
+
+    rows = compare_reports([make_report("organization/a-model-with-a-long-name", training=True)] * 2)
+    for row in rows:
+        row["repo_id"], row["revision"] = "organization/a-model-with-a-long-name", "0123456789abcdef"
+    rows[1]["repo_id"] = "organization/another-model-with-a-long-name"
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(reports_table(rows))
+    said = console.export_text()
+    assert "…" not in said
+    assert said.count(rows[0]["date"][:10]) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 from pathlib import Path
@@ -360,3 +361,64 @@ def test_a_conflict_that_never_ends_is_told(hub, report):
     assert len([request for request in hub.requests if "/commit/" in request[1]]) == 5
     with pytest.raises(HfHubHTTPError):
         HfApi().upload_file(path_or_fileobj=b"x", path_in_repo="a.txt", repo_id="alice/tiny")
+
+
+def test_a_dry_run_lists_what_would_go_and_pushes_nothing(hub, report, tmp_path, monkeypatch, capsys):
+    from hf_layertracer.cli import app as cli
+
+    report.save(tmp_path)
+    for name in ("model.safetensors", "config.json", "train.py"):
+        (tmp_path / name).write_bytes(b"{}")
+    monkeypatch.setattr("sys.argv", ["layertracer", "push", str(tmp_path), "alice/tiny", "--model", "--dry-run"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    said = capsys.readouterr().out
+    listed = [line.split(" (")[0] for line in said.splitlines()]
+    assert listed == ["config.json", "model.safetensors", *sorted(FILES - {"README.md"}), "README.md"]
+    assert not hub.repos
+
+
+def test_a_second_pull_request_is_not_opened_but_added_to(repo_with_card, hub, make_report, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", hub.other_token)
+    first = push_report(make_report(), "alice/tiny", create_pr=True)
+    second = push_report(make_report(training=True), "alice/tiny", create_pr=True)
+    assert second.pr_url == first.pr_url
+    assert [ref for ref in repo_with_card.refs if "/pr/" in ref] == ["refs/pr/1"]
+    assert LayerTracerReport.load("alice/tiny", revision="refs/pr/1").training is not None
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    assert push_report(make_report(), "alice/tiny", create_pr=True).pr_url != first.pr_url, "of somebody else"
+
+
+def test_private_is_not_promised_for_a_repository_that_is_public(repo_with_card, report):
+    with pytest.raises(HubError, match="exists and is public, so nothing was pushed"):
+        push_report(report, "alice/tiny", private=True)
+    assert "layertracer_report.json" not in repo_with_card.files
+
+
+def test_what_was_just_tried_is_not_advised(hub, report, monkeypatch):
+    HfApi().create_repo("alice/there")
+    monkeypatch.setenv("HF_TOKEN", hub.other_token)
+    with pytest.raises(HubError, match="create_pr=True"):
+        push_report(report, "alice/there")
+    monkeypatch.setenv("HF_TOKEN", hub.read_token)
+    with pytest.raises(HubError) as caught:
+        push_report(report, "alice/there", create_pr=True)
+    assert "create_pr" not in str(caught.value)
+
+
+def test_one_filter_for_paths_wherever_they_stand(hub, make_report):
+    report = make_report(notes=["see file:///home/private-user/log.txt"])
+    report.settings = dataclasses.replace(report.settings, layers_path="/home/private-user/model.layers")
+    report.plan.options = {
+        **report.plan.options,
+        "file": "file:///home/private-user/plan.json",
+        "more": ["~/private-user/x"],
+    }
+    push_report(report, "alice/tiny")
+    push_report(report, "alice/reports", repo_type="dataset")
+    contents = {**hub.repo("alice/tiny").files, **hub.repo("alice/reports", "dataset").files}
+    assert [path for path, content in contents.items() if b"private-user" in content] == []
+    pushed = LayerTracerReport.load("alice/tiny")
+    assert pushed.plan.options["file"] == "plan.json"
+    assert pushed.probes == report.probes

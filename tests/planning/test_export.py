@@ -189,6 +189,15 @@ def test_llama_factory_cannot_train_the_head_alone(twelve, facts_of):
         export_plan(plan, facts_of(twelve), "llama-factory")
 
 
+def test_llama_factory_cannot_name_a_parameter_outside_of_a_module(llama, facts_of):
+    facts = facts_of(llama(4))
+    facts.embeddings = {"embeddings": 9}
+    plan = make_plan(llama(4))
+    plan.train_embeddings = True
+    with pytest.raises(LayerTracerError, match="embeddings lies in none"):
+        export_plan(plan, facts, "llama-factory")
+
+
 def test_llama_factory_cannot_train_the_final_norm_without_those_of_the_frozen_layers(twelve, facts_of):
     """It looks for "norm" anywhere in a name, and finds input_layernorm in every layer."""
     with pytest.raises(LayerTracerError, match=r"would train model\.layers\.0\.input_layernorm\.weight too"):

@@ -356,7 +356,7 @@ def test_a_report_that_may_not_be_read_is_refused(report, tmp_path, monkeypatch)
     def refuse(*args, **kwargs):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("pathlib.Path.read_text", refuse)
+    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
     with pytest.raises(LayerTracerError, match=r"Could not read .*: Permission denied") as caught:
         LayerTracerReport.load(tmp_path)
     assert_one_line(caught)

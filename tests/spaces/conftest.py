@@ -6,8 +6,10 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -152,9 +154,30 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrom
 
 
 @pytest.fixture(scope="session")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
+def _running() -> Iterator[dict[str, subprocess.Popen]]:
+    """The pages that run, by address."""
+    running: dict[str, subprocess.Popen] = {}
+    yield running
+    for process in running.values():
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def stop(_running: dict[str, subprocess.Popen]) -> Callable[[str], None]:
+    """`stop(url)` ends a page, as a restart of its machine would."""
+
+    def end(url: str) -> None:
+        process = _running.pop(url)
+        process.kill()
+        process.wait(30)
+
+    return end
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory: pytest.TempPathFactory, _running: dict[str, subprocess.Popen]) -> Callable[..., str]:
     """`start([command, ...], **environment)` runs a page and returns its address once it answers."""
-    running: list[subprocess.Popen] = []
 
     def run(command: list[str], **environment: str) -> str:
         log = tmp_path_factory.mktemp("page") / "log"
@@ -165,18 +188,37 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., st
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        running.append(process)
         for _ in range(10 * 2 * PATIENCE):
             if "http://127.0.0.1:" in log.read_text():
-                return "http://127.0.0.1:" + log.read_text().split("http://127.0.0.1:")[1].split()[0]
+                url = "http://127.0.0.1:" + log.read_text().split("http://127.0.0.1:")[1].split()[0]
+                _running[url] = process
+                return url
             assert process.poll() is None, log.read_text()
             time.sleep(0.1)
+        process.kill()
         raise AssertionError(log.read_text())
 
-    yield run
-    for process in running:
-        process.terminate()
-        process.wait(30)
+    return run
+
+
+@pytest.fixture
+def sink() -> Iterator[tuple[str, list[str]]]:
+    """Address of somebody else's server, and what it was asked for."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"127.0.0.1:{server.server_port}", asked
+    server.shutdown()
+    server.server_close()
 
 
 @pytest.fixture(scope="session")

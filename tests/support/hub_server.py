@@ -354,6 +354,24 @@ def _app(hub: Hub) -> _Gate:
             "pullRequests": [{"name": ref, "ref": ref, **target} for ref, target in named.items() if "/pr/" in ref],
         }
 
+    @app.get(repo_path + "/discussions")
+    async def discussions(request: Request, kinds: str, owner: str, name: str) -> dict:
+        repo, author = _readable(hub, request, KINDS[kinds], f"{owner}/{name}"), request.query_params.get("author")
+        found = [
+            {
+                "title": commit.title,
+                "num": int(ref.rsplit("/")[-1]),
+                "author": {"name": commit.author},
+                "createdAt": commit.date,
+                "status": "open",
+                "repo": {"name": repo.id, "type": repo.kind},
+                "isPullRequest": True,
+            }
+            for ref, commit in repo.refs.items()
+            if ref.startswith("refs/pr/") and author in (None, commit.author)
+        ]
+        return {"discussions": found, "count": len(found), "start": 0}
+
     @app.get(repo_path + "/commits/{revision}")
     async def commits(request: Request, kinds: str, owner: str, name: str, revision: str) -> Response:
         commit = _readable(hub, request, KINDS[kinds], f"{owner}/{name}").at(revision)
@@ -376,7 +394,7 @@ def _app(hub: Hub) -> _Gate:
 
     @app.post(repo_path + "/preupload/{revision}")
     async def preupload(request: Request, kinds: str, owner: str, name: str, revision: str) -> dict:
-        as_pull_request = request.query_params.get("create_pr") == "1"
+        as_pull_request = request.query_params.get("create_pr") == "1" or unquote(revision).startswith("refs/pr/")
         repo = _writable(hub, request, KINDS[kinds], f"{owner}/{name}", as_pull_request)
         commit, answers = repo.at(revision), []
         for file in (await request.json())["files"]:
@@ -392,7 +410,8 @@ def _app(hub: Hub) -> _Gate:
     async def commit(request: Request, kinds: str, owner: str, name: str, revision: str) -> dict:
         as_pull_request = request.query_params.get("create_pr") == "1"
         kind, repo_id = KINDS[kinds], f"{owner}/{name}"
-        repo = _writable(hub, request, kind, repo_id, as_pull_request)
+        # To the branch of a pull request, whoever opened it may add.
+        repo = _writable(hub, request, kind, repo_id, as_pull_request or unquote(revision).startswith("refs/pr/"))
         if request.headers.get("content-type") != "application/x-ndjson":
             raise HubError(400, "A commit is sent as application/x-ndjson")
         header, *operations = [json.loads(line) for line in (await request.body()).splitlines() if line]

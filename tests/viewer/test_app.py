@@ -63,7 +63,7 @@ def test_diagnosing_is_there_only_where_the_owner_turned_it_on(app, monkeypatch,
     (run,) = [fn for fn in page.fns.values() if fn.concurrency_id == "diagnose"]
     assert run.concurrency_limit == 1
     assert any(run._id in fn.cancels for fn in page.fns.values())
-    assert page._queue.max_size == 64
+    assert page._queue.max_size == 1000
 
 
 def test_no_event_is_offered_to_programs(app):

@@ -218,11 +218,56 @@ def test_equal_names_are_told_apart(make_report, write_report):
     assert list(find_reports([first, second.parent])) == ["run", "run (2)"]
 
 
-def test_the_number_of_reports_and_folders_is_limited(tmp_path, monkeypatch, make_report, write_report):
-    monkeypatch.setattr(report_sources, "_MAX_FOUND", 3)
+def test_more_reports_or_folders_than_can_be_shown_are_refused_and_not_left_out(
+    tmp_path, monkeypatch, make_report, write_report
+):
     for number in range(5):
         write_report(make_report(), f"tree/{number}")
-    assert len(find_reports([tmp_path / "tree"])) == 3
+    assert len(find_reports([tmp_path / "tree"])) == 5
+    monkeypatch.setattr(report_sources, "_MAX_FOUND", 4)
+    with pytest.raises(LayerTracerError, match="holds 5 reports; up to 4"):
+        find_reports([tmp_path / "tree"])
+    monkeypatch.setattr(report_sources, "_MAX_FOLDERS", 2)
+    with pytest.raises(LayerTracerError, match="over 2 folders"):
+        find_reports([tmp_path / "tree"])
+
+
+def test_a_pipe_named_like_a_report_is_no_report(tmp_path, make_report, write_report):
+    write_report(make_report(), "tree/real")
+    (tmp_path / "tree/pipe").mkdir()
+    pipe = tmp_path / "tree/pipe/layertracer_report.json"
+    os.mkfifo(pipe)
+    assert list(find_reports([tmp_path / "tree"])) == ["real"]
+    with pytest.raises(LayerTracerError, match="no regular file"):
+        read_report(pipe)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ('"schema_version":2', '"schema_version":2,"schema_version":2', "stands twice"),
+        ('"schema_version":2', '"schema_version":0', "never was"),
+        ('"schema_version":2', '"schema_version":-5', "never was"),
+        ('"schema_version":2', '"schema_version":true', "no schema_version"),
+        ('"count":4', '"count":"4"', "not a valid LayerTracer report"),
+        ('"tied":true', '"tied":1', "not a valid LayerTracer report"),
+        ('"step":0', '"step":false', "not a valid LayerTracer report"),
+    ],
+)
+def test_what_is_written_loosely_is_refused(make_report, before, after, message):
+    content = make_report(model__tied=True).model_dump_json()
+    assert before in content
+    assert parse_report(content.encode()) is not None
+    with pytest.raises(LayerTracerError, match=message):
+        parse_report(content.replace(before, after, 1).encode())
+
+
+def test_more_parameters_than_any_model_has_are_refused_in_one_line(make_report):
+    content = make_report().model_dump()
+    content["model"]["embeddings"] = {"embed.weight": 2**62}
+    with pytest.raises(LayerTracerError, match="no model has") as caught:
+        parse_report(json.dumps(content).encode())
+    assert "\n" not in str(caught.value)
 
 
 def test_what_is_neither_here_nor_an_id_is_refused(tmp_path, monkeypatch):

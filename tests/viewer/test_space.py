@@ -129,3 +129,40 @@ def test_what_is_pushed_runs_with_the_library_beside_it(tmp_path):
 def test_every_view_of_an_example_is_drawn(path, draw_everything):
     # Their later diagnoses were written with schema version 1: only means are known.
     assert all(text for text in draw_everything(read_report(path)))
+
+
+NAMES = ["a b", "a-b", "a_b", "A-B", "中文模型", "另一个", "???", "!!!"]
+
+
+def test_names_that_fold_together_keep_a_folder_each(tmp_path, make_report, write_report):
+    reports = {name: write_report(make_report(5 + i), str(i)) for i, name in enumerate(NAMES)}
+    build_space(tmp_path / "space", reports)
+    built = {path.parent.name: LayerTracerReport.load(path) for path in (tmp_path / "space/examples").glob("*/*.json")}
+    assert sorted(report.num_layers for report in built.values()) == [5 + i for i in range(len(NAMES))]
+    assert len({name.casefold() for name in built}) == len(NAMES)
+    assert {"中文模型", "另一个"} <= set(built)
+
+
+def test_a_name_without_an_owner_is_the_users_own(hub):
+    assert push_space("viewer").endswith("/spaces/alice/viewer")
+    assert "app.py" in hub.repo("alice/viewer", "space").files
+
+
+def test_a_space_with_another_app_is_overwritten_only_on_request(hub):
+    from huggingface_hub import HfApi
+
+    HfApi().create_repo("alice/game", repo_type="space", space_sdk="gradio")
+    HfApi().upload_file(path_or_fileobj=b"mine", path_in_repo="app.py", repo_id="alice/game", repo_type="space")
+    with pytest.raises(LayerTracerError, match="holds another app, so nothing was pushed"):
+        push_space("alice/game")
+    assert hub.repo("alice/game", "space").files["app.py"] == b"mine"
+    push_space("alice/game", exist_ok=True)
+    assert hub.repo("alice/game", "space").files["app.py"] != b"mine"
+
+
+def test_reports_in_a_space_lose_their_paths(hub, make_report, write_report):
+    path = write_report(make_report(notes=["could not open file:///home/private-user/x.json"]))
+    push_space("alice/viewer", reports={"mine": path})
+    content = hub.repo("alice/viewer", "space").files[f"examples/mine/{REPORT_FILE}"]
+    assert b"private-user" not in content
+    assert b"could not open x.json" in content

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 
+import pytest
+
 from hf_layertracer.viewer.tables import (
     ORDERS,
     PAGE,
@@ -131,3 +133,11 @@ def test_the_task_particle_in_words(make_report):
     assert particle_sentence(make_report(task_particle=absent)) == "unresolved"
     invalid = make_report(task_particle=absent, lens={"valid": False, "reason": "x"})
     assert particle_sentence(invalid) == "the lens is not valid for this model"
+
+
+@pytest.mark.parametrize("sign", "=+-@＝＋－＠")
+def test_no_cell_is_a_formula_in_half_or_full_width(make_report, sign):
+    report = make_report()
+    report.model.layers[0].kind = f"{sign}1+1"
+    rows = list(csv.reader(io.StringIO(layer_csv(report), newline="")))
+    assert f"'{sign}1+1" in rows[1]

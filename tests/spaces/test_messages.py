@@ -1,0 +1,45 @@
+"""Messages that Gradio itself shows hold nothing of a report, whatever became of what was chosen."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+
+
+def test_names_of_reports_that_are_gone_are_never_html(start, stop, page_at, make_report, full_of, sink, tmp_path):
+    address, asked = sink
+    hostile = f"<img src=//{address}/x>"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    make_report(5, model__id="me/first").save_json(tmp_path / "first")
+    command = [str(Path(sys.executable).with_name("layertracer")), "view", str(tmp_path / "first"), "--no-browser"]
+    command += ["--port", port]
+    url = start(command)
+    page = page_at(url)
+    full_of(hostile).save_json(tmp_path / "hostile")
+    page.upload(tmp_path / "hostile/layertracer_report.json")
+    page.wait(lambda: hostile in page.text("#lt-report h2"))
+    page.choose("#lt-tasks", hostile)
+    page.tab("Compare")
+    page.choose("#lt-compared", hostile)
+    page.wait(lambda: hostile in page.text("#lt-differences"))
+    for number in range(6):  # the sixth takes the place of the hostile one
+        make_report(5, model__id=f"me/{number}").save_json(tmp_path / str(number))
+        page.upload(tmp_path / str(number) / "layertracer_report.json")
+        page.wait(lambda number=number: f"Opened me/{number}" in page.text("#lt-message"))
+    page.wait(lambda: "Choose two reports or more" in page.text("#lt-cautions"))
+    page.choose("#lt-compared", "me/3")
+    page.wait(lambda: "me/3" in page.text("#lt-differences"))
+    page.upload(tmp_path / "hostile/layertracer_report.json")
+    page.wait(lambda: hostile in page.text("#lt-message"))
+    page.choose("#lt-compared", hostile)
+    page.wait(lambda: hostile in page.text("#lt-differences"))
+
+    stop(url)
+    assert start(command) == url
+    page.all("#lt-state input")[1].click()
+    page.wait(lambda: "no longer open" in page.text("#lt-cautions") or "me/first" in page.text("#lt-report"))
+    assert not [toast for toast in page.all("[data-testid=toast-body]") if "img" in toast.text]
+    assert asked == []
