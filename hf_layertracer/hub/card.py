@@ -6,12 +6,14 @@ import math
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.repocard_data import eval_results_to_model_index
 
 from ..records import ReportData
 from ..report.card_section import put_section, without_section
 from ..report.markdown import report_section
 from ..report.templates import card_template
-from .front_matter import read_front_matter, unreadable, with_front_matter
+from . import model_index
+from .front_matter import read_front_matter, with_front_matter
 
 
 TAG = "layertracer"
@@ -29,8 +31,8 @@ def model_card(text: str | None, report: ReportData, repo_id: str) -> str:
         repo_id (`str`): The repository, or the name of the model alone.
 
     Returns:
-        `str`: The card with the report's section, the tag `layertracer` and the evaluation results. All else is as it
-        was.
+        `str`: The card with the report's section, the tag `layertracer` and the evaluation results. All else keeps its
+        bytes.
 
     Raises:
         LayerTracerError: The card's front matter cannot be read.
@@ -39,17 +41,15 @@ def model_card(text: str | None, report: ReportData, repo_id: str) -> str:
     text = text or ""
     if not without_section(text).strip():
         return _new_card(report, repo_id, name)
-    try:
-        data = read_front_matter(ModelCard, text).data
-        ours = {_PROBES, _EVALUATION}
-        theirs = [result for result in data.eval_results or [] if result.dataset_type not in ours]
-        results = theirs + evaluation_results(report)
-        wanted: dict[str, Any] = {"tags": with_tag(data.tags)}
-        if results or data.eval_results:
-            wanted |= {"eval_results": results, "model_name": data.model_name or name}
-    except (ValueError, TypeError, KeyError) as error:
-        raise unreadable(error) from error
-    return put_section(with_front_matter(text, ModelCard, wanted), report_section(report))
+    before = read_front_matter(ModelCard, text)
+    index, ours = before.get(model_index.FIELD) or [], (_PROBES, _EVALUATION)
+    results = _as_written(evaluation_results(report), name)
+    wanted = {
+        "tags": with_tag(before.get("tags")),
+        model_index.FIELD: model_index.merged(index, name, results, ours) or None,
+    }
+    edits = {model_index.FIELD: lambda block: model_index.edit(block, index, name, results, ours)}
+    return put_section(with_front_matter(text, wanted, edits), report_section(report))
 
 
 def evaluation_results(report: ReportData) -> list[EvalResult]:
@@ -86,23 +86,35 @@ def evaluation_results(report: ReportData) -> list[EvalResult]:
     return [result for result in results if result is not None]
 
 
-def with_tag(tags: list[str] | str | None) -> list[str]:
-    """Tags of a card with `layertracer` among them."""
-    tags = [tags] if isinstance(tags, str) else list(tags or [])
-    return tags if TAG in tags else [*tags, TAG]
+def with_tag(tags: list[str] | str | None) -> list[str] | str:
+    """Tags of a card with `layertracer` among them; as they were where it is."""
+    if tags == TAG or (isinstance(tags, list) and TAG in tags):
+        return tags
+    return [*([tags] if isinstance(tags, str) else tags or []), TAG]
 
 
 def _new_card(report: ReportData, repo_id: str, name: str) -> str:
     results = evaluation_results(report)
-    base = report.model.id if report.training is not None and "/" in (report.model.id or "") else None
+    base = report.model.id if "/" in (report.model.id or "") and report.model.id != repo_id else None
     data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag=_TASK[0],
         tags=[TAG],
-        base_model=base if base != repo_id else None,
+        base_model=base,
         model_name=name if results else None,
         eval_results=results or None,
     )
-    card = ModelCard.from_template(data, template_str=card_template("model_card.md"), title=name, repo_id=repo_id)
+    # A report without a training run is about the model that it names.
+    loaded = repo_id if report.training is not None or base is None else base
+    card = ModelCard.from_template(
+        data, template_str=card_template("model_card.md"), title=name, repo_id=repo_id, loaded=loaded
+    )
     return put_section(f"{card}\n", report_section(report))
+
+
+def _as_written(results: list[EvalResult], name: str) -> list[dict[str, Any]]:
+    """Results as they stand in a card."""
+    return eval_results_to_model_index(name, results)[0]["results"] if results else []
 
 
 def _result(dataset: dict[str, str], metric: str, name: str, value: float | None) -> EvalResult | None:

@@ -156,8 +156,8 @@ def dataset_card(text: str | None, repo_id: str, files: Iterable[str]) -> str:
                 columns=meanings,
             )
         )
-    tags = read_front_matter(DatasetCard, text).data.get("tags")
-    return with_front_matter(text, DatasetCard, {"tags": with_tag(tags), **ours})
+    tags = read_front_matter(DatasetCard, text).get("tags")
+    return with_front_matter(text, {"tags": with_tag(tags), **ours})
 
 
 def _created(report: LayerTracerReport) -> datetime | None:

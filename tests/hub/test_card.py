@@ -12,10 +12,12 @@ from support.hub_cards import card_errors
 
 from hf_layertracer.errors import LayerTracerError
 from hf_layertracer.hub.card import evaluation_results, model_card
+from hf_layertracer.hub.model_index import is_ours
 from hf_layertracer.hub.privacy import without_paths
 from hf_layertracer.report.card_section import START
 
 
+OURS = ("layertracer-probes", "layertracer-evaluation")
 LATER = made_reports.make_later(
     4,
     2,
@@ -74,7 +76,7 @@ def test_the_model_that_was_trained_is_the_base_of_a_new_card(make_report):
     assert (
         ModelCard(model_card(None, make_report("big/base", training=True), "alice/tiny")).data.base_model == "big/base"
     )
-    for report in (make_report("big/base"), make_report("folder", training=True), make_report(None, training=True)):
+    for report in (make_report("folder", training=True), make_report(None, training=True), make_report("alice/tiny")):
         assert ModelCard(model_card(None, report, "alice/tiny")).data.base_model is None
 
 
@@ -98,12 +100,17 @@ def test_front_matter_that_cannot_be_read_is_one_line(make_report, text):
     ("block", "expected"),
     [
         ("license: mit # as ever\n# last", "license: mit # as ever\n# last\ntags:\n- layertracer"),
-        ("tags:\n  - a\n\n# next\nlicense: 'mit'", "tags:\n- a\n- layertracer\n\n# next\nlicense: 'mit'"),
-        ("tags: [a]\nx: |\n  tags:\n  - b", "tags:\n- a\n- layertracer\nx: |\n  tags:\n  - b"),
+        ("tags:\n  - a\n\n# next\nlicense: 'mit'", "tags:\n  - a\n  - layertracer\n\n# next\nlicense: 'mit'"),
+        ("tags: [a]\nx: |\n  tags:\n  - b", "tags: [a, layertracer]\nx: |\n  tags:\n  - b"),
         ("x: 1\r\ntags: a", "x: 1\r\ntags:\r\n- a\r\n- layertracer"),
         ("tags: layertracer\nx:   1", "tags: layertracer\nx:   1"),
         ("{tags: [a], x: 1}", "tags:\n- a\n- layertracer\nx: 1"),
-        ("tags:\n- a\n\n- b\nx: 1", "tags:\n- a\n- b\n- layertracer\nx: 1"),
+        ("tags:\n- a # mine\n\n- b # and this\nx: 1", "tags:\n- a # mine\n\n- b # and this\n- layertracer\nx: 1"),
+        (
+            "x: |\n  text # no comment\n\n# a comment\ntags:\n- a",
+            "x: |\n  text # no comment\n\n# a comment\ntags:\n- a\n- layertracer",
+        ),
+        ("tags:\n- a\nx: >-\n  folded\n  text", "tags:\n- a\n- layertracer\nx: >-\n  folded\n  text"),
         ("", "tags:\n- layertracer"),
     ],
 )
@@ -184,3 +191,60 @@ def test_text_and_results_name_the_same_vulnerable_layer(make_report, later):
     (line,) = [line for line in text.splitlines() if "**Vulnerable layer:**" in line]
     said = line.rsplit("; ", 1)[-1].removeprefix("- **Vulnerable layer:** ").split(",")[0]
     assert int(said) == results(report)["vulnerable_layer"]
+
+
+@pytest.mark.parametrize(("training", "loaded"), [(False, "big/base"), (True, "alice/tiny")])
+def test_a_new_card_says_what_it_is_of_and_how_to_load_it(make_report, training, loaded):
+    card = ModelCard(model_card(None, make_report("big/base", training=training), "alice/tiny"))
+    assert (card.data.library_name, card.data.pipeline_tag) == ("transformers", "text-generation")
+    assert card.data.base_model == "big/base"
+    assert f'AutoModelForCausalLM.from_pretrained("{loaded}")' in card.text
+
+
+def entry(name: str, indent: str = "", type: str = "wikitext", metrics: str = "[]") -> str:
+    return (
+        f"{indent}- name: {name} # the name\n{indent}  x-mine: 1\n{indent}  results:\n"
+        f"{indent}  - task: {{type: text-generation, mine: yes}}\n{indent}    dataset:\n"
+        f"{indent}      type: {type}\n{indent}      name: W # a comment\n{indent}    metrics: {metrics}\n"
+    )
+
+
+CARDS = {
+    "one entry": "model-index:\n" + entry("Mine"),
+    "indented": "model-index:\n" + entry("Mine", "  ") + "license: mit # last",
+    "two models": "model-index:\n" + entry("A") + "\n# between\n" + entry("B"),
+    "ours by name": "model-index:\n" + entry("A") + entry("tiny"),
+    "text blocks": "x: |\n  # text\n\nmodel-index:\n" + entry("Mine") + "# last\ny: >\n  a\n  b",
+    "none": "license: mit\n# last",
+}
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("name", CARDS)
+def test_no_byte_of_others_changes(make_report, name, mark, newline):
+    card = f"---\n{CARDS[name].rstrip()}\n---\n# Mine\n".replace("\n", newline)
+    text = mark + card
+    reports = make_report(), make_report(training=True, later=[LATER])
+    once = model_card(text, reports[0], "alice/tiny")
+    twice = model_card(once, reports[1], "alice/tiny")
+    for made, report in ((once, reports[0]), (twice, reports[1])):
+        rest = iter(made.splitlines(keepends=True))
+        assert all(line in rest for line in text.splitlines(keepends=True)), "every line is there, in its order"
+        assert made.count("\ufeff") == len(mark)
+        data = yaml.safe_load(made.removeprefix("\ufeff").split("---")[1])
+        (home,) = [e for e in data["model-index"] if any(is_ours(r, OURS) for r in e["results"])]
+        found = {m["type"]: m["value"] for r in home["results"] if is_ours(r, OURS) for m in r["metrics"]}
+        assert found == results(report)
+        if name in ("two models", "ours by name", "none"):
+            assert home["name"] == "tiny"
+        assert model_card(made, report, "alice/tiny") == made
+
+
+def test_results_in_braces_are_written_anew_and_lose_nothing(make_report):
+    result = "{task: {type: t}, dataset: {type: w, name: W}, metrics: []}"
+    text = f"---\nmodel-index: [{{name: A, x-mine: 1, results: [{result}]}}]\n---\n"
+    data = yaml.safe_load(model_card(text, make_report(), "alice/tiny").split("---")[1])
+    assert data["model-index"][0]["x-mine"] == 1
+    assert data["model-index"][0]["results"][0]["metrics"] == []
+    assert len(data["model-index"][0]["results"]) > 1
