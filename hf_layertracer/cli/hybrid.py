@@ -138,15 +138,23 @@ def _diagnose(folder: Path) -> None:
 
 def _table(record) -> Table:
     from ..hybrid.card import stack_rows
+    from ..text import compact_ranges
 
-    title = f"{record.architecture}: {len(record.layers)} layers on {record.base} in {record.dtype}"
-    table = Table(title=escape(title))
-    for column in ("layers", "from", "its layers", "kind", "new mixer", "verified"):
+    verified: dict[str, list[int]] = {}
+    for layer in record.layers:
+        verified.setdefault(layer.verified, []).append(layer.layer)
+    caption = "\n".join(f"Layers {compact_ranges(layers)}: {what}." for what, layers in verified.items())
+    table = Table(
+        title=escape(f"{record.architecture}: {len(record.layers)} layers on {record.base} in {record.dtype}"),
+        caption=escape("\n".join(filter(None, [caption, record.class_verified]))),
+        caption_justify="left",
+    )
+    for column in ("layers", "from", "its layers", "kind", "new mixer"):
         table.add_column(column, overflow="fold")
     for row in stack_rows(record):
         # Names come from other people's files: they are text, not markup.
-        table.add_row(*map(escape, row))
+        table.add_row(*map(escape, row[:-1]))
     for part in ("embeddings", "norm", "head"):
         origin = getattr(record, part)
-        table.add_row(part, escape("tied to the embeddings" if origin is None else origin.donor), "", "", "", "")
+        table.add_row(part, escape("tied to the embeddings" if origin is None else origin.donor), "", "", "")
     return table

@@ -86,7 +86,7 @@ def build_native(plan: Blueprint, folder: Path, largest: int) -> HybridRecord:
     with streamed(folder, plan.dtype, folder) as model:
         if not logits(model, tokens).isfinite().all():
             raise LayerTracerError("The hybrid's logits are not finite with these mixers.")
-    whole = "logits of the model with all its attention equal the donor's"
+    whole = "logits equal to the donor's before any mixer was replaced"
     verified = [f"{whole}; its token mixer is new" if index in replaced else whole for index in range(len(plan.stack))]
     notes = [f"{len(replaced)} token mixers are new and untrained: the model needs healing before it is of use."]
     return hybrid_record(plan, native.parts, groups, digests, verified, class_verified, notes)

@@ -26,7 +26,8 @@ from .trainers import DonorDistillationTrainer, MixerAlignmentTrainer
 
 Stage = Literal["alignment", "distillation"]
 
-_HELD_OUT = 16  # one block in so many is not trained on
+# One block in so many is not trained on, up to so many in all.
+_HELD_OUT, _MOST_HELD_OUT = 16, 64
 
 
 def heal_hybrid(
@@ -127,7 +128,7 @@ def _stage(
         seed=config.healing_seed,
     )
     every = Blocks(blocks, count_blocks(blocks), config.healing_seed)
-    held_out = max(1, len(every) // _HELD_OUT)
+    held_out = max(1, min(_MOST_HELD_OUT, len(every) // _HELD_OUT))
     if len(every) <= held_out:
         raise LayerTracerError("The files hold one block of text only: one is held out, and none is left to train on.")
     settings = {
