@@ -32,9 +32,9 @@ def whole_number(name: str, value: Any, least: int = 1, most: int = 2**63 - 1) -
     """Refuses all but whole numbers from `least` to `most`; `None` stands for a setting that was not given."""
     if value is None:
         return
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
         raise LayerTracerError(f"{name} must be a whole number of at least {least}, not {_shown(value)}.")
-    if value > most:
+    if int(value) > most:
         raise LayerTracerError(f"{name} must be at most {most}, not {_shown(value)}.")
 
 

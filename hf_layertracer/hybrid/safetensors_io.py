@@ -71,7 +71,7 @@ class StoredTensor:
             file.seek(self.offset)
             left = self.nbytes
             while left:
-                count = file.readinto(buffer[: min(left, len(buffer))])
+                count = file.readinto(buffer[: min(left, len(buffer))])  # type: ignore[attr-defined]
                 if not count:
                     raise self.shrunk()
                 left -= count

@@ -170,7 +170,7 @@ def _choice_ids(probe: Probe, prompt: list[int], after: int, tokenizer: PreTrain
     """The token with which each choice goes on; none where two begin alike or one does not go on from there."""
     found = []
     for choice in probe.choices:
-        ids = _ids(tokenizer, probe.prompt + choice)
+        ids = _ids(tokenizer, f"{probe.prompt}{choice}")
         if ids[: len(prompt)] != prompt or len(prompt) >= len(ids) - after:
             return ()
         found.append(ids[len(prompt)])

@@ -89,7 +89,7 @@ def _table(path: Path, text: str) -> Iterator[Row]:
         for values in rows:
             place = f"{path}, line {rows.line_num}"
             if None in values:
-                header = len(rows.fieldnames)
+                header = len(rows.fieldnames or ())
                 raise LayerTracerError(
                     f"{place} has {header + len(values[None])} values, but the header names {header} columns: a text with "
                     'a comma in it needs quotes ("...").'

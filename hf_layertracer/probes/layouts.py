@@ -108,7 +108,8 @@ def _parse_listed_choices(row: Mapping[str, Any], place: str, *_: Any) -> Probe:
 
 def _parse_continuations(row: Mapping[str, Any], place: str, *_: Any) -> Probe:
     """lm-evaluation-harness: the answers themselves follow the question, after a space."""
-    query, choices, gold = row.get("query"), row.get("choices"), row.get("gold")
+    query, gold = row.get("query"), row.get("gold")
+    choices: Any = row.get("choices")
     if isinstance(choices, str):  # a column of CSV
         try:
             choices = json.loads(choices)

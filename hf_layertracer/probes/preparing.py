@@ -83,7 +83,7 @@ def _doubts(probes: Sequence[Probe], encoded: Sequence[EncodedProbe]) -> list[st
     notes = []
     glued = [probe for probe in probes if _continues_a_word(probe)]
     if glued:
-        example = f"{glued[0].prompt[-20:]!r} + {glued[0].target[:20]!r}"
+        example = f"{glued[0].prompt[-20:]!r} + {str(glued[0].target)[:20]!r}"
         notes.append(
             f"In {len(glued)} of {total} probes the target follows a letter without a space ({example}). A target is the "
             "text that literally follows the prompt: an English word usually begins with its space."

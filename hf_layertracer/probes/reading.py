@@ -165,5 +165,5 @@ def _with_examples(probes: list[Probe], shots: int) -> list[Probe]:
     for probe in probes:
         seen[probe.task] += 1
         if seen[probe.task] > shots:
-            found.append(replace(probe, prompt=before[probe.task] + probe.prompt))
+            found.append(replace(probe, prompt=f"{before[probe.task]}{probe.prompt}"))
     return found

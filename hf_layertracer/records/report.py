@@ -90,22 +90,22 @@ class ReportData(Record):
     @property
     def sensitivity(self) -> Sensitivity | None:
         """Layer Sensitivity in the latest diagnosis."""
-        return self.latest and self.latest.sensitivity
+        return self.latest.sensitivity if self.latest else None
 
     @property
     def lens(self) -> Lens | None:
         """The lens curves of the latest diagnosis."""
-        return self.latest and self.latest.lens
+        return self.latest.lens if self.latest else None
 
     @property
     def task_particle(self) -> TaskParticle | None:
         """The Task Particle in the latest diagnosis."""
-        return self.latest and self.latest.task_particle
+        return self.latest.task_particle if self.latest else None
 
     @property
     def block_influence(self) -> list[float] | None:
         """Block influence in the latest diagnosis."""
-        return self.latest and self.latest.block_influence
+        return self.latest.block_influence if self.latest else None
 
     @property
     def plan(self) -> LayerPlan | None:
@@ -179,9 +179,9 @@ class ReportData(Record):
                 row[f"layer_sensitivity{end}"] = sensitivity.mean[layer]
                 row[f"layer_sensitivity_stderr{end}"] = sensitivity.stderr[layer]
             row |= {
-                "block_influence": found and _at(found.block_influence, layer),
-                "lens_probability": found and _at(found.lens.mean_probability, layer + 1),
-                "lens_probability_stderr": found and _at(found.lens.stderr, layer + 1),
+                "block_influence": _at(found.block_influence, layer) if found else None,
+                "lens_probability": _at(found.lens.mean_probability, layer + 1) if found else None,
+                "lens_probability_stderr": _at(found.lens.stderr, layer + 1) if found else None,
                 "trained": None if self.plan is None else layer in self.plan.trained_layers,
             }
             rows.append(row)

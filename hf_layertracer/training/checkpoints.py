@@ -50,10 +50,10 @@ def newest_complete_checkpoint(output_dir: str | Path) -> str | None:
     """
     found = {}
     for path in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-        step = re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", path.name)
-        if step is not None and path.is_dir():
-            found[int(step[1])] = path
-    passed_over = []
+        numbered = re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", path.name)
+        if numbered is not None and path.is_dir():
+            found[int(numbered[1])] = path
+    passed_over: list[str] = []
     for step in sorted(found, reverse=True):
         if is_complete(found[step]):
             if passed_over:

@@ -20,7 +20,9 @@ class Answers(Measurement):
     def start(self, subject: Subject) -> int:
         self.log_probability = np.zeros(len(subject.probes))
         self.correct = np.zeros(len(subject.probes), dtype=bool)
-        self.chosen: dict[int, bool] = {}  # of probes with choices: whether the target is the likeliest of these
+        self.right_of_choices: dict[
+            int, bool
+        ] = {}  # of probes with choices: whether the target is the likeliest of these
         return super().start(subject)
 
     def observe(self, batch: Batch) -> None:
@@ -30,7 +32,7 @@ class Answers(Measurement):
             probe = self.subject.probes[member]
             if probe.choice_ids:
                 best = int(batch.clean.logits[row, list(probe.choice_ids)].argmax())
-                self.chosen[member] = probe.choice_ids[best] == probe.target_id
+                self.right_of_choices[member] = probe.choice_ids[best] == probe.target_id
 
     def result(self) -> dict[str, Any]:
         correct = self.correct
@@ -41,12 +43,12 @@ class Answers(Measurement):
             accuracy_by_task={task: float(correct[members].mean()) for task, members in tasks},
             probability=[float(f"{value:.7g}") for value in np.exp(self.log_probability)],
             correct=correct.tolist(),
-            choice_accuracy=float(np.mean(list(self.chosen.values()))) if self.chosen else None,
+            choice_accuracy=float(np.mean(list(self.right_of_choices.values()))) if self.right_of_choices else None,
             choice_chance=self._chance(),
         )
         return {"scores": scores}
 
     def _chance(self) -> float | None:
         """The accuracy over the choices that guessing gives."""
-        chances = [1 / len(self.subject.probes[member].choice_ids) for member in self.chosen]
+        chances = [1 / len(self.subject.probes[member].choice_ids) for member in self.right_of_choices]
         return float(np.mean(chances)) if chances else None
