@@ -74,7 +74,7 @@ class DiagnosisConfig:
 
     perturbation: str = field(
         default="mask",
-        metadata={"help": f"What is done to a layer's output: {', '.join(PERTURBATIONS)}; several with commas."},
+        metadata={"help": f"What is done to a layer: {', '.join(PERTURBATIONS)}; several with commas."},
     )
     mask_ratio: float = field(default=0.3, metadata={"help": "Fraction of the hidden dimensions that a mask zeroes."})
     noise_scale: float = field(

@@ -10,6 +10,26 @@ from pathlib import Path
 from .errors import LayerTracerError
 
 
+def check_writable(directory: Path) -> None:
+    """Refuses a folder that nothing can be written to, before work is done whose result belongs there.
+
+    Args:
+        directory (`Path`): The folder; it need not exist, and is not made.
+
+    Raises:
+        LayerTracerError: It is a file, or may not be written to.
+    """
+    place = directory.absolute()
+    try:
+        while not os.path.exists(place):
+            place = place.parent
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except (OSError, ValueError) as error:
+        what = getattr(error, "strerror", None) or error
+        raise LayerTracerError(f"Nothing can be written to {directory}: {what}. Name another folder.") from error
+
+
 def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Writes a file under a temporary name beside its place, then renames it.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ..config import DiagnosisConfig
-from ..errors import LayerTracerError
 from .options import AllowPickle, Model, Revision, TrustRemoteCode, with_options
 from .printing import print_report
 
@@ -19,8 +19,13 @@ def command(
     config: DiagnosisConfig,
     probes: Annotated[
         Path | None,
-        typer.Option(help="File or folder of probes: JSONL with prompt and target, or C-Eval, CMMLU, ARC layouts."),
+        typer.Option(
+            help="File or folder of probes: JSONL with prompt and target, or C-Eval, CMMLU, ARC, lm-eval layouts."
+        ),
     ] = None,
+    text_column: Annotated[str | None, typer.Option(help="Column to cut probes out of; found by its name.")] = None,
+    max_prompt_tokens: Annotated[int, typer.Option(help="Longest prompt cut out of a text.")] = 64,
+    shots: Annotated[int, typer.Option(help="Put so many probes of each task before the others, as examples.")] = 0,
     max_probes: Annotated[int | None, typer.Option(help="Take a seeded sample of this many probes.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the report, its picture and README.md.")] = Path(
         "layertracer-report"
@@ -36,16 +41,28 @@ def command(
     English and Chinese. The report also holds the default plan (freeze the deep half); layertracer plan makes others.
     """
     from ..diagnosis.diagnose import diagnose
+    from ..files import check_writable
     from ..modeling.loading import load_model
+    from ..modeling.names import check_name
     from ..probes import load_probes
+    from ..probes.layouts import NoTokenizerError
 
-    if probes is not None and not probes.exists():
-        raise LayerTracerError(f"No such probe file: {probes}.")
+    # What is wrong with anything but the model is said before the model is loaded.
+    check_name(model)
+    check_writable(out)
+    reading = {
+        "text_column": text_column,
+        "max_probes": max_probes,
+        "max_prompt_tokens": max_prompt_tokens,
+        "shots": shots,
+        "seed": config.diagnosis_seed,
+    }
+    with suppress(NoTokenizerError):
+        load_probes(probes, **reading)
     loaded, tokenizer = load_model(
         model, revision=revision, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, dtype=dtype
     )
-    chosen = load_probes(probes, tokenizer=tokenizer, max_probes=max_probes, seed=config.diagnosis_seed)
-    report = diagnose(loaded, chosen, tokenizer=tokenizer, config=config)
-    report.save(out)
+    report = diagnose(loaded, load_probes(probes, tokenizer=tokenizer, **reading), tokenizer=tokenizer, config=config)
+    report.save_or_keep(out)
     print_report(report)
     typer.echo(f"Report: {out}")

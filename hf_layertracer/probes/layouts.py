@@ -23,6 +23,10 @@ _CUT_MULTIPLE = 16
 _TEXT_COLUMNS = ("text", "content", "document")
 
 
+class NoTokenizerError(LayerTracerError):
+    """Text cannot be cut into probes without a tokenizer."""
+
+
 def layout_of(
     row: Mapping[str, Any], place: str, tokenizer: PreTrainedTokenizerBase | None, text_column: str | None
 ) -> Parser:
@@ -38,6 +42,7 @@ def layout_of(
         `Callable`: Makes a probe of a row.
 
     Raises:
+        NoTokenizerError: They are documents of text, and there is no tokenizer to cut them.
         LayerTracerError: No layout is known that has these columns.
     """
     columns = set(row)
@@ -60,7 +65,7 @@ def layout_of(
             "(lm-eval); input_ids; or text (name its column with text_column)."
         )
     if tokenizer is None:
-        raise LayerTracerError(
+        raise NoTokenizerError(
             f"{place}: drawing probes from text needs a tokenizer: load_probes(..., tokenizer=...)."
         )
 

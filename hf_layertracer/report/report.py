@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,8 @@ class LayerTracerReport(ReportData):
         from .markdown import report_section
 
         directory = Path(directory)
+        # What was measured comes first: a picture that cannot be drawn must not cost it.
+        self.save_json(directory)
         files = self.files()
         card = directory / CARD_FILE
         try:
@@ -84,6 +87,22 @@ class LayerTracerReport(ReportData):
         files[CARD_FILE] = put_section(text, report_section(self)).encode()
         for name, content in files.items():
             write_atomically(directory / name, content)
+
+    def save_or_keep(self, directory: str | Path) -> None:
+        """[`LayerTracerReport.save`], but where that fails the measurements are kept in a temporary folder.
+
+        Args:
+            directory (`str` or `Path`): As in `save`.
+
+        Raises:
+            LayerTracerError: Something could not be written; the message says where the measurements lie.
+        """
+        try:
+            self.save(directory)
+        except Exception as error:  # whatever fails, minutes of measuring are not lost to it
+            kept = Path(tempfile.mkdtemp(prefix="layertracer-"))
+            self.save_json(kept)
+            raise LayerTracerError(f"{error} The measurements are kept: {kept / REPORT_FILE}.") from error
 
     def save_json(self, directory: str | Path) -> None:
         """Writes `layertracer_report.json` alone.

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import hf_layertracer
-from hf_layertracer import DiagnosisConfig, LayerTracerReport
+from hf_layertracer import DiagnosisConfig, LayerTracerError, LayerTracerReport
 from hf_layertracer.cli.app import main
 from hf_layertracer.planning import STRATEGIES
 
@@ -205,3 +205,57 @@ def test_help_waits_for_no_heavy_library():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# -- order of work ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--probes", "{tmp}/broken.jsonl"], "broken.jsonl, line 1 is not JSON"),
+        (["--out", "{tmp}/broken.jsonl"], "Nothing can be written to"),
+        (["--out", "{tmp}/broken.jsonl/deeper"], "Nothing can be written to"),
+        (["--diagnosis-seed", "-1"], "diagnosis_seed must be"),
+        (["--repeats", "1000000000000"], "repeats must be at most"),
+        (["--shots", "-1"], "shots must be a whole number"),
+    ],
+)
+def test_what_can_be_checked_without_the_model_is_said_before_it_is_loaded(
+    run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+):
+    (tmp_path / "broken.jsonl").write_text("{")
+
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("hf_layertracer.modeling.loading.load_model", load)
+    status, _, err = run("diagnose", str(model), *(a.format(tmp=tmp_path) for a in arguments))
+    assert status == 1
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_measurements_survive_a_report_that_cannot_be_saved(
+    run: Run, model: Path, probes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full(*_: object) -> None:
+        raise LayerTracerError("Could not write it: No space left on device.")
+
+    monkeypatch.setattr(LayerTracerReport, "save", full)
+    status, _, err = run("diagnose", str(model), "--probes", str(probes), "--out", str(tmp_path / "out"))
+    assert status == 1
+    assert "No space left on device. The measurements are kept:" in err
+    kept = Path(err.split("are kept: ")[1].strip().rstrip("."))
+    assert LayerTracerReport.load(kept).is_measured
+
+
+def test_notes_on_probes_reach_the_terminal_and_the_card(run: Run, model: Path, tmp_path: Path):
+    row = '{"prompt": "Rome is", "target": "the"}\n'
+    (tmp_path / "p.jsonl").write_text(row * 3)
+    status, out, _ = run("diagnose", str(model), "--probes", str(tmp_path / "p.jsonl"), "--out", str(tmp_path / "out"))
+    assert status == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    for text in (" ".join(out.split()), card):
+        assert "2 of 3 probes are copies" in text
+        assert "follows a letter without a space" in text
