@@ -156,6 +156,12 @@ def _add_metrics(result: EvaluationResult, key: str, computed: dict[str, Any], r
         metric, comma, chosen = name.partition(",")
         if comma and not metric.endswith("_stderr") and isinstance(value, int | float):
             result.metrics[f"{key}/{metric if chosen == 'none' else name}"] = float(value)
+    score, own = result.metrics.get(f"{key}/acc"), [row["acc"] for row in rows if "acc" in row]
+    if score is not None and own and abs(score - np.mean(own)) > 1e-6:
+        result.notes.append(
+            f"{key}/acc is {score:.4f}, and the mean over its questions {np.mean(own):.4f}: the group weights its parts, "
+            "differences do not."
+        )
     likelihoods = [value for value in map(_choice_log_probability, rows) if value is not None]
     if len(likelihoods) == len(rows):
         result.metrics[f"{key}/mean_log_probability"] = float(np.mean(likelihoods))

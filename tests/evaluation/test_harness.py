@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 
 import pytest
 import torch
+from support.hub_repos import File
 
 from hf_layertracer.errors import LayerTracerError
 from hf_layertracer.evaluation import EvaluationConfig, EvaluationResult, check_evaluation, evaluate_model
+from hf_layertracer.evaluation.harness import _add_metrics
 
 
 pytest.importorskip("lm_eval")
@@ -139,3 +142,55 @@ def test_without_the_extra_the_line_says_what_to_install(monkeypatch, ceval):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     with pytest.raises(LayerTracerError, match=r'pip install "hf_layertracer\[eval\]"'):
         check_evaluation(EvaluationConfig(tasks=[ceval]))
+
+
+ARC_CARD = """---
+configs:
+- config_name: ARC-Easy
+  data_files:
+  - {split: train, path: "*.jsonl"}
+  - {split: validation, path: "*.jsonl"}
+  - {split: test, path: "*.jsonl"}
+---
+"""
+
+
+def test_a_task_of_the_harness_runs_under_its_name(hub, model, tiny_tokenizer, likelihood, tmp_path):
+    rows = [
+        {
+            "id": str(number),
+            "question": f"What follows {number}?",
+            "choices": {"text": ["three", "a cat", "Rome"], "label": ["A", "B", "C"]},
+            "answerKey": "B",
+        }
+        for number in range(4)
+    ]
+    repo = hub.create("dataset", "allenai/ai2_arc")
+    files = {"README.md": File(ARC_CARD.encode()), "questions.jsonl": File("\n".join(map(json.dumps, rows)).encode())}
+    repo.add("main", repo.head, "allenai", "questions", "", {**repo.head.files, **files})
+    result = evaluate(model, tiny_tokenizer, "arc_easy", limit=3)
+    assert result.n["arc_easy/acc"] == 3
+    for row, item in zip(rows, result.items, strict=False):
+        likelihoods = [
+            likelihood(f"Question: {row['question']}\nAnswer:", f" {text}") for text in row["choices"]["text"]
+        ]
+        assert item["value"] == pytest.approx(share(likelihoods, 1), abs=1e-3)
+    assert result.protocols["arc_easy"].startswith("lm-evaluation-harness, zero-shot")
+
+
+def test_a_task_whose_data_are_gone_is_one_line(hub, model, tiny_tokenizer):
+    with pytest.raises(LayerTracerError, match=r"Could not load the task piqa: .*baber/piqa"):
+        evaluate(model, tiny_tokenizer, "piqa")
+
+
+def test_a_score_that_is_not_the_mean_over_its_questions_is_said():
+    rows = [
+        {"filter": "none", "acc": correct, "filtered_resps": [""], "target": "a", "metrics": ["acc"]}
+        for correct in (1, 0)
+    ]
+    result = EvaluationResult()
+    _add_metrics(result, "exam", {"acc,none": 0.7, "acc_stderr,none": 0.1, "alias": "exam"}, rows)
+    assert result.metrics == {"exam/acc": 0.7}
+    assert result.notes == [
+        "exam/acc is 0.7000, and the mean over its questions 0.5000: the group weights its parts, differences do not."
+    ]
