@@ -135,7 +135,8 @@ def _owner_lookup(parts: ModelParts) -> Callable[[str], int | str]:
     has_vocabulary = head is not None or not isinstance(model, PreTrainedModel)
     norm_paths = [path for path, module in paths.items() if "norm" in type(module).__name__.lower()]
     other_lists = [path for path in outermost_lists(model) if path != parts.layers_path]
-    branches = [path.split(".")[0] for path in head_paths]
+    # Another stack of layers is no part of a head, whatever lies beside it in its branch: the encoder of T5.
+    stacks = [path.split(".")[0] for path in other_lists] if isinstance(model, PreTrainedModel) else []
 
     def within(name: str, candidates: list[str]) -> bool:
         return any(name.startswith(_prefix(path)) for path in candidates)
@@ -154,7 +155,7 @@ def _owner_lookup(parts: ModelParts) -> Callable[[str], int | str]:
             return NORM if has_vocabulary or is_norm else OTHER
         if base_prefix and name.startswith(base_prefix):
             return OTHER
-        return HEAD if within(name, branches) or not isinstance(model, PreTrainedModel) else OTHER
+        return HEAD if has_vocabulary and not within(name, stacks) else OTHER
 
     return owner_of
 

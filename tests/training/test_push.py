@@ -14,7 +14,16 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 from markdown_it import MarkdownIt
 from transformers import AutoModelForCausalLM, Trainer
 
-from hf_layertracer import LayerTracerCallback, LayerTracerMixin, LayerTracerReport, LayerTracerTrainer, push_report
+from hf_layertracer import (
+    LayerTracerCallback,
+    LayerTracerError,
+    LayerTracerMixin,
+    LayerTracerReport,
+    LayerTracerTrainer,
+    compare_reports,
+    list_reports,
+    push_report,
+)
 from hf_layertracer.errors import HubError
 from hf_layertracer.report.card_section import END, START
 
@@ -216,7 +225,7 @@ def test_a_traced_run_that_does_not_push_needs_no_hub(make_trainer):
     assert Path(trainer.args.output_dir, "layertracer_report.json").is_file()
 
 
-def test_an_untraced_model_is_pushed_as_ever(hub, make_args, token_dataset):
+def test_a_model_that_was_not_measured_is_pushed_with_its_plan(hub, make_args, token_dataset):
     from transformers import BertConfig, BertForSequenceClassification
 
     model = BertForSequenceClassification(
@@ -227,7 +236,15 @@ def test_an_untraced_model_is_pushed_as_ever(hub, make_args, token_dataset):
     trainer = LayerTracerTrainer(model=model, args=args, train_dataset=dataset)
     trainer.train()
     trainer.push_to_hub()
-    assert "layertracer" not in hub.repo("alice/tiny").files["README.md"].decode()
+    assert_whole(hub.repo("alice/tiny"))
+    assert "Nothing was measured" in hub.repo("alice/tiny").files["README.md"].decode()
+    report = LayerTracerReport.load("alice/tiny")
+    assert report.latest is None
+    (found,) = list_reports()
+    (row,) = compare_reports([found])
+    assert (row["strategy"], row["trained_layers"], row["vulnerable_layer"]) == ("freeze-deep", [0], None)
+    with pytest.raises(LayerTracerError, match="no measurements"):
+        push_report(report, "alice/reports", repo_type="dataset")
 
 
 @pytest.mark.parametrize("way", ["trainer"])
