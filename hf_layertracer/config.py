@@ -91,9 +91,7 @@ class DiagnosisConfig:
     min_probability: float = field(
         default=0.01, metadata={"help": "Below this at every layer, a probe is unresolved."}
     )
-    skip_long: bool = field(
-        default=False, metadata={"help": "Leave probes out that are longer than the model's context, and count them."}
-    )
+    skip_long: bool = field(default=False, metadata={"help": "Leave probes out that exceed the model's context."})
     estimator: str = field(
         default="exact",
         metadata={"help": "exact, or gradient: a faster estimate, labelled as one.", "choices": ESTIMATORS},

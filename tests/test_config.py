@@ -83,6 +83,7 @@ def test_a_tracer_config_hands_every_setting_on_to_the_diagnosis():
         "estimator": "gradient",
         "memory_budget": 5000,
         "layers_path": "a.b",
+        "context_mask_ratio": 0.2,
         "skip_long": True,
     }
     settings |= {"diagnosis_batch_size": 9, "diagnosis_seed": 11}
@@ -100,7 +101,7 @@ def test_a_tracer_config_hands_every_setting_on_to_the_diagnosis():
         {"freeze_ratio": 1.0},
         {"plan_seed": -1, "strategy": "random"},
         {"strategy": "magic"},
-        {"max_memory": 10_000, "strategy": "full"},
+        {"max_trainable_parameters": 10_000, "strategy": "full"},
     ],
 )
 def test_a_tracer_config_refuses_a_wrong_setting_at_once(settings):

@@ -78,7 +78,7 @@ def command(
     elif text is not None:
         typer.echo(text, nl=False)
     else:
-        print_plan(made)
+        print_plan(made, facts)
 
 
 def _load(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -9,8 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..records import LayerPlan, ReportData
-from ..text import compact_ranges, one_line
+from ..planning.cost import weights_bytes
+from ..records import LayerPlan, ModelFacts, ReportData
+from ..text import compact_ranges, gibibytes, one_line, with_error
 
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 def print_report(report: ReportData) -> None:
     """Prints what was measured."""
     particle, scores = report.first.task_particle, report.first.sensitivity
-    table = Table(title=f"{report.model.name}: {report.num_layers} layers")
+    table = Table(title=escape(f"{report.model.name}: {report.num_layers} layers"))
     table.add_column("Measured")
     table.add_column("Result")
     resolved = f"{report.probes.count - (particle.unresolved or 0)} of {report.probes.count} probes"
@@ -32,11 +34,20 @@ def print_report(report: ReportData) -> None:
         interval = "95 % interval {:g} to {:g}; ".format(*particle.interval) if particle.interval else ""
         table.add_row("Task Particle", f"layer {particle.layer:g} ({interval}{resolved})")
     worst = scores.vulnerable_layer
+    error = scores.stderr[worst] if scores.stderr_known else None
     label = "Layer Sensitivity (estimate)" if scores.estimate else "Layer Sensitivity"
-    table.add_row(label, f"highest at layer {worst}: {scores.mean[worst]:.3f} ± {scores.stderr[worst]:.3f} bits")
+    table.add_row(label, f"highest at layer {worst}: {with_error(scores.mean[worst], error)} bits")
     table.add_row(
-        "Shallow minus deep half", f"{scores.shallow_minus_deep:+.3f} ± {scores.shallow_minus_deep_stderr:.3f} bits"
+        "Shallow minus deep half",
+        f"{with_error(scores.shallow_minus_deep, scores.shallow_minus_deep_stderr, sign=True)} bits",
     )
+    answers = report.first.scores
+    table.add_row("Accuracy", f"{answers.accuracy:.1%} (the target is the likeliest of all tokens)")
+    if answers.choice_accuracy is not None:
+        chance = f"; chance {answers.choice_chance:.1%}" if answers.choice_chance is not None else ""
+        table.add_row(
+            "Accuracy over the choices", f"{answers.choice_accuracy:.1%} (the likeliest of its choices{chance})"
+        )
     table.add_row("Computed by", scores.path)
     if report.plan is not None:
         table.add_row(f"Plan ({report.plan.strategy}), trains", compact_ranges(report.plan.trained_layers))
@@ -47,7 +58,7 @@ def print_report(report: ReportData) -> None:
         console.print(f"Note: {note}", markup=False)
 
 
-def print_plan(made: LayerPlan) -> None:
+def print_plan(made: LayerPlan, facts: ModelFacts) -> None:
     """Prints a plan against full training."""
     savings = made.savings
     table = Table(title=f"Plan: {made.strategy}", caption=made.reason)
@@ -55,13 +66,19 @@ def print_plan(made: LayerPlan) -> None:
         table.add_column(column, justify="left" if not column else "right")
     table.add_row("trained layers", compact_ranges(made.trained_layers), f"0-{made.num_layers - 1}")
     table.add_row("frozen layers", compact_ranges(made.frozen_layers), "none")
-    for label, ours, theirs, unit, scale in (
-        ("trainable parameters", savings.trainable_parameters, savings.trainable_parameters_full, "M", 1e6),
-        ("gradients", savings.gradient_bytes, savings.gradient_bytes_full, "MiB", 2**20),
-        ("Adam's moments", savings.optimizer_bytes, savings.optimizer_bytes_full, "MiB", 2**20),
-        ("FLOPs per token", savings.flops_per_token, savings.flops_per_token_full, "G", 1e9),
-    ):
-        table.add_row(label, f"{ours / scale:.2f} {unit}", f"{theirs / scale:.2f} {unit}")
+    parameters = (savings.trainable_parameters, savings.trainable_parameters_full)
+    table.add_row("trainable parameters", *(f"{count / 1e6:.2f} M" for count in parameters))
+    weights = weights_bytes(facts)
+    gradients = (savings.gradient_bytes, savings.gradient_bytes_full)
+    moments = (savings.optimizer_bytes, savings.optimizer_bytes_full)
+    table.add_row("weights", gibibytes(weights), gibibytes(weights))
+    table.add_row("gradients", *map(gibibytes, gradients))
+    table.add_row("Adam's moments", *map(gibibytes, moments))
+    total = (weights + gradient + moment for gradient, moment in zip(gradients, moments, strict=True))
+    table.add_row("sum (activations: --estimate)", *map(gibibytes, total))
+    table.add_row(
+        "FLOPs per token", *(f"{f / 1e9:.2f} G" for f in (savings.flops_per_token, savings.flops_per_token_full))
+    )
     Console().print(table)
 
 
@@ -159,3 +176,46 @@ def reports_table(rows: list[dict[str, Any]]) -> Table:
         name, *values = (escape(one_line(cell, 100)) for cell in cells)
         table.add_row(f"{name}\n{escape(row['date'][:10])}", *values)
     return table
+
+
+def comparison_table(rows: list[dict[str, Any]]) -> Table:
+    """Reports side by side, one column a report.
+
+    Args:
+        rows (`list[dict[str, Any]]`): From [`comparison_rows`].
+
+    Returns:
+        `Table`: The table.
+    """
+    table = Table(title=f"{len(rows)} reports")
+    table.add_column("")
+    for row in rows:
+        table.add_column(escape(one_line(row["report"], 60)), justify="right", overflow="fold")
+    cells: dict[str, Callable[[dict[str, Any]], str]] = {
+        "model": lambda row: escape(one_line(row["model"], 60)),
+        "layers": lambda row: str(row["layers"]),
+        "Task Particle": lambda row: _at_depth(row, "task_particle"),
+        "vulnerable layer": lambda row: _at_depth(row, "vulnerable_layer"),
+        "highest Layer Sensitivity": lambda row: with_error(row["highest_sensitivity"], None),
+        "shallow minus deep half": lambda row: with_error(
+            row["shallow_minus_deep"], row["shallow_minus_deep_stderr"], sign=True
+        ),
+        "accuracy": lambda row: f"{row['accuracy']:.1%}",
+        "accuracy over the choices": lambda row: _or_dash(row["choice_accuracy"], ".1%"),
+        "mean log-probability": lambda row: f"{row['mean_log_probability']:.3f}",
+        "plan": lambda row: row["strategy"] or "-",
+        "evaluation loss": lambda row: (
+            f"{_or_dash(row['eval_loss_before'], '.3f')} → {_or_dash(row['eval_loss_after'], '.3f')}"
+        ),
+    }
+    for label, cell in cells.items():
+        table.add_row(label, *(cell(row) for row in rows))
+    return table
+
+
+def _at_depth(row: dict[str, Any], name: str) -> str:
+    return "-" if row[name] is None else f"{row[name]:g} (depth {row[f'{name}_depth']:.2f})"
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else f"{value:{form}}"

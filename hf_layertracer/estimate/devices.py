@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from ..errors import LayerTracerError
+from ..text import parse_bytes
 
 
 GIB = 1 << 30
@@ -26,8 +27,6 @@ _TABLE = {
     "H100 80GB": (80, 989),
     "H200": (141, 989),
 }
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-_SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -75,33 +74,6 @@ def find_device(name: str) -> Device:
         raise LayerTracerError(
             f"Unknown device {name!r}. There are: {', '.join(_TABLE)}; or name its memory, such as '24GB'."
         ) from None
-
-
-def parse_bytes(size: str | int) -> int:
-    """Reads an amount of memory; `GB` and `GiB` both mean 1024 x 1024 x 1024 bytes, as accelerators are labelled.
-
-    Args:
-        size (`str` or `int`): `"22GB"`, `"512MiB"`, or a number of bytes.
-
-    Returns:
-        `int`: Bytes.
-
-    Raises:
-        LayerTracerError: It is no amount of memory.
-
-    Example:
-
-    ```python
-    >>> from hf_layertracer.estimate.devices import parse_bytes
-    >>> parse_bytes("1.5 GiB")
-    1610612736
-    ```
-    """
-    match = _SIZE.fullmatch(str(size).strip())
-    value = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
-    if value <= 0:
-        raise LayerTracerError(f"{size!r} is no amount of memory. Write it as '24GB', '512MiB' or a number of bytes.")
-    return value
 
 
 def _plain(name: str) -> str:

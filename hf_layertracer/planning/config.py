@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from ..checks import all_as_meant, whole_number
 from ..config import DiagnosisConfig, known_settings
 from ..errors import LayerTracerError
+from .fitting import split_limit
 from .strategies import STRATEGIES, all_options, strategy_named
 
 
@@ -69,7 +70,8 @@ class PlanConfig(_WithOptions):  # type: ignore[valid-type, misc]
                 f"The plan file {self.plan} says what trains: leave the strategy and its options out."
             )
         # A wrong value is an error here, not an hour later when the dataset has been tokenized.
-        strategy_named(self.strategy).check_options(self.strategy_options())
+        chosen = strategy_named(self.strategy)
+        chosen.check_options(split_limit(chosen, self.strategy_options())[0])
 
     def strategy_options(self) -> dict[str, Any]:
         """The options of strategies that differ from their defaults."""

@@ -29,6 +29,24 @@ def total_elements(facts: ModelFacts) -> int:
     return sum(sum(group.values()) for group in groups)
 
 
+def weights_bytes(facts: ModelFacts) -> int:
+    """Bytes of all parameters."""
+    return total_elements(facts) * bytes_per_element(facts)
+
+
+def training_bytes(facts: ModelFacts, savings: Savings) -> int:
+    """Bytes of weights, gradients and Adam's moments under a plan; activations come on top.
+
+    Args:
+        facts ([`ModelFacts`]): The model.
+        savings ([`Savings`]): The plan's.
+
+    Returns:
+        `int`: The bytes.
+    """
+    return weights_bytes(facts) + savings.gradient_bytes + savings.optimizer_bytes
+
+
 def trainable_by_layer(facts: ModelFacts) -> list[dict[str, int]]:
     """Full names and sizes of the parameters that could train in each layer; a shared one stands in each of its layers."""
     sizes: list[dict[str, int]] = [{} for _ in facts.layers]
@@ -52,7 +70,7 @@ def trainable_elements_within(facts: ModelFacts, memory: int) -> int:
         `int`: Parameters; negative where the weights alone do not fit.
     """
     element = bytes_per_element(facts)
-    return (memory - total_elements(facts) * element) // (element + ADAM_BYTES)
+    return (memory - weights_bytes(facts)) // (element + ADAM_BYTES)
 
 
 def outside_elements(facts: ModelFacts, parts: Collection[str]) -> int:

@@ -17,6 +17,7 @@ from ..records import LayerPlan, ModelFacts, ReportData, Savings
 from ..text import compact_ranges, one_line
 from .binding import check_binding
 from .cost import savings_of
+from .fitting import check_fits, split_limit
 from .strategies import Choice, PlanInputs, strategy_named
 
 
@@ -54,7 +55,8 @@ def make_plan(
         layers_path (`str`, *optional*): Where `source` is a model: dotted path of its list of layers.
         train_embeddings, train_norm, train_head (`bool`, *optional*): Overrule the strategy.
         options: Options of the strategy, such as `freeze_ratio=0.5`, `train_layers="0-7"`, `max_trainable_parameters=...`,
-            `max_memory=...` (bytes) or `plan_seed=0`.
+            or `plan_seed=0`. With every strategy, `max_memory="24GB"` refuses a plan whose weights, gradients and Adam's
+            moments take more, and says which would fit.
 
     Returns:
         [`LayerPlan`]: The plan, with its reason and savings.
@@ -84,7 +86,8 @@ def make_plan(
     else:
         facts, model, report = source.model, None, report or source
     chosen = strategy_named(strategy)
-    settings = chosen.check_options(options)
+    own_options, limit = split_limit(chosen, options)
+    settings = chosen.check_options(own_options)
     if report is not None and report is not source:
         for warning in check_binding(report.model, facts):
             logger.warning_once(warning)
@@ -110,6 +113,8 @@ def make_plan(
         savings=_NO_SAVINGS,
     )
     plan.savings = savings_of(facts, plan)
+    if limit is not None:
+        check_fits(facts, plan, limit)
     if strategy == "full":  # it decides nothing, so there is nothing to refuse: what trains may lie around the model
         return plan
     if plan.savings.trainable_parameters == 0:

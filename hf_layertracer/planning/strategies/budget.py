@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ...checks import whole_number
 from ...errors import LayerTracerError
+from ...text import gibibytes, parse_bytes
 from ..cost import outside_elements, trainable_by_layer, trainable_elements_within
 from .base import Choice, PlanInputs, Strategy, option
 
@@ -16,12 +17,13 @@ class BudgetOptions:
 
     Args:
         max_trainable_parameters (`int`, *optional*): How many parameters may train.
-        max_memory (`int`, *optional*): How many bytes weights, gradients and Adam's moments may take.
+        max_memory (`str` or `int`, *optional*):
+            How much weights, gradients and Adam's moments may take: `"24GB"`, or a number of bytes.
     """
 
     max_trainable_parameters: int | None = option(None, "How many parameters may train.", unit=("million", 1_000_000))
-    max_memory: int | None = option(
-        None, "How many bytes weights, gradients and Adam's moments may take.", unit=("GiB", 2**30)
+    max_memory: str | None = option(
+        None, "What weights, gradients and Adam's moments may take: 24GB, or bytes.", unit=("GiB", 2**30)
     )
 
     def __post_init__(self) -> None:
@@ -30,16 +32,22 @@ class BudgetOptions:
             raise LayerTracerError(
                 "The strategy 'budget' needs either max_trainable_parameters or max_memory (in bytes)."
             )
-        for name, value in limits.items():
-            whole_number(name, value)
+        whole_number("max_trainable_parameters", self.max_trainable_parameters)
+        if self.max_memory is not None:
+            parse_bytes(self.max_memory)  # refuses what is no amount
+
+    @property
+    def memory(self) -> int | None:
+        """`max_memory` in bytes."""
+        return None if self.max_memory is None else parse_bytes(self.max_memory)
 
 
 def choose(inputs: PlanInputs, options: BudgetOptions) -> Choice:
     """Trains the most sensitive layers that fit; one that does not fit makes room for less sensitive, smaller ones."""
     scores = inputs.measured.sensitivity.mean
-    if options.max_memory is not None:
-        allowed = trainable_elements_within(inputs.facts, options.max_memory)
-        limit = f"{options.max_memory} bytes for weights, gradients and Adam's moments"
+    if options.memory is not None:
+        allowed = trainable_elements_within(inputs.facts, options.memory)
+        limit = f"{gibibytes(options.memory)} for weights, gradients and Adam's moments"
     else:
         allowed, limit = (
             options.max_trainable_parameters or 0,

@@ -10,6 +10,7 @@ from numbers import Real
 import numpy as np
 
 from ...errors import LayerTracerError
+from ...text import with_error
 from .base import PlanInputs, option
 
 
@@ -72,7 +73,7 @@ def what_was_measured(inputs: PlanInputs, trained: set[int]) -> str:
     if difference.beyond_error is None:
         verdict = "the report does not hold the error of this difference"
     else:
-        size = f"{difference.value:+.3f} ± {difference.stderr:.3f}"
+        size = with_error(difference.value, difference.stderr, sign=True)
         more = f"the trained ones are {'more' if difference.value > 0 else 'less'} sensitive"
         verdict = f"{more if difference.beyond_error else 'no difference beyond the error of measurement'} ({size})"
     return (

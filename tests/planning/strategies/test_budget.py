@@ -98,5 +98,5 @@ def test_a_budget_needs_exactly_one_limit(meta, report_of, options):
 @pytest.mark.parametrize("limit", ["max_trainable_parameters", "max_memory"])
 @pytest.mark.parametrize("allowed", [-1, 0, 1.5, True, math.nan])
 def test_a_budget_is_a_whole_number(meta, report_of, limit, allowed):
-    with pytest.raises(LayerTracerError, match=f"{limit} must be a whole number of at least 1"):
+    with pytest.raises(LayerTracerError, match=r"must be a whole number of at least 1|is no amount of memory"):
         make_plan(report_of(meta(4)), "budget", **{limit: allowed})

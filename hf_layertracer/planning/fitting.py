@@ -1,0 +1,83 @@
+"""Whether a plan fits a limit on memory, and which one would."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import LayerTracerError
+from ..records import LayerPlan, ModelFacts
+from ..text import gibibytes, parse_bytes
+from .cost import savings_of, training_bytes, weights_bytes
+from .strategies import Strategy
+
+
+LIMIT = "max_memory"
+
+
+def split_limit(strategy: Strategy, options: dict[str, Any]) -> tuple[dict[str, Any], int | None]:
+    """Takes the limit on memory out of the options of a strategy that has no such option: it holds for every plan.
+
+    Args:
+        strategy ([`Strategy`]): The strategy.
+        options (`dict[str, Any]`): What was asked for.
+
+    Returns:
+        `tuple[dict[str, Any], int | None]`: The strategy's own options, and the limit in bytes.
+
+    Raises:
+        LayerTracerError: The limit is no amount of memory.
+    """
+    if options.get(LIMIT) is None or LIMIT in strategy.option_names:
+        return options, None
+    return {name: value for name, value in options.items() if name != LIMIT}, parse_bytes(options[LIMIT])
+
+
+def check_fits(facts: ModelFacts, plan: LayerPlan, limit: int) -> None:
+    """Refuses a plan that takes more than a limit, with the plan that would fit.
+
+    Args:
+        facts ([`ModelFacts`]): The model.
+        plan ([`LayerPlan`]): The plan.
+        limit (`int`): Bytes for weights, gradients and Adam's moments.
+
+    Raises:
+        LayerTracerError: It does not fit.
+    """
+    need = training_bytes(facts, plan.savings)
+    if need <= limit:
+        return
+    said = f"This plan ({plan.strategy}) takes {gibibytes(need)} of weights, gradients and Adam's moments, more than "
+    said += f"{gibibytes(limit)}."
+    if weights_bytes(facts) >= limit:
+        raise LayerTracerError(f"{said} The weights alone take {gibibytes(weights_bytes(facts))}: no plan fits.")
+    name = "freeze-shallow" if plan.strategy == "freeze-shallow" else "freeze-deep"
+    for outside in (True, False):
+        for frozen in range(1, facts.num_layers):
+            smaller = _frozen_by(facts, plan, name, frozen, outside)
+            if training_bytes(facts, smaller.savings) <= limit:
+                also = "" if outside else " with embeddings and head frozen (train_embeddings=False, train_head=False)"
+                raise LayerTracerError(
+                    f"{said} {name} with freeze_ratio={frozen / facts.num_layers:.3g}{also} would fit, at "
+                    f"{gibibytes(training_bytes(facts, smaller.savings))}."
+                )
+    raise LayerTracerError(f"{said} Not even one layer fits: train adapters (PEFT), or take a smaller model.")
+
+
+def _frozen_by(facts: ModelFacts, plan: LayerPlan, strategy: str, frozen: int, outside: bool) -> LayerPlan:
+    """A plan that freezes so many layers at one end; embeddings, norm and head follow their neighbours, or are frozen."""
+    layers = list(range(facts.num_layers))
+    trained = layers[frozen:] if strategy == "freeze-shallow" else layers[: facts.num_layers - frozen]
+    first, last = 0 in trained, facts.num_layers - 1 in trained
+    first, last = (first and last, first and last) if facts.tied else (first, last)
+    smaller = plan.model_copy(
+        update={
+            "trained_layers": trained,
+            "frozen_layers": [layer for layer in layers if layer not in trained],
+            "train_embeddings": outside and first,
+            "train_norm": facts.num_layers - 1 in trained,
+            "train_head": outside and last,
+            "patterns": [],
+        }
+    )
+    smaller.savings = savings_of(facts, smaller)
+    return smaller
