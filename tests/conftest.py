@@ -1,11 +1,9 @@
-"""Tiny models, a tokenizer trained in memory, and a slow float64 reference that shares no code with the package."""
+"""Tiny models, a tokenizer trained in memory, a Hub on loopback and a slow float64 reference."""
 
 from __future__ import annotations
 
-import copy
-import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +12,12 @@ import support.hub_environment as hub_environment  # before anything that import
 import torch
 import transformers
 from hypothesis import settings
+from support import reference as slow_reference
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from hf_layertracer.config import DiagnosisConfig
-from hf_layertracer.diagnosis.perturbations.mask import dimension_mask
-from hf_layertracer.diagnosis.perturbations.noise import noise_like
 from hf_layertracer.probes import Probe
 
 
@@ -156,7 +152,7 @@ def token_probes() -> list[Probe]:
 def reference() -> SimpleNamespace:
     """`.run`, `.jensen_shannon` and `.sensitivity`: one prompt, one layer, one draw and one whole pass at a time."""
     return SimpleNamespace(
-        run=_reference_run, jensen_shannon=_reference_divergence, sensitivity=_reference_sensitivity
+        run=slow_reference.whole_pass, jensen_shannon=slow_reference.divergence, sensitivity=slow_reference.sensitivity
     )
 
 
@@ -227,85 +223,3 @@ def _make_tokenizer(template: str | None = None) -> PreTrainedTokenizerFast:
         eos_token="</s>",
         additional_special_tokens=["<|answer|>"],
     )
-
-
-def _first(output: Any) -> Tensor:
-    return output[0] if isinstance(output, tuple) else output
-
-
-def _reference_run(
-    model: nn.Module, layers: Sequence[nn.Module], prompt: Sequence[int], edited: int | None = None, edit: Any = None
-) -> tuple[list[Tensor], list[float]]:
-    """L + 1 hidden states and the last position's logits of one whole pass; `edit` replaces one layer's output."""
-    states: list[Tensor] = []
-
-    def hook(index: int) -> Callable[..., Any]:
-        def seen(_: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
-            before = args[0] if args else kwargs["hidden_states"]
-            if index == 0:
-                states.append(before.detach().clone())
-            after = _first(output)
-            if index == edited:
-                after = edit(before, after)
-            states.append(after.detach().clone())
-            return (after, *output[1:]) if isinstance(output, tuple) else after
-
-        return seen
-
-    handles = [layer.register_forward_hook(hook(i), with_kwargs=True) for i, layer in enumerate(layers)]
-    try:
-        with torch.no_grad():
-            logits = model(input_ids=torch.tensor([list(prompt)])).logits[0, -1]
-    finally:
-        for handle in handles:
-            handle.remove()
-    return states, logits.tolist()
-
-
-def _reference_divergence(logits_p: Sequence[float], logits_q: Sequence[float]) -> float:
-    """Jensen-Shannon divergence in bits, term by term from its definition."""
-
-    def probabilities(logits: Sequence[float]) -> list[float]:
-        highest = max(logits)
-        weights = [math.exp(value - highest) for value in logits]
-        total = math.fsum(weights)
-        return [weight / total for weight in weights]
-
-    terms = []
-    for p, q in zip(probabilities(logits_p), probabilities(logits_q), strict=True):
-        m = (p + q) / 2
-        terms += [x * math.log2(x / m) / 2 for x in (p, q) if x > 0]
-    return math.fsum(terms)
-
-
-def _reference_sensitivity(
-    model: nn.Module, layers_path: str, prompts: Sequence[Sequence[int]], config: DiagnosisConfig, repeats: int
-) -> list[list[list[float]]]:
-    """Divergences by layer, probe and repeat: a whole float64 pass for each, straight from DESIGN.md section 2."""
-    model = copy.deepcopy(model).double().eval()
-    layers = list(model.get_submodule(layers_path))
-    clean = [_reference_run(model, layers, prompt)[1] for prompt in prompts]
-    values = []
-    for layer in range(len(layers)):
-        by_probe = []
-        for probe, prompt in enumerate(prompts):
-            by_repeat = []
-            for repeat in range(repeats):
-
-                def edit(before: Tensor, after: Tensor, key: tuple = (repeat, layer, probe)) -> Tensor:
-                    if config.perturbation == "skip":
-                        return before
-                    if config.perturbation == "noise":
-                        return after + noise_like(after, config.noise_scale, [(config.diagnosis_seed, *key)])
-                    changed = after.clone()
-                    number = key[2] * repeats + key[0]
-                    mask = dimension_mask(after.shape[-1], config.mask_ratio, config.diagnosis_seed, number)
-                    for dimension in mask.nonzero()[:, 0].tolist():
-                        changed[..., dimension] = 0.0
-                    return changed
-
-                _, disturbed = _reference_run(model, layers, prompt, layer, edit)
-                by_repeat.append(_reference_divergence(clean[probe], disturbed))
-            by_probe.append(by_repeat)
-        values.append(by_probe)
-    return values

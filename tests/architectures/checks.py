@@ -26,7 +26,7 @@ from hf_layertracer import (
 from hf_layertracer.diagnosis.perturbations.mask import dimension_mask
 from hf_layertracer.errors import LayerTracerError
 
-from .reference import divergence, whole_pass
+from ..support.reference import divergence, probabilities, whole_pass
 from .tiny import tiny_config, tiny_model
 
 
@@ -113,16 +113,18 @@ def check_lens(model: nn.Module, report: Any) -> str:
         return f"reported: {report.lens.reason}"
     layers = list(model.get_submodule(report.model.layers_path))
     for number, prompt in enumerate(PROMPTS):
-        states, own = whole_pass(model, layers, prompt, {})
+        states, logits = whole_pass(model, layers, prompt)
+        own = probabilities(logits)
         target = PROBES[number].target
         for depth, state in enumerate(states):
             _, read = whole_pass(
                 model, layers, prompt, {len(layers) - 1: lambda _, after, state=state: state.view(after.shape)}
             )
+            read = probabilities(read)
             ours = report.lens.per_probe[number][depth]
-            if abs(ours - float(read[target])) > PRECISION:
-                return f"probe {number} at depth {depth}: {ours:.5f}, whole pass {float(read[target]):.5f}"
-        if abs(report.lens.per_probe[number][-1] - float(own[target])) > PRECISION:
+            if abs(ours - read[target]) > PRECISION:
+                return f"probe {number} at depth {depth}: {ours:.5f}, whole pass {read[target]:.5f}"
+        if abs(report.lens.per_probe[number][-1] - own[target]) > PRECISION:
             return f"probe {number} at the last layer is not the model's own probability"
     if max(report.lens.mean_probability) - min(report.lens.mean_probability) < 1e-6:
         return "the curve is flat: nothing was tested"
@@ -136,12 +138,12 @@ def check_sensitivity(model: nn.Module, report: Any) -> str:
     for name, measured, repeats in (("mask", report, MASK.repeats), ("skip", skipped, 1)):
         values = np.zeros((len(layers), len(PROMPTS), repeats))
         for number, prompt in enumerate(PROMPTS):
-            clean = whole_pass(model, layers, prompt, {})[1]
+            clean = whole_pass(model, layers, prompt)[1]
             for repeat in range(repeats):
                 edit = _left_out if name == "skip" else partial(_masked, number * repeats + repeat)
                 for index in range(len(layers)):
-                    disturbed = whole_pass(model, layers, prompt, {index: edit})[1]
-                    values[index, number, repeat] = divergence(clean, disturbed)
+                    perturbed = whole_pass(model, layers, prompt, {index: edit})[1]
+                    values[index, number, repeat] = divergence(clean, perturbed)
         expected = values.mean((1, 2))
         # Of small divergences, float32 leaves an absolute error.
         gap = np.abs(expected - measured.sensitivity.mean) - 10 * PRECISION * expected
@@ -161,10 +163,10 @@ def _masked(draw: int, before: Tensor, after: Tensor) -> Tensor:
 
 
 def check_zero(model: nn.Module) -> str:
-    """A disturbance that changes nothing has no effect."""
+    """A perturbation that changes nothing has no effect."""
     report = diagnose(model, PROBES, config=DiagnosisConfig(perturbation="noise", noise_scale=1e-30, repeats=1))
     worst = max(report.sensitivity.mean)
-    return f"{worst:.2g} bits for a disturbance of nothing" if worst > 1e-6 else ""
+    return f"{worst:.2g} bits for a perturbation of nothing" if worst > 1e-6 else ""
 
 
 def check_estimate(model: nn.Module, report: Any) -> str:

@@ -57,9 +57,9 @@ What is checked of each type, against plain loops of forward hooks and whole pas
 
 * **lens**: at every depth it is what a whole pass gives in which the last layer answers that depth's hidden state; at the
   last layer it is the model's own probability.
-* **replay**: how Layer Sensitivity was measured: by running only the layers after the disturbed one (`replay`), or in
+* **replay**: how Layer Sensitivity was measured: by running only the layers after the perturbed one (`replay`), or in
   whole passes. Either way it equals that of whole passes with a hook, for masks and for layers left out, and it is 0 for a
-  disturbance that changes nothing. The estimate from gradients runs too, and is the measurement where it measures
+  perturbation that changes nothing. The estimate from gradients runs too, and is the measurement where it measures
   every draw.
 * **freeze**: a plan that trains one layer trains that layer's parameters, and no other parameter that text uses.
 * **training step**: one step under `LayerTracerTrainer` changes no frozen bit, and all that received a gradient.

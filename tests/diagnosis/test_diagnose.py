@@ -465,7 +465,9 @@ def test_a_lens_that_needs_whole_prompts_is_given_them(tiny_llama, token_probes,
     assert report.lens.valid
     states, _ = reference.run(model, model.model.layers, token_probes[0].prompt)
     for depth, state in enumerate(states):
-        edited = reference.run(model, model.model.layers, token_probes[0].prompt, 3, lambda *_, state=state: state)[1]
+        edited = reference.run(model, model.model.layers, token_probes[0].prompt, {3: lambda *_, state=state: state})[
+            1
+        ]
         expected = torch.tensor(edited, dtype=torch.float64).softmax(-1)[token_probes[0].target]
         assert report.lens.per_probe[0][depth] == pytest.approx(float(expected), abs=1e-5)
 
