@@ -1,9 +1,12 @@
-"""What the trackers of a training run are shown."""
+"""What a training run tells: its trackers, and whoever reads its log."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..planning import AppliedPlan
 from ..records import Diagnosis, LayerPlan, ReportData
+from ..text import compact_ranges
 
 
 def metrics_of(report: ReportData, applied: AppliedPlan, later: Diagnosis | None = None) -> dict[str, float]:
@@ -41,3 +44,24 @@ def _measured(diagnosis: Diagnosis, plan: LayerPlan) -> dict[str, float]:
         if layers:
             values[f"sensitivity_{name}"] = diagnosis.sensitivity.mean_over(layers)
     return values
+
+
+def plan_line(report: ReportData, applied: AppliedPlan, path: Path) -> str:
+    """What is frozen, why, what was not measured and where to read on, in one line.
+
+    Args:
+        report ([`ReportData`]): The run's report.
+        applied ([`AppliedPlan`]): The plan in force.
+        path (`Path`): Where the report will lie.
+
+    Returns:
+        `str`: The line.
+    """
+    plan = report.plan
+    frozen = compact_ranges(plan.frozen_layers)
+    share = applied.trainable_parameters / max(plan.savings.total_parameters, 1)
+    unmeasured = "" if report.is_measured else f" {' '.join(report.notes)}"
+    return (
+        f"LayerTracer ({plan.strategy}) freezes layers {frozen} of {plan.num_layers} in {plan.layers_path!r}; "
+        f"{applied.trainable_parameters:,} parameters train ({share:.0%}). {plan.reason}{unmeasured} Report: {path}"
+    )

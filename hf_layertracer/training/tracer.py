@@ -24,9 +24,8 @@ from ..planning.config import LayerTracerConfig
 from ..probes import Probe
 from ..records import Diagnosis, TrainingOutcome
 from ..report import REPORT_FILE, LayerTracerReport
-from ..text import compact_ranges
 from .measuring import first_report
-from .metrics import metrics_of
+from .metrics import metrics_of, plan_line
 from .outcome import losses
 from .probing import Collator, NoProbesError, choose_probes, take_rows, tokenizer_of
 
@@ -120,7 +119,9 @@ class Tracer:
             return dataset
         # Rows and collators may draw random numbers, which training must find untouched.
         with preserved(model):
-            rows, dataset = self._rows(dataset)
+            drawn = self._given_probes is None and self.config.probes is None
+            seed = self.config.diagnosis_seed
+            rows, dataset = take_rows(dataset, self.config.num_probes, seed) if drawn else ([], dataset)
             problem = self._choose_probes(rows, collator, context_length(parts.model))
         if resume_from is not None:
             self._take_over(Path(resume_from))
@@ -143,11 +144,6 @@ class Tracer:
             drop_frozen(optimizer)
         self._say(output_dir)
         return dataset
-
-    def _rows(self, dataset: Any) -> tuple[list[Any], Any]:
-        if self._given_probes is not None or self.config.probes is not None:
-            return [], dataset  # nothing is drawn
-        return take_rows(dataset, self.config.num_probes, self.config.diagnosis_seed)
 
     def _choose_probes(self, rows: list[Any], collator: Collator | None, longest: int | None) -> str | None:
         """Sets the probes, or says why there are none."""
@@ -172,19 +168,10 @@ class Tracer:
 
     def _say(self, output_dir: str | Path) -> None:
         """One line, visible by default wherever a script would otherwise not notice what happens to its model."""
-        plan, report = self.report.plan, self.report
-        if not is_main_process():
-            return
-        frozen = compact_ranges(plan.frozen_layers) if plan.frozen_layers else "none"
-        share = self.applied.trainable_parameters / max(plan.savings.total_parameters, 1)
-        unmeasured = "" if report.is_measured else f" {' '.join(report.notes)}"
-        line = (
-            f"LayerTracer ({plan.strategy}) freezes layers {frozen} of {plan.num_layers} in {plan.layers_path!r}; "
-            f"{self.applied.trainable_parameters:,} parameters train ({share:.0%}). {plan.reason}{unmeasured} "
-            f"Report: {Path(output_dir) / REPORT_FILE}"
-        )
-        is_plain = report.is_measured and self.applied.frozen_parameters == 0
-        (logger.info if is_plain else logger.warning)(line)
+        if is_main_process():
+            is_plain = self.report.is_measured and self.applied.frozen_parameters == 0
+            line = plan_line(self.report, self.applied, Path(output_dir) / REPORT_FILE)
+            (logger.info if is_plain else logger.warning)(line)
 
     def _take_over(self, checkpoint: Path) -> None:
         """Goes on with the report of the checkpoint, or of the run it belongs to, if there is one."""
