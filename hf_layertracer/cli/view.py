@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Annotated
 
@@ -28,6 +29,12 @@ def command(
 
     Without a name, the examples that ship with the viewer are shown. Needs: pip install "hf_layertracer[viewer]".
     """
+    if port is not None and not 0 < port < 2**16:
+        raise LayerTracerError(f"There is no port {port}: ports are 1 to {2**16 - 1}.")
+    try:
+        socket.getaddrinfo(host, None)
+    except (OSError, UnicodeError) as error:
+        raise LayerTracerError(f"{host!r:.80} is no address of this machine: {error}.") from error
     try:
         from ..viewer.app import build_app, serve
         from ..viewer.report_sources import find_reports

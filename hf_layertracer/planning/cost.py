@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator
 
 from ..records import LayerPlan, ModelFacts, Savings
+from .patterns import matches
 
 
 ADAM_BYTES = 8  # of a trainable parameter: two moments in float32
@@ -141,7 +141,7 @@ def _parts(facts: ModelFacts, plan: LayerPlan) -> Iterator[tuple[int, int, int]]
 
 def matches_patterns(name: str, patterns: list[str]) -> bool:
     """Whether a parameter inside a trained layer trains: always, or where its name matches one of the patterns."""
-    return not patterns or any(re.search(pattern, name) for pattern in patterns)
+    return not patterns or any(matches(pattern, name) for pattern in patterns)
 
 
 def _flops(parts: list[tuple[int, int]], gradient_flows: bool) -> int:

@@ -10,6 +10,7 @@ from typing import Any, SupportsInt
 
 from ...errors import LayerTracerError
 from ..cost import layer_names
+from ..patterns import matches
 from .base import Choice, PlanInputs, Strategy, option
 
 
@@ -89,21 +90,17 @@ def _parse_indices(entry: SupportsInt | str, num_layers: int) -> set[int]:
 
 def _by_pattern(inputs: PlanInputs, patterns: list[str]) -> Choice:
     facts = inputs.facts
-    try:
-        compiled = [re.compile(pattern) for pattern in patterns]
-    except re.error as error:
-        raise LayerTracerError(f"{error.pattern!r} is not a regular expression: {error}.") from error
     names = {name: layer for layer in range(facts.num_layers) for name in layer_names(facts, layer)}
     groups = {"embeddings": facts.embeddings, "norm": facts.norm, "head": facts.head}
     everything = [*names, *(name for group in groups.values() for name in group)]
-    for pattern in compiled:
-        if not any(pattern.search(name) for name in everything):
+    for pattern in patterns:
+        if not any(matches(pattern, name) for name in everything):
             raise LayerTracerError(
-                f"The pattern {pattern.pattern!r} matches no parameter. Names look like {', '.join(everything[:3])}."
+                f"The pattern {pattern!r} matches no parameter. Names look like {', '.join(everything[:3])}."
             )
 
     def matching(candidates: Iterable[str]) -> list[str]:
-        return [name for name in candidates if any(pattern.search(name) for pattern in compiled)]
+        return [name for name in candidates if any(matches(pattern, name) for pattern in patterns)]
 
     matched = matching(names)
     outside = {group for group, members in groups.items() if matching(members)}
