@@ -25,7 +25,7 @@ class DiagnosisConfig:
     > Parameters that control the perturbation
 
     Args:
-        perturbation (`str`, *optional*, defaults to `"mask"`):
+        perturbation (`str`, *optional*, defaults to `"mask,skip"`):
             What is done to a layer's output: `"mask"` sets random hidden dimensions to zero, `"skip"` leaves the layer
             out, `"noise"` adds Gaussian noise, `"mixer"` lets the layer's token mixer return zero. Several are measured in
             one go: `"skip,mask"`, or a list of names.
@@ -73,7 +73,7 @@ class DiagnosisConfig:
     """
 
     perturbation: str = field(
-        default="mask",
+        default="mask,skip",
         metadata={"help": f"What is done to a layer: {', '.join(PERTURBATIONS)}; several with commas."},
     )
     mask_ratio: float = field(default=0.3, metadata={"help": "Fraction of the hidden dimensions that a mask zeroes."})

@@ -12,7 +12,7 @@ from hf_layertracer.errors import LayerTracerError
 
 def test_the_defaults_are_those_of_the_contract():
     config = DiagnosisConfig()
-    assert (config.perturbation, config.mask_ratio, config.diagnosis_seed) == ("mask", 0.3, 0)
+    assert (config.perturbation, config.mask_ratio, config.diagnosis_seed) == ("mask,skip", 0.3, 0)
     assert (config.rise, config.min_probability, config.estimator) == (0.1, 0.01, "exact")
     assert config.repeats is config.diagnosis_batch_size is config.memory_budget is None
 
@@ -76,6 +76,7 @@ def test_a_tracer_config_hands_every_setting_on_to_the_diagnosis():
     settings = {
         "perturbation": "noise",
         "mask_ratio": 0.4,
+        "context_mask_ratio": 0.2,
         "noise_scale": 0.7,
         "repeats": 3,
         "rise": 0.2,

@@ -49,7 +49,8 @@ class BatchPlan:
     def probes(self, length: int) -> int:
         """The most probes of `length` tokens in one clean run, at least 1."""
         running = max(self.bytes_per_token, self.graph_bytes_per_token)
-        cost = length * (self.state_bytes_per_token + running) + self.bytes_per_row
+        # The states of two runs, where the clean one is compared with another that is perturbed in its embeddings.
+        cost = length * (2 * self.state_bytes_per_token + running) + self.bytes_per_row
         return max(1, min(self.budget // 2 // cost, self.tokens_per_pass // length))
 
     def rows(self, length: int) -> int:
@@ -89,7 +90,7 @@ def plan_batches(stack: LayerStack, sample: CleanRun, config: DiagnosisConfig, g
     # log p, log q, log m, their exponentials and products, in float64.
     row = 8 * sample.logits.shape[-1] * 8
     budget = config.memory_budget or default_budget(device)
-    needed = states + max(running + answers, graph) + row
+    needed = 2 * states + max(running + answers, graph) + row
     if config.memory_budget is not None and needed > config.memory_budget:
         raise LayerTracerError(
             f"memory_budget={config.memory_budget} is too small: one probe of {tokens} tokens needs about {needed} bytes."

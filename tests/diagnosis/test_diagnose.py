@@ -24,7 +24,7 @@ from hf_layertracer.probes import Probe
 from tests.architectures.tiny import tiny_config, tiny_model
 
 
-QUICK = DiagnosisConfig(repeats=2, diagnosis_seed=3)
+QUICK = DiagnosisConfig(perturbation="mask", repeats=2, diagnosis_seed=3)
 
 
 def more_of(probes: list[Probe], times: int) -> list[Probe]:

@@ -60,9 +60,11 @@ class Context(Measurement):
                 return torch.where(where, embedded.mean(1, keepdim=True), embedded)
 
             blanked = self.subject.stack.run(batch.clean.input_ids, batch.clean.layout, embed)
-            for depth in range(len(blanked.states)):
-                logits = [self._lens(run, depth, batch.rows) for run in (batch.clean, blanked)]
-                total[:, depth] += jensen_shannon(*logits).cpu().numpy()
+            for start in range(0, len(total), batch.rows):
+                rows = slice(start, start + batch.rows)
+                for depth in range(len(blanked.states)):
+                    logits = [self._lens(run, depth, rows) for run in (batch.clean, blanked)]
+                    total[rows, depth] += jensen_shannon(*logits).cpu().numpy()
         self.values[batch.members] = total / self.repeats
 
     def _blank_positions(self, probe: int, repeat: int, positions: int) -> Tensor:
@@ -73,13 +75,11 @@ class Context(Measurement):
         blank[torch.from_numpy(rng.choice(positions - 1, count, replace=False))] = True
         return blank
 
-    def _lens(self, run: CleanRun, depth: int, rows: int) -> Tensor:
-        logits = []
-        for start in range(0, len(run.input_ids), rows):
-            states = run.states[depth][start : start + rows].to(run.states[-1].device)
-            prompts = run.input_ids[start : start + rows] if self.whole_prompts else None
-            logits.append(self.subject.stack.unembed(run, states if self.whole_prompts else states[:, -1:], prompts))
-        return torch.cat(logits)
+    def _lens(self, run: CleanRun, depth: int, rows: slice) -> Tensor:
+        states = run.states[depth][rows].to(run.states[-1].device)
+        if self.whole_prompts:
+            return self.subject.stack.unembed(run, states, run.input_ids[rows])
+        return self.subject.stack.unembed(run, states[:, -1:])
 
     def result(self) -> dict[str, Any]:
         measured = self.values[np.isfinite(self.values).all(1)]

@@ -29,7 +29,7 @@ class NoiseFloor(Measurement):
         return super().start(subject)
 
     def observe(self, batch: Batch) -> None:
-        rows = min(_PROBES - len(self.values), len(batch.members))
+        rows = min(_PROBES - len(self.values), len(batch.members), batch.rows)
         if rows <= 0:
             return
         generator = torch.Generator().manual_seed(self.subject.config.diagnosis_seed + batch.members[0])

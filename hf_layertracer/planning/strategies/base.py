@@ -45,6 +45,37 @@ class PlanInputs:
         assert self.report is not None
         return self.report
 
+    def scores(self, measure: str | None) -> tuple[str, list[float]]:
+        """One measured score a layer.
+
+        Args:
+            measure (`str`, *optional*):
+                A perturbation that was measured, or `"context"`; by default `"skip"`, which tells best what the loss on
+                text loses with a layer, or else the first perturbation of the report.
+
+        Returns:
+            `tuple[str, list[float]]`: The measure's name and the scores.
+
+        Raises:
+            LayerTracerError: It was not measured.
+        """
+        diagnosis = self.measured.latest
+        known = {name: sensitivity.mean for name, sensitivity in diagnosis.sensitivities.items()}
+        if diagnosis.context is not None:
+            known["context"] = diagnosis.context.delta
+        chosen = measure or (_BEST if _BEST in known else diagnosis.perturbation)
+        if chosen not in known:
+            raise LayerTracerError(
+                f"measure={chosen!r} is not in the report, which has {', '.join(known)}: diagnose with "
+                f"perturbation={chosen!r}."
+            )
+        return chosen, known[chosen]
+
+
+# Rank correlation with the loss increase on held-out text when a layer is skipped, on SmolLM2-135M and Gemma-3-270m: skip
+# 0.84 and 0.81, mask -0.15 and 0.44, noise -0.35 and -0.70.
+_BEST = "skip"
+
 
 @dataclass(frozen=True)
 class Choice:

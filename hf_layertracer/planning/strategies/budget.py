@@ -19,12 +19,17 @@ class BudgetOptions:
         max_trainable_parameters (`int`, *optional*): How many parameters may train.
         max_memory (`str` or `int`, *optional*):
             How much weights, gradients and Adam's moments may take: `"24GB"`, or a number of bytes.
+        measure (`str`, *optional*):
+            A perturbation that was measured (`"skip"`, `"mask"`, `"mixer"`, ...) or `"context"`; by default `"skip"`, or
+            the first of the report.
     """
 
     max_trainable_parameters: int | None = option(None, "How many parameters may train.", unit=("million", 1_000_000))
     max_memory: str | None = option(
         None, "What weights, gradients and Adam's moments may take: 24GB, or bytes.", unit=("GiB", 2**30)
     )
+
+    measure: str | None = option(None, "The measurement that counts: skip, mask, mixer, noise or context.")
 
     def __post_init__(self) -> None:
         limits = {name: getattr(self, name) for name in ("max_trainable_parameters", "max_memory")}
@@ -44,7 +49,7 @@ class BudgetOptions:
 
 def choose(inputs: PlanInputs, options: BudgetOptions) -> Choice:
     """Trains the most sensitive layers that fit; one that does not fit makes room for less sensitive, smaller ones."""
-    scores = inputs.measured.sensitivity.mean
+    measure, scores = inputs.scores(options.measure)
     if options.memory is not None:
         allowed = trainable_elements_within(inputs.facts, options.memory)
         limit = f"{gibibytes(options.memory)} for weights, gradients and Adam's moments"
@@ -70,7 +75,9 @@ def choose(inputs: PlanInputs, options: BudgetOptions) -> Choice:
             f"has {smallest}."
         )
     return Choice(
-        trained, f"The most sensitive layers that fit into {limit} train; all else is frozen.", outside=set()
+        trained,
+        f"The most sensitive layers ({measure}) that fit into {limit} train; all else is frozen.",
+        outside=set(),
     )
 
 

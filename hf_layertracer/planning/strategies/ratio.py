@@ -63,6 +63,21 @@ class RatioOptions:
         return {int(layer) for layer in np.argsort(-np.asarray(scores), kind="stable")[:count]}
 
 
+@dataclass(frozen=True)
+class MeasureOptions(RatioOptions):
+    """How many layers to freeze, and by which measurement.
+
+    Args:
+        freeze_ratio (`float`, *optional*, defaults to `0.5`):
+            Fraction of the layers to freeze; the nearest whole number of layers is frozen, a half is rounded up.
+        measure (`str`, *optional*):
+            A perturbation that was measured (`"skip"`, `"mask"`, `"mixer"`, ...) or `"context"`; by default `"skip"`, or
+            the first of the report.
+    """
+
+    measure: str | None = option(None, "The measurement that counts: skip, mask, mixer, noise or context.")
+
+
 def what_was_measured(inputs: PlanInputs, trained: set[int]) -> str:
     """What the measurement says of an allocation, so that nobody has to take a rule on trust."""
     if inputs.report is None:

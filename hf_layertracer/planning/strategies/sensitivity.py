@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from .base import Choice, PlanInputs, Strategy
-from .ratio import RatioOptions
+from .ratio import MeasureOptions
 
 
-def choose(inputs: PlanInputs, options: RatioOptions) -> Choice:
+def choose(inputs: PlanInputs, options: MeasureOptions) -> Choice:
     """Trains the most sensitive layers."""
-    scores = inputs.measured.sensitivity
-    trained = options.highest(scores.mean)
-    kind = "estimated" if scores.estimate else "measured"
+    measure, scores = inputs.scores(options.measure)
+    trained = options.highest(scores)
     return Choice(
         trained,
-        f"The layers whose perturbation moves the output most train ({kind} sensitivity at least "
-        f"{min(scores.mean[layer] for layer in trained):.3f} bits); the {options.freeze_ratio:.0%} least sensitive are "
+        f"The layers whose perturbation ({measure}) moves the output most train (sensitivity at least "
+        f"{min(scores[layer] for layer in trained):.3f} bits); the {options.freeze_ratio:.0%} least sensitive are "
         "frozen.",
     )
 
 
 STRATEGY = Strategy(
-    "sensitivity", "Train the most sensitive layers.", choose, RatioOptions, frozenset({"measurements"})
+    "sensitivity", "Train the most sensitive layers.", choose, MeasureOptions, frozenset({"measurements"})
 )

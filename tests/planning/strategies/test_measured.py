@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_layertracer import LayerTracerError, make_plan
+from hf_layertracer.records import ContextSensitivity
 
 
 few = settings(max_examples=60, deadline=None)
@@ -68,3 +69,34 @@ def test_of_layers_with_equal_scores_the_shallower_train(meta, report_of):
     report = report_of(meta(6), sensitivity=[0.5] * 6, block_influence=[0.5] * 6)
     assert make_plan(report, "sensitivity").trained_layers == [0, 1, 2]
     assert make_plan(report, "block-influence").trained_layers == [0, 1, 2]
+
+
+def with_measures(report):
+    """The report with a skip and a context sensitivity whose order of layers is another than that of the mask's."""
+    first = report.diagnoses[0]
+    first.sensitivities["skip"] = first.sensitivity.model_copy(update={"mean": [0.1, 0.2, 0.3, 0.4]})
+    first.context = ContextSensitivity(
+        mean=[0.0, 0.4, 0.4, 0.5, 0.5], stderr=[0.0] * 5, delta=[0.4, 0.0, 0.1, 0.0], delta_stderr=[0.0] * 4, draws=4
+    )
+    return report
+
+
+@pytest.mark.parametrize(
+    ("measure", "trained"), [(None, [2, 3]), ("skip", [2, 3]), ("mask", [0, 1]), ("context", [0, 2])]
+)
+def test_the_measurement_that_counts_is_chosen_by_name_and_is_skip_by_default(meta, report_of, measure, trained):
+    report = with_measures(report_of(meta(4), sensitivity=[0.4, 0.3, 0.2, 0.1]))
+    options = {"measure": measure} if measure else {}
+    plan = make_plan(report, "sensitivity", **options)
+    assert plan.trained_layers == trained
+    assert f"({measure or 'skip'})" in plan.reason
+    size = sum(report.model.layers[0].parameters.values())
+    budget = make_plan(report, "budget", max_trainable_parameters=2 * size, **options)
+    assert budget.trained_layers == trained
+
+
+def test_a_measurement_that_is_not_in_the_report_is_refused_and_without_skip_the_first_counts(meta, report_of):
+    report = report_of(meta(4), sensitivity=[0.4, 0.3, 0.2, 0.1])
+    assert make_plan(report, "sensitivity").trained_layers == [0, 1]
+    with pytest.raises(LayerTracerError, match=r"measure='mixer' is not in the report, which has mask: diagnose with"):
+        make_plan(report, "sensitivity", measure="mixer")
