@@ -84,7 +84,6 @@ def test_a_tracer_config_hands_every_setting_on_to_the_diagnosis():
         "estimator": "gradient",
         "memory_budget": 5000,
         "layers_path": "a.b",
-        "context_mask_ratio": 0.2,
         "skip_long": True,
     }
     settings |= {"diagnosis_batch_size": 9, "diagnosis_seed": 11}
