@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from yaml import Node
+
 from . import yaml_edit
 
 
@@ -55,19 +57,21 @@ def edit(text: str, index: list[dict[str, Any]], name: str, results: list[dict],
     entries = yaml_edit.field_of(text, FIELD)
     if home is None:
         return yaml_edit.add_items(text, entries, [{"name": name, "results": results}])
-    changed: str | None = text
+    changed: str = text
     for number, entry in enumerate(index):
         earlier = [place for place, result in enumerate(entry.get("results") or []) if is_ours(result, ours)]
         added = results if number == home else []
+        edited: str | None = changed
         if added:
-            changed = yaml_edit.add_items(changed, _results(changed, number), added)
-        if earlier and changed is not None:
-            changed = yaml_edit.remove_items(changed, _results(changed, number), earlier)
-        if changed is None:
+            edited = yaml_edit.add_items(changed, _results(changed, number), added)
+        if earlier and edited is not None:
+            edited = yaml_edit.remove_items(edited, _results(edited, number), earlier)
+        if edited is None:
             return None
+        changed = edited
     return changed
 
 
-def _results(text: str, number: int) -> Any:
+def _results(text: str, number: int) -> Node | None:
     entries = yaml_edit.field_of(text, FIELD)
-    return yaml_edit.child(entries.value[number], "results")
+    return None if entries is None else yaml_edit.child(entries.value[number], "results")

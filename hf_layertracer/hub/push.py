@@ -82,7 +82,7 @@ def push_report(
         if revision is not None and not revision.startswith("refs/"):
             api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)
         message = commit_message or f"Add LayerTracer report of {subject}"
-        pull_request = _own_pull_request(api, repo_id, repo_type, message) if create_pr else None
+        pull_request = own_pull_request(api, repo_id, repo_type, message) if create_pr else None
         if pull_request is not None:
             revision = pull_request.git_reference
         files = report_files(report, repo_type)
@@ -112,8 +112,18 @@ def push_report(
             return commit if pull_request is None else replace(commit, pr_url=pull_request.url)
 
 
-def _own_pull_request(api: HfApi, repo_id: str, repo_type: str, title: str) -> Discussion | None:
-    """The open pull request that an earlier call made, so that a second call adds to it."""
+def own_pull_request(api: HfApi, repo_id: str, repo_type: str, title: str) -> Discussion | None:
+    """The open pull request that an earlier call made, so that a second call adds to it.
+
+    Args:
+        api (`HfApi`): The client, whose user's pull requests are looked at.
+        repo_id (`str`): The repository.
+        repo_type (`str`): `"model"` or `"dataset"`.
+        title (`str`): Its title, which is the first commit's message.
+
+    Returns:
+        `Discussion`: The pull request, or `None`.
+    """
     try:
         author = api.whoami()["name"]
         found = api.get_repo_discussions(

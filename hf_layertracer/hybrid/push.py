@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from ..errors import ReportNotFoundError
 from ..hub.card import model_card
 from ..hub.model_files import model_files
 from ..hub.privacy import public_report
-from ..hub.push import repository
+from ..hub.push import own_pull_request, repository
 from ..hub.transport import hub_errors
 from ..modeling.facts import public_model_id
 from ..report import CARD_FILE, LayerTracerReport
@@ -42,7 +43,8 @@ def push_hybrid(
         repo_id (`str`): The repository, made where it does not exist.
         commit_message (`str`, *optional*): The commit's first line.
         revision (`str`, *optional*): Branch to push to, made where it does not exist; `main` by default.
-        create_pr (`bool`, *optional*, defaults to `False`): Open a pull request instead.
+        create_pr (`bool`, *optional*, defaults to `False`):
+            Open a pull request instead, or add to your open one of the same title.
         private (`bool`, *optional*): Make a new repository private; your account's default otherwise.
         token (`str`, *optional*): The one that you are logged in with by default.
 
@@ -72,7 +74,7 @@ def push_hybrid(
         report = public_report(LayerTracerReport.load(folder))
     except ReportNotFoundError:
         report = None
-    with hub_errors(repo_id, token):
+    with hub_errors(repo_id, token, may_open_pr=not create_pr):
         repo_id = repository(api, repo_id, "model", private)
         card = hybrid_card(record, repo_id)
         if report is not None:
@@ -81,13 +83,16 @@ def push_hybrid(
         contents[CARD_FILE] = card.encode()
         if revision is not None and not revision.startswith("refs/"):
             api.create_branch(repo_id, branch=revision, exist_ok=True)
-        return api.create_commit(
+        message = commit_message or f"Add hybrid of {len(record.donors)} donors"
+        earlier = own_pull_request(api, repo_id, "model", message) if create_pr else None
+        commit = api.create_commit(
             repo_id,
             [CommitOperationAdd(name, content) for name, content in contents.items()],
-            commit_message=commit_message or f"Add hybrid of {len(record.donors)} donors",
-            revision=revision,
-            create_pr=create_pr,
+            commit_message=message,
+            revision=earlier.git_reference if earlier else revision,
+            create_pr=create_pr and earlier is None,
         )
+        return replace(commit, pr_url=earlier.url) if earlier else commit
 
 
 def public_record(record: HybridRecord) -> HybridRecord:

@@ -78,7 +78,7 @@ class ModelFacts(Record):
     shapes_sha256: str | None = None
 
     @model_validator(mode="after")
-    def _is_of_this_world(self) -> ModelFacts:
+    def _has_a_possible_size(self) -> ModelFacts:
         if self.size > _MOST_PARAMETERS:  # costs are multiples of it and have to stay integers of 64 bits
             raise ValueError(f"no model has {self.size:.1e} parameters")
         return self

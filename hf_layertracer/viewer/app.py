@@ -40,19 +40,20 @@ def build_app(sources: Sequence[str | Path]) -> gr.Blocks:
     names = store.names({})
     with gr.Blocks(title="LayerTracer viewer", analytics_enabled=False, delete_cache=(_HOUR, _HOUR)) as app:
         opened = gr.State({}, time_to_live=_HOUR)
-        gr.Markdown(
-            "# LayerTracer viewer\nWhat each layer of a language model does, and which layers are worth training."
-        )
-        with gr.Row():
+        with gr.Row(elem_id="lt-top"):
+            gr.HTML('<h1 title="What each layer of a language model does">LayerTracer</h1>', min_width=120)
             chosen = gr.Dropdown(
                 names,
                 value=names[0] if names else None,
                 label="Report",
+                container=False,
                 scale=3,
                 elem_id="lt-name",
                 **CHECKED_BY_HANDLER,
             )
-            upload = gr.UploadButton("Upload a report", file_types=[".json"], type="binary", elem_id="lt-upload")
+            upload = gr.UploadButton(
+                "Upload a report", file_types=[".json"], type="binary", min_width=140, elem_id="lt-upload"
+            )
         with gr.Accordion("Open from the Hub", open=not names, elem_id="lt-open-hub"), gr.Row():
             asked = gr.Textbox(
                 label="Repository, or words to search for",

@@ -54,9 +54,13 @@ def sensitivity_figure(report: ReportData, tasks: Sequence[str] = ()) -> go.Figu
     errors = "bars: ±1 standard error" if known else "one perturbation: no standard error"
     top = max(m + min(e, 1) for m, e in zip(scores.mean, scores.stderr, strict=True))
     top = max([top, 1e-3, *(max(scores.by_task[task]) for task in tasks if task in scores.by_task)])
-    dress(figure, f"Layer Sensitivity{estimate} ({errors})", "layer", "divergence in bits")
+    shaded = "; shaded: trained" if report.plan is not None else ""
+    signs = "; ▼ vulnerable layer" + (", ▽ contender" if len(scores.contenders or []) > 1 else "")
+    dress(figure, f"Layer Sensitivity{estimate} ({errors}{signs}{shaded})", "layer", "divergence in bits")
+    _shade_trained(figure, report)
+    _mark_vulnerable(figure, report)
     figure.update_xaxes(range=[-0.7, report.num_layers - 0.3])
-    figure.update_yaxes(range=[0, top * 1.08])
+    figure.update_yaxes(range=[0, top * 1.16])
     figure.update_layout(showlegend=len(set(kinds)) > 1 or len(figure.data) > 1, barmode="overlay")
     return figure
 
@@ -264,6 +268,30 @@ def _sensitivity_hover(report: ReportData, index: int) -> str:
         f"<b>layer {index}</b> ({for_plotly(facts.kind)}{does})<br>Layer Sensitivity {scores.mean[index]:.3f}{error} bits"
         f"<br>{explain('Layer Sensitivity')}{aside}"
     )
+
+
+def _shade_trained(figure: go.Figure, report: ReportData) -> None:
+    """Bands behind the layers that the plan trains."""
+    trained = sorted(report.plan.trained_layers) if report.plan else []
+    starts = [layer for layer in trained if layer - 1 not in trained]
+    ends = [layer for layer in trained if layer + 1 not in trained]
+    for start, end in zip(starts, ends, strict=True):
+        figure.add_vrect(x0=start - 0.5, x1=end + 0.5, fillcolor=_TRAINED, opacity=0.12, line_width=0, layer="below")
+
+
+def _mark_vulnerable(figure: go.Figure, report: ReportData) -> None:
+    """A triangle over the bar of the vulnerable layer, an empty one over those that cannot be told from it."""
+    scores = report.first.sensitivity
+    for index in sorted({scores.vulnerable_layer, *(scores.contenders or [])}):
+        role = "vulnerable layer" if index == scores.vulnerable_layer else "contender"
+        figure.add_annotation(
+            x=index,
+            y=scores.mean[index] + (min(scores.stderr[index], 1) if scores.stderr_known else 0),
+            text="▼" if role == "vulnerable layer" else "▽",
+            hovertext=f"<b>layer {index}: {role}</b><br>{explain(role)}",
+            showarrow=False,
+            yshift=9,
+        )
 
 
 def _mark_particle(figure: go.Figure, report: ReportData) -> None:

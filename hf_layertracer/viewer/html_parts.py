@@ -30,8 +30,7 @@ _TABLE = _TEMPLATES.from_string(
 </tr>{% endfor %}</tbody></table></div>"""
 )
 _HEADER = _TEMPLATES.from_string(
-    """<div class="lt-head"><h2>{{ title | text(100) }}</h2>
-<p>{{ subtitle | text(300) }}</p>
+    """<div class="lt-head">{% if title %}<h2>{{ title | text(100) }}</h2>{% endif %}
 <dl class="lt-facts">{% for name, value in facts.items() %}
 <div><dt>{{ term(name) }}</dt><dd>{{ value | text(200) }}</dd></div>
 {% endfor %}</dl>
@@ -39,6 +38,9 @@ _HEADER = _TEMPLATES.from_string(
 {% if notes %}<details><summary>{{ summary | text }}</summary>
 <ul class="lt-notes">{% for note in notes %}<li>{{ note | text(600) }}</li>{% endfor %}</ul></details>{% endif %}
 </div>"""
+)
+_TITLE = _TEMPLATES.from_string(
+    """<div class="lt-head lt-title"><h2>{{ title | text(100) }}</h2> <p>{{ subtitle | text(300) }}</p></div>"""
 )
 _MESSAGE = _TEMPLATES.from_string("""<p class="lt-{{ kind }}" role="{{ role }}">{{ message | text(400) }}</p>""")
 _PROGRESS = _TEMPLATES.from_string(
@@ -84,8 +86,8 @@ def progress(message: str, done: float) -> str:
     return _PROGRESS.render(message=message, done=f"{done:.2f}")
 
 
-def report_header(report: ReportData) -> str:
-    """What a report says, before any picture of it.
+def report_title(report: ReportData) -> str:
+    """What a report is of, in one line above the charts.
 
     Args:
         report ([`ReportData`]): The report.
@@ -93,7 +95,22 @@ def report_header(report: ReportData) -> str:
     Returns:
         `str`: HTML.
     """
-    model, scores, plan = report.model, report.first.sensitivity, report.plan
+    model = report.model
+    subtitle = f"{model.architecture}, {report.num_layers} layers, {amount(model.size)} parameters, {model.dtype}"
+    subtitle += f", revision {model.revision[:12]}" if model.revision else ""
+    return _TITLE.render(title=model.name, subtitle=f"{subtitle}; measured {report.created[:10]}")
+
+
+def report_facts(report: ReportData) -> str:
+    """What a report says in numbers and words, below its charts.
+
+    Args:
+        report ([`ReportData`]): The report.
+
+    Returns:
+        `str`: HTML.
+    """
+    scores, plan = report.first.sensitivity, report.plan
     worst = scores.vulnerable_layer
     error_of = f" ± {number(scores.stderr[worst])}" if scores.stderr_known else ""
     facts = {
@@ -109,11 +126,8 @@ def report_header(report: ReportData) -> str:
     if training is not None:
         before, after = training.eval_loss_before, training.eval_loss_after
         facts["held-out loss"] = f"{number(before)} before, {number(after)} after {training.steps} steps"
-    subtitle = f"{model.architecture}, {report.num_layers} layers, {amount(model.size)} parameters, {model.dtype}"
-    subtitle += f", revision {model.revision[:12]}" if model.revision else ""
     return _HEADER.render(
-        title=model.name,
-        subtitle=f"{subtitle}; measured {report.created[:10]}",
+        title="",
         facts=facts,
         reason="",
         summary="Why this plan, and how to read the values" if plan else "How to read the values",
@@ -147,7 +161,7 @@ def facts_list(title: str, facts: Mapping[str, str], reason: str = "") -> str:
     Returns:
         `str`: HTML.
     """
-    return _HEADER.render(title=title, subtitle="", facts=facts, reason=reason, notes=[], summary="", term=term)
+    return _HEADER.render(title=title, facts=facts, reason=reason, notes=[], summary="", term=term)
 
 
 def term(name: str) -> Markup:

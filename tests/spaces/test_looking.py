@@ -30,6 +30,17 @@ def test_the_page_is_alive_without_a_network(page, examples):
     assert page.requests_elsewhere() == []
 
 
+@pytest.mark.parametrize(("width", "height", "mobile"), [(1400, 1000, False), (390, 844, True)])
+def test_charts_stand_in_the_first_screen(page, width, height, mobile):
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    page.open()
+    code = "const r = document.querySelector('#lt-sensitivity .main-svg').getBoundingClientRect(); return [r.top, r.bottom]"
+    top, bottom = page.wait(lambda: page.script(code))
+    assert top <= height / 2
+    assert mobile or bottom <= height
+
+
 def test_each_example_opens(page, examples):
     for name, report in reversed(examples.items()):
         page.choose("#lt-name", name)
@@ -72,7 +83,7 @@ def test_hover_and_focus_explain_the_terms(page):
     page.script("document.querySelector('#lt-sensitivity').scrollIntoView({block: 'center'})")
     ActionChains(page.driver).move_to_element(page.all("#lt-sensitivity .barlayer .point")[3]).perform()
     page.wait(lambda: "Jensen-Shannon divergence" in page.text("#lt-sensitivity .hoverlayer"))
-    term = page.find("#lt-report .lt-term")
+    term = page.find("#lt-facts .lt-term")
     page.script("arguments[0].focus()", term)
     shown = page.script("return getComputedStyle(arguments[0], '::after').content", term)
     assert term.get_attribute("data-tip") in shown
@@ -200,7 +211,7 @@ def test_everything_is_reached_by_keyboard(page):
     wanted = {
         "name",
         "upload",
-        "report",
+        "facts",
         "get-json",
         "get-csv",
         "get-png",

@@ -56,7 +56,12 @@ def _draw_everything(report: LayerTracerReport) -> list[str]:
     sizes = [sum(layer.parameters.values()) for layer in report.model.layers]
     drawn = [figures.sensitivity_figure(report, tasks), figures.lens_figure(report, tasks, probes[:2])]
     drawn += [figures.probes_figure(report, probes)]
-    texts = [html_parts.report_header(report), tables.layer_csv(report), report.model_dump_json()]
+    texts = [
+        html_parts.report_title(report),
+        html_parts.report_facts(report),
+        tables.layer_csv(report),
+        report.model_dump_json(),
+    ]
     texts += [
         html_parts.table(*tables.layer_table(report), "layers"),
         html_parts.table(*tables.probe_table(report, probes), "x"),

@@ -49,6 +49,17 @@ def test_kinds_of_layers_differ_in_colour_and_are_named(make_report):
     assert not sensitivity_figure(make_report()).layout.showlegend
 
 
+def test_the_vulnerable_layer_its_contenders_and_what_trains_are_marked(make_report):
+    report = make_report(sensitivity__contenders=[0, 2])
+    figure = sensitivity_figure(report)
+    assert [(sign.x, sign.text) for sign in figure.layout.annotations] == [(0, "▼"), (2, "▽")]
+    assert [(band.x0, band.x1) for band in figure.layout.shapes] == [(-0.5, 2.5)]
+    assert "▽ contender; shaded: trained" in flat(figure.layout.title.text)
+    bare = sensitivity_figure(make_report(plan=None))
+    assert not bare.layout.shapes
+    assert "shaded" not in flat(bare.layout.title.text)
+
+
 def test_a_single_draw_claims_no_error(make_report):
     figure = sensitivity_figure(make_report(sensitivity__draws=1, sensitivity__stderr=[0.0] * 6))
     assert figure.data[0].error_y.array is None

@@ -44,7 +44,8 @@ def read(html: str) -> str:
 
 
 def test_the_header_says_what_was_measured(make_report):
-    text = read(html_parts.report_header(make_report(history=True)))
+    report = make_report(history=True)
+    text = read(html_parts.report_title(report)) + read(html_parts.report_facts(report))
     for part in (
         "someone/tiny-llama",
         "6 layers",
@@ -64,7 +65,7 @@ def test_the_header_says_what_was_measured(make_report):
 
 
 def test_a_report_without_plan_and_training_says_neither(make_report):
-    text = read(html_parts.report_header(make_report(plan=None)))
+    text = read(html_parts.report_facts(make_report(plan=None)))
     assert "trainable" not in text
     assert "held-out" not in text
 
@@ -113,4 +114,4 @@ def test_no_message_is_markup(make, markup):
 def test_a_long_report_makes_a_short_page(full_of, make_report):
     report = full_of("word " * 4000)
     report.notes = ["note " * 1000] * 1000
-    assert len(html_parts.report_header(report)) < 40_000
+    assert len(html_parts.report_title(report) + html_parts.report_facts(report)) < 40_000

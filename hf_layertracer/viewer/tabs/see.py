@@ -27,7 +27,11 @@ _FOLLOW = "() => { const link = document.querySelector('#lt-file'); (link.queryS
 def _build(page: Page, tab: gr.Tab) -> None:
     # The first report comes with the page, so that there is something to read before anything was asked for.
     first = _summary(page.reports, page.chosen.value, {})
-    header = gr.HTML(**first["header"], elem_id="lt-report")
+    title = gr.HTML(**first["title"], elem_id="lt-report")
+    with gr.Row():
+        sensitivity = gr.Plot(**first["sensitivity"], show_label=False, elem_id="lt-sensitivity")
+        lens = gr.Plot(**first["lens"], show_label=False, elem_id="lt-lens")
+    facts = gr.HTML(**first["facts"], elem_id="lt-facts")
     with gr.Row(elem_classes="lt-downloads"):
         buttons = [gr.Button(f"Download {kind}", size="sm", elem_id=f"lt-get-{kind.lower()}") for kind in _FORMATS]
         file = gr.DownloadButton("file", visible="hidden", elem_id="lt-file")
@@ -40,9 +44,6 @@ def _build(page: Page, tab: gr.Tab) -> None:
         elem_id="lt-tasks",
         **CHECKED_BY_HANDLER,
     )
-    with gr.Row():
-        sensitivity = gr.Plot(**first["sensitivity"], show_label=False, elem_id="lt-sensitivity")
-        lens = gr.Plot(**first["lens"], show_label=False, elem_id="lt-lens")
     with gr.Row():
         plan = gr.Plot(**first["plan"], show_label=False, elem_id="lt-plan")
         history = gr.Plot(**first["history"], show_label=False, elem_id="lt-history")
@@ -70,7 +71,8 @@ def _build(page: Page, tab: gr.Tab) -> None:
         readings = gr.HTML(elem_id="lt-readings")
 
     summary = {
-        "header": header,
+        "title": title,
+        "facts": facts,
         "tasks": tasks,
         "sensitivity": sensitivity,
         "lens": lens,
@@ -131,9 +133,9 @@ def _summary(reports: ReportStore, name: str | None, opened: OpenedReports) -> d
         report = reports.report(name, opened)
     except LayerTracerError as error:
         nothing = {name: plot(None) for name in ("sensitivity", "lens", "plan", "history")}
-        header = {"value": html_parts.error(error)}
         return {
-            "header": header,
+            "title": {"value": html_parts.error(error)},
+            "facts": {"value": ""},
             "tasks": {"choices": [], "value": []},
             **nothing,
             "layers": {"value": ""},
@@ -144,7 +146,8 @@ def _summary(reports: ReportStore, name: str | None, opened: OpenedReports) -> d
     sizes = [layer.size for layer in report.model.layers]
     kinds = [layer.kind for layer in report.model.layers]
     return {
-        "header": {"value": html_parts.report_header(report)},
+        "title": {"value": html_parts.report_title(report)},
+        "facts": {"value": html_parts.report_facts(report)},
         "tasks": {"choices": offered, "value": []},
         "sensitivity": plot(figures.sensitivity_figure(report)),
         "lens": plot(figures.lens_figure(report)),
