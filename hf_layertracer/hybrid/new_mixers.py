@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,15 +22,15 @@ from .verify import logits, streamed
 
 @dataclass(frozen=True)
 class Watched:
-    """What was seen of the attention of one layer.
+    """What was seen of the attention of one layer, on a few tokens.
 
     Args:
-        mean_input (`Tensor`): Mean of what went in, of shape `(hidden_size,)`.
-        scale (`Tensor`): Root mean square of what each head put out, of shape `(heads,)`.
+        given (`Tensor`): What went in, of shape `(tokens, hidden_size)`.
+        made (`Tensor`): What the heads put out, before the output projection, of shape `(tokens, heads * head_dim)`.
     """
 
-    mean_input: Tensor
-    scale: Tensor
+    given: Tensor
+    made: Tensor
 
 
 def watch_attention(
@@ -47,27 +48,22 @@ def watch_attention(
     Returns:
         `dict[int, Watched]`: By layer.
     """
-    heads = source.text_config.num_attention_heads
-    inputs: dict[int, Tensor] = {}
-    scales: dict[int, Tensor] = {}
+    seen: dict[tuple[int, str], Tensor] = {}
 
-    def keep(index: int, store: dict[int, Tensor], measure: Callable[[Tensor], Tensor]) -> Callable[..., None]:
+    def keep(index: int, what: str) -> Callable[..., None]:
         def hook(_: nn.Module, args: tuple) -> None:
-            store[index] = measure(args[0].detach().float())
+            seen[index, what] = args[0].detach().float().flatten(0, 1)
 
         return hook
-
-    def by_head(states: Tensor) -> Tensor:
-        return states.view(-1, heads, states.shape[-1] // heads).square().mean((0, 2)).sqrt()
 
     with streamed(source.folder, dtype, scratch) as model:
         layers = model.get_submodule(source.parts.layers_path)
         for index in replaced:
             attention = layers[index].self_attn
-            attention.q_proj.register_forward_pre_hook(keep(index, inputs, lambda states: states.mean((0, 1))))
-            attention.o_proj.register_forward_pre_hook(keep(index, scales, by_head))
+            attention.q_proj.register_forward_pre_hook(keep(index, "given"))
+            attention.o_proj.register_forward_pre_hook(keep(index, "made"))
         logits(model, tokens)
-    return {index: Watched(inputs[index], scales[index]) for index in replaced}
+    return {index: Watched(seen[index, "given"], seen[index, "made"]) for index in replaced}
 
 
 def new_mixer(
@@ -86,33 +82,57 @@ def new_mixer(
     Returns:
         `list[NewTensor]`: The tensors, sorted by name.
     """
-    weights = fresh_mixer(native, index, plan.recipe.seed)
-    expected = {name: tensor.shape for name, tensor in weights.items()}
-    if mixer.init == "from_attention":
-        prefix = f"{native.mapping.attention}."
-        stored = source.layer_tensors(index)
-        # In the data type of the hybrid first, as that is what the attention computed with.
-        attention = {
-            name.removeprefix(prefix): tensor.load().to(plan.dtype).float()
-            for name, tensor in stored.items()
-            if name.startswith(prefix)
-        }
-        heads = source.text_config.num_attention_heads
-        groups = heads // source.text_config.num_key_value_heads
-        weights = native.mapping.init(
-            MixerInputs(weights, attention, watched.scale, watched.mean_input, heads, groups)
-        )
+    module = fresh_mixer(native, index, plan.recipe.seed)
     name = f"{LAYERS}{index}.{native.mapping.mixer}"
-    if wrong := {what: tensor.shape for what, tensor in weights.items()}.items() ^ expected.items():
-        raise LayerTracerError(f"The initial weights do not fit {name}: {sorted(what for what, _ in wrong)[0]}.")
+    if mixer.init == "from_attention":
+        _follow_attention(module, index, native, source, watched, plan.dtype, name)
     return [
-        NewTensor(f"{name}.{what}", plan.dtype, tuple(tensor.shape), make=lambda tensor=tensor: tensor.to(plan.dtype))
-        for what, tensor in sorted(weights.items())
+        NewTensor(f"{name}.{what}", plan.dtype, tuple(tensor.shape), make=partial(_cast, tensor, plan.dtype))
+        for what, tensor in sorted(_weights(module).items())
     ]
 
 
-def fresh_mixer(native: NativeClass, index: int, seed: int) -> dict[str, Tensor]:
-    """A new mixer as its class draws it, by parameter names in float32.
+def _follow_attention(
+    module: nn.Module,
+    index: int,
+    native: NativeClass,
+    source: Donor,
+    watched: Watched,
+    dtype: torch.dtype,
+    name: str,
+) -> None:
+    """Gives a new mixer the attention's projections, and each head the size that comes closest to what it put out."""
+    prefix = f"{native.mapping.attention}."
+    # In the data type of the hybrid first, as that is what the attention computed with.
+    attention = {
+        what.removeprefix(prefix): tensor.load().to(dtype).float()
+        for what, tensor in source.layer_tensors(index).items()
+        if what.startswith(prefix)
+    }
+    heads = source.text_config.num_attention_heads
+    groups = heads // source.text_config.num_key_value_heads
+    fresh = _weights(module)
+    inputs = MixerInputs(fresh, attention, torch.ones(heads), watched.given.mean(0), heads, groups)
+    weights = native.mapping.init(inputs)
+    if wrong := _shapes(weights).items() ^ _shapes(fresh).items():
+        raise LayerTracerError(f"The initial weights do not fit {name}: {sorted(what for what, _ in wrong)[0]}.")
+    module.load_state_dict(weights)
+    module.load_state_dict(native.mapping.init(replace(inputs, scale=_closest_scale(module, watched, heads))))
+
+
+def _closest_scale(module: nn.Module, watched: Watched, heads: int) -> Tensor:
+    """What to multiply each head of a mixer with, so that its output has the least squared error to the attention's."""
+    seen: list[Tensor] = []
+    handle = module.get_submodule("out_proj").register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    with torch.no_grad():
+        module(hidden_states=watched.given[None])
+    handle.remove()
+    ours, theirs = (states.reshape(len(watched.given), heads, -1) for states in (seen[0], watched.made))
+    return (ours * theirs).sum((0, 2)) / ours.square().sum((0, 2)).clamp_min(1e-12)
+
+
+def fresh_mixer(native: NativeClass, index: int, seed: int) -> nn.Module:
+    """A new mixer as its class draws it, in float32.
 
     Args:
         native ([`NativeClass`]): The class.
@@ -120,7 +140,7 @@ def fresh_mixer(native: NativeClass, index: int, seed: int) -> dict[str, Tensor]
         seed (`int`): The recipe's.
 
     Returns:
-        `dict[str, Tensor]`: Its weights.
+        `nn.Module`: The mixer.
     """
     content = native.config.to_dict()
     content |= {**native.mapping.sizes, "num_hidden_layers": 1, "layer_types": ["linear_attention"]}
@@ -128,6 +148,17 @@ def fresh_mixer(native: NativeClass, index: int, seed: int) -> dict[str, Tensor]
     small: PreTrainedConfig = type(native.config).from_dict(content)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed * 100_003 + index)
-        model = AutoModelForCausalLM.from_config(small, dtype=torch.float32)
-    mixer = model.get_submodule(f"{LAYERS}0.{native.mapping.mixer}")
-    return {name: parameter.detach() for name, parameter in mixer.named_parameters()}
+        model = AutoModelForCausalLM.from_config(small, dtype=torch.float32).eval()
+    return model.get_submodule(f"{LAYERS}0.{native.mapping.mixer}")
+
+
+def _weights(module: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+
+
+def _shapes(weights: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in weights.items()}
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    return tensor.to(dtype)

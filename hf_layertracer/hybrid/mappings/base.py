@@ -45,7 +45,7 @@ class MixerInputs:
     Args:
         fresh (`dict[str, Tensor]`): The mixer as its class begins, by parameter names.
         attention (`dict[str, Tensor]`): The attention's weights in the donor's own form, in float32.
-        scale (`Tensor`): Root mean square of what each head of the attention put out, of shape `(heads,)`.
+        scale (`Tensor`): What to multiply each head's output with, of shape `(heads,)`.
         mean_input (`Tensor`): Mean of what went into the attention, of shape `(hidden_size,)`.
         heads (`int`): Query heads.
         groups (`int`): Query heads to each key-value head.

@@ -18,7 +18,7 @@ def mamba2_from_attention(inputs: MixerInputs) -> dict[str, Tensor]:
     """A Mamba2 mixer that takes an attention's projections over.
 
     `in_proj` is [z; x; B; C; dt]. The gate z is open whatever goes in, the convolution passes, the steps depend on no
-    input, and the norm gives each head the size that the attention's had.
+    input, and the norm gives each head its size.
 
     Args:
         inputs ([`MixerInputs`]): The attention and the mixer as its class begins.
