@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ..errors import LayerTracerError
-from ..records import ReportData
+from ..records import Diagnosis, ReportData
 from ..text import compact_ranges
 from .mappings import MAPPINGS
 from .recipe import HybridRecipe, MixerReplacement
@@ -60,7 +60,7 @@ def _replace_mixers(report: ReportData, count: int, by: str, base: str) -> Hybri
     layers = report.num_layers
     if not 1 <= count <= layers:
         raise LayerTracerError(f"n_mixers must lie between 1 and the model's {layers} layers, not be {count}.")
-    measured = report.latest.sensitivities
+    measured = _latest(report).sensitivities
     if by not in measured:
         raise LayerTracerError(
             f"The report has no sensitivity to {by!r}, only to {', '.join(measured)}. Diagnose with perturbation={by!r}."
@@ -98,10 +98,10 @@ def _mix_donors(first: tuple[ReportData, str], second: tuple[ReportData, str]) -
         raise LayerTracerError("The two models must be of one class and depth to share their layers.")
     if reports[0].probes.sha256 != reports[1].probes.sha256:
         raise LayerTracerError("The two reports asked different probes; diagnose both with the same.")
-    scores = [report.latest.headline() for report in reports]
+    scores = [_latest(report).headline() for report in reports]
     ranks = [(score["accuracy"], score["mean_log_probability"]) for score in scores]
     better, worse = (first, second) if ranks[0] >= ranks[1] else (second, first)
-    particle = better[0].task_particle.layer
+    particle = _latest(better[0]).task_particle.layer
     if particle is None:
         raise LayerTracerError(f"The Task Particle of {better[1]} is unresolved: no layer to hand over at.")
     depth, start = better[0].num_layers, math.ceil(particle)
@@ -127,6 +127,12 @@ def _mix_donors(first: tuple[ReportData, str], second: tuple[ReportData, str]) -
             "reason": reason,
         }
     )
+
+
+def _latest(report: ReportData) -> Diagnosis:
+    if report.latest is None:
+        raise LayerTracerError(f"The report of {report.model.name} holds no measurement: diagnose the model first.")
+    return report.latest
 
 
 def _name(report: ReportData) -> str:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from io import FileIO
 from math import prod
 from pathlib import Path
 from typing import BinaryIO
@@ -60,11 +61,11 @@ class StoredTensor:
     offset: int
     nbytes: int
 
-    def chunks(self, stream: BinaryIO | None = None) -> Iterator[memoryview]:
+    def chunks(self, stream: FileIO | None = None) -> Iterator[memoryview]:
         """The tensor's bytes in pieces; each is only good until the next.
 
         Args:
-            stream (`BinaryIO`, *optional*): The open file; it is opened by default.
+            stream (`FileIO`, *optional*): The open file; it is opened by default.
         """
         buffer = memoryview(bytearray(min(_CHUNK, self.nbytes)))
         with nullcontext(stream) if stream is not None else self.file.open("rb", buffering=0) as file:

@@ -6,8 +6,8 @@ import hashlib
 import shutil
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from ..errors import LayerTracerError
 from ..modeling import EMBEDDINGS, HEAD, NORM, OTHER
@@ -85,7 +85,7 @@ class Digests:
         return whole.hexdigest()
 
 
-def _digest(stream: BinaryIO, tensor: StoredTensor) -> bytes:
+def _digest(stream: FileIO, tensor: StoredTensor) -> bytes:
     digest = hashlib.sha256()
     for chunk in tensor.chunks(stream):
         digest.update(chunk)
