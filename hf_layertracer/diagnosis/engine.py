@@ -77,15 +77,16 @@ class Engine:
         check_prompts(self.stack, self.probes)
         check_causal(self.stack, self.probes)
         lengths = [len(probe.input_ids) for probe in self.probes]
-        with self._timed("verification"):
-            clean = self._first_clean_run(self._ids([int(np.argmax(lengths))]))
-            gradients = any(measurement.needs_gradients for measurement in self.measurements)
-            batches = plan_batches(self.stack, clean, self.config, gradients)
-            self.one_by_one = depends_on_batch(self.stack, clean)
-        self.called = clean.called
-        self.memory = {"budget_bytes": batches.budget, "largest_batch_probes": 0}
         visible = logging.is_progress_bar_enabled() and is_main_process()
-        with tqdm(desc="Diagnosing", unit="value", total=0, disable=not visible) as bar:
+        with tqdm(desc="Verifying", unit="value", total=0, disable=not visible) as bar:
+            with self._timed("verification"):
+                clean = self._first_clean_run(self._ids([int(np.argmax(lengths))]))
+                gradients = any(measurement.needs_gradients for measurement in self.measurements)
+                batches = plan_batches(self.stack, clean, self.config, gradients)
+                self.one_by_one = depends_on_batch(self.stack, clean)
+            self.called = clean.called
+            self.memory = {"budget_bytes": batches.budget, "largest_batch_probes": 0}
+            bar.set_description(f"Diagnosing {self.stack.num_layers} layers")
             subject = Subject(
                 self.stack,
                 self.probes,
@@ -95,8 +96,11 @@ class Engine:
                 bar.update,
             )
             bar.total = sum(measurement.start(subject) for measurement in self.measurements)
+            done = 0
             for members in self._batches(lengths, batches):
                 self._batch(members, batches, clean)
+                done += len(members)
+                bar.set_postfix_str(f"{done} of {len(lengths)} probes")
 
     def _batches(self, lengths: list[int], batches: BatchPlan) -> Iterator[list[int]]:
         """Numbers of the probes of each batch, all of one length."""
