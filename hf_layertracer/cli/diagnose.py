@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,9 @@ import typer
 from ..config import DiagnosisConfig
 from .options import AllowPickle, Model, Revision, TrustRemoteCode, with_options
 from .printing import print_report
+
+
+_QUICK_PROBES = 24
 
 
 @with_options(DiagnosisConfig, panel="What is measured")
@@ -27,6 +31,12 @@ def command(
     max_prompt_tokens: Annotated[int, typer.Option(help="Longest prompt cut out of a text.")] = 64,
     shots: Annotated[int, typer.Option(help="Put so many probes of each task before the others, as examples.")] = 0,
     max_probes: Annotated[int | None, typer.Option(help="Take a seeded sample of this many probes.")] = None,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick", help="A first look: perturbation skip and one draw on 24 probes, unless max_probes says."
+        ),
+    ] = False,
     out: Annotated[Path, typer.Option(help="Folder for the report, its picture and README.md.")] = Path(
         "layertracer-report"
     ),
@@ -48,6 +58,9 @@ def command(
     from ..probes.layouts import NoTokenizerError
 
     # What is wrong with anything but the model is said before the model is loaded.
+    if quick:
+        config = replace(config, perturbation="skip", repeats=1)
+        max_probes = max_probes or _QUICK_PROBES
     check_name(model)
     check_writable(out)
     reading = {

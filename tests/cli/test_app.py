@@ -51,6 +51,16 @@ def probes(tmp_path: Path) -> Path:
     return path
 
 
+def test_a_quick_look_skips_layers_on_few_probes(run: Run, model: Path, tmp_path: Path):
+    probes = tmp_path / "many.jsonl"
+    probes.write_text("".join(f'{{"prompt": "the cat {n} sat on", "target": " the"}}\n' for n in range(40)))
+    status, _, _ = run("diagnose", model, "--probes", probes, "--out", tmp_path / "out", "--quick")
+    assert status == 0
+    report = json.loads((tmp_path / "out" / "layertracer_report.json").read_text())
+    assert report["probes"]["count"] == 24
+    assert list(report["diagnoses"][0]["sensitivities"]) == ["skip"]
+
+
 def test_diagnose_leaves_report_picture_and_card(run: Run, model: Path, probes: Path, tmp_path: Path):
     status, out, _ = run("diagnose", model, "--probes", probes, "--out", tmp_path / "out", "--repeats", 2)
     assert status == 0
