@@ -196,7 +196,7 @@ def test_help_shows_choices_and_defaults_of_the_settings(run: Run, monkeypatch: 
         assert field.metadata["help"].split(",")[0].rstrip(".") in line
         if "choices" in field.metadata:
             assert f"[{'|'.join(field.metadata['choices'])}]" in line
-        if field.default is not None:
+        if field.default is not None and not isinstance(field.default, bool):
             assert f"[default: {field.default}]" in line
 
 
