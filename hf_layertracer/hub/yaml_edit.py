@@ -33,8 +33,8 @@ def add_items(text: str, sequence: Node | None, items: list[Any]) -> str | None:
         return None
     if sequence.flow_style:
         place = end_of(sequence.value[-1])
-        written = [yaml.safe_dump(item, default_flow_style=True, width=10**6).splitlines()[0] for item in items]
-        return text[:place] + "".join(f", {item}" for item in written) + text[place:]
+        lines = [yaml.safe_dump(item, default_flow_style=True, width=10**6).splitlines()[0] for item in items]
+        return text[:place] + "".join(f", {line}" for line in lines) + text[place:]
     place = _line_end(text, end_of(sequence.value[-1]))
     written = _written(text, items, sequence.start_mark.column)
     return text[:place] + newline_of(text) + written + text[place:]
@@ -82,7 +82,7 @@ def end_of(node: Node) -> int:
         last = node.value[-1]
         return end_of(last[1] if isinstance(last, tuple) else last)
     if isinstance(node, ScalarNode) and node.style in ("|", ">"):
-        written = node.start_mark.buffer[node.start_mark.pointer : node.end_mark.pointer]
+        written = str(node.start_mark.buffer)[node.start_mark.pointer : node.end_mark.pointer]
         return node.start_mark.index + len(written.rstrip())
     return node.end_mark.index
 
