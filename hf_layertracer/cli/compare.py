@@ -33,7 +33,7 @@ def command(
         check_writable(out.parent)
     if len(sources) < 2:
         raise LayerTracerError("A comparison needs two reports or more.")
-    reports = {}
+    reports: dict[str, LayerTracerReport] = {}
     for source in sources:
         report = LayerTracerReport.load(source, token=token)
         if not report.is_measured:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -63,7 +63,7 @@ def command(
         max_probes = max_probes or _QUICK_PROBES
     check_name(model)
     check_writable(out)
-    reading = {
+    reading: dict[str, Any] = {
         "text_column": text_column,
         "max_probes": max_probes,
         "max_prompt_tokens": max_prompt_tokens,

@@ -72,7 +72,7 @@ class StoredTensor:
             file.seek(self.offset)
             left = self.nbytes
             while left:
-                count = file.readinto(buffer[: min(left, len(buffer))])  # type: ignore[attr-defined]
+                count = file.readinto(buffer[: min(left, len(buffer))])
                 if not count:
                     raise self.shrunk()
                 left -= count
