@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.repocard_data import eval_results_to_model_index
 
 from ..records import ReportData
@@ -39,9 +40,10 @@ def model_card(text: str | None, report: ReportData, repo_id: str) -> str:
     """
     name = repo_id.rsplit("/", 1)[-1]
     text = text or ""
-    if not without_section(text).strip():
-        return _new_card(report, repo_id, name)
     before = read_front_matter(ModelCard, text)
+    written = REGEX_YAML_BLOCK.sub("", without_section(text), count=1)
+    if not written.strip() and set(before) <= {"tags"}:  # nothing but what a report leaves in a folder
+        return _new_card(report, repo_id, name)
     index, ours = before.get(model_index.FIELD) or [], (_PROBES, _EVALUATION)
     results = _as_written(evaluation_results(report), name)
     wanted = {
