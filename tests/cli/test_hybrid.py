@@ -54,8 +54,8 @@ def test_new_mixers_are_proposed_built_healed_and_pushed(
     model.save_pretrained(tmp_path / "a")
     tiny_tokenizer.save_pretrained(tmp_path / "a")
     probes = [Probe((5, 80, 31, 7), 10), Probe((9, 8, 7), 4)]
-    diagnose(model, probes, config=DiagnosisConfig(perturbation="skip")).save(tmp_path / "report")
-    command = ["propose", tmp_path / "report", "--mixers", 1, "--by", "skip", "--base", tmp_path / "a"]
+    diagnose(model, probes, config=DiagnosisConfig(perturbation="mixer")).save(tmp_path / "report")
+    command = ["propose", tmp_path / "report", "--mixers", 1, "--base", tmp_path / "a"]
     code, out, err = run(monkeypatch, capsys, *command, "--out", tmp_path / "r.yaml")
     assert (code, err) == (0, "")
     assert "move the output least" in out
