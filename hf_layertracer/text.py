@@ -47,11 +47,12 @@ def one_line(text: str, limit: int) -> str:
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
 
 
-def parse_bytes(size: str | int) -> int:
+def parse_bytes(size: str | int, setting: str | None = None) -> int:
     """Reads an amount of memory; `GB` and `GiB` both mean 1024 x 1024 x 1024 bytes, as accelerators are labelled.
 
     Args:
         size (`str` or `int`): `"22GB"`, `"512MiB"`, or a number of bytes.
+        setting (`str`, *optional*): The setting that it was given for, to be named where it is wrong.
 
     Returns:
         `int`: Bytes.
@@ -72,9 +73,8 @@ def parse_bytes(size: str | int) -> int:
     )
     value = int(float(match[1]) * _UNITS[match[2].upper()]) if match else 0
     if value <= 0:
-        raise LayerTracerError(
-            f"{size!r:.40} is no amount of memory. Write it as '24GB', '512MiB' or a number of bytes."
-        )
+        given = f"{setting}={size!r:.40}" if setting else f"{size!r:.40}"
+        raise LayerTracerError(f"{given} is no amount of memory. Write it as '24GB', '512MiB' or a number of bytes.")
     return value
 
 

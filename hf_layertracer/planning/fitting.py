@@ -29,7 +29,7 @@ def split_limit(strategy: Strategy, options: dict[str, Any]) -> tuple[dict[str, 
     """
     if options.get(LIMIT) is None or LIMIT in strategy.option_names:
         return options, None
-    return {name: value for name, value in options.items() if name != LIMIT}, parse_bytes(options[LIMIT])
+    return {name: value for name, value in options.items() if name != LIMIT}, parse_bytes(options[LIMIT], LIMIT)
 
 
 def check_fits(facts: ModelFacts, plan: LayerPlan, limit: int) -> None:

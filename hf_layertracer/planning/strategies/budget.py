@@ -35,11 +35,11 @@ class BudgetOptions:
         limits = {name: getattr(self, name) for name in ("max_trainable_parameters", "max_memory")}
         if list(limits.values()).count(None) != 1:
             raise LayerTracerError(
-                "The strategy 'budget' needs either max_trainable_parameters or max_memory (in bytes)."
+                "The strategy 'budget' needs either max_trainable_parameters or max_memory, such as '24GB'."
             )
         whole_number("max_trainable_parameters", self.max_trainable_parameters)
         if self.max_memory is not None:
-            parse_bytes(self.max_memory)  # refuses what is no amount
+            parse_bytes(self.max_memory, "max_memory")  # refuses what is no amount
 
     @property
     def memory(self) -> int | None:

@@ -47,7 +47,7 @@ def test_a_model_with_measurements_beside_it_does_as_well_as_a_report(meta, repo
 
 
 def test_measurements_of_another_depth_are_refused(meta, report_of):
-    with pytest.raises(LayerTracerError, match="report is of 5 layers, the model has 4"):
+    with pytest.raises(LayerTracerError, match=r"layers \(5 there, 4 here\)"):
         make_plan(meta(4), "sensitivity", report=report_of(meta(5)))
 
 
