@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from hf_layertracer import LayerTracerError, TrialsConfig
+from hf_layertracer import LayerTracerError, TrialsConfig, run_trials
 from hf_layertracer.files import write_atomically
 from hf_layertracer.trials.folder import TrialFolder, UnitFolder, write_json
 from hf_layertracer.trials.prepare import prepare
@@ -53,7 +54,7 @@ def world(tmp_path_factory, tiny_llama, tiny_tokenizer) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_config(world: Path) -> Callable[..., TrialsConfig]:
     """`make_config(arms=[...], train={...})`: a trial of a second; `train` and `evaluate` are completed."""
 
@@ -84,19 +85,37 @@ def make_config(world: Path) -> Callable[..., TrialsConfig]:
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Runs that would be processes are calls; the list says which were made."""
     made: list[str] = []
-
-    def run_module(module: str, folder: Path, log: Path, failure: Path, **_: Any) -> str | None:
-        made.append("prepare" if module.endswith(".prepare") else folder.name)
-        failure.unlink(missing_ok=True)
-        try:
-            if module.endswith(".prepare"):
-                prepare(TrialFolder(folder))
-            else:
-                run_unit(UnitFolder(folder))
-        except (LayerTracerError, RuntimeError) as error:
-            write_json(failure, {"cause": str(error)})
-            return str(error)
-        return None
-
-    monkeypatch.setattr("hf_layertracer.trials.run.run_module", run_module)
+    monkeypatch.setattr("hf_layertracer.trials.run.run_module", partial(_run_here, made))
     return made
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Callable[[TrialsConfig], Path]:
+    """`finished(config)`: the folder of that trial, which is made once; copy it before you change anything."""
+    folders: dict[str, Path] = {}
+
+    def run(config: TrialsConfig) -> Path:
+        key = config.model_dump_json()
+        if key not in folders:
+            folders[key] = tmp_path_factory.mktemp("finished")
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("hf_layertracer.trials.run.run_module", partial(_run_here, []))
+                patch.setattr("hf_layertracer.report.figure.draw_report", lambda report: Figure((1, 1)))
+                run_trials(config, folders[key])
+        return folders[key]
+
+    return run
+
+
+def _run_here(made: list[str], module: str, folder: Path, log: Path, failure: Path, **_: Any) -> str | None:
+    made.append("prepare" if module.endswith(".prepare") else folder.name)
+    failure.unlink(missing_ok=True)
+    try:
+        if module.endswith(".prepare"):
+            prepare(TrialFolder(folder))
+        else:
+            run_unit(UnitFolder(folder))
+    except (LayerTracerError, RuntimeError) as error:
+        write_json(failure, {"cause": str(error)})
+        return str(error)
+    return None

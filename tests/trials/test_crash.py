@@ -15,7 +15,7 @@ import psutil
 import pytest
 import yaml
 
-from hf_layertracer import LayerTracerReport, TrialsConfig, run_trials
+from hf_layertracer import LayerTracerReport, TrialsConfig
 from hf_layertracer.trials.folder import TrialFolder, UnitFolder, living_process, read_json
 from hf_layertracer.trials.status import trial_status
 
@@ -30,11 +30,10 @@ def config(make_config) -> TrialsConfig:
 
 
 @pytest.fixture
-def prepared(config, in_this_process, tmp_path) -> Path:
+def prepared(config, finished, tmp_path) -> Path:
     """A trial that lacks nothing but its one run: what comes before it need not be waited for."""
     folder = tmp_path / "out"
-    run_trials(config, tmp_path / "whole")
-    shutil.copytree(tmp_path / "whole", folder)
+    shutil.copytree(finished(config), folder)
     unit = TrialFolder(folder).unit("freeze-deep-seed0")
     for path in unit.path.iterdir():
         if path != unit.settings:
@@ -64,7 +63,7 @@ def start(config, tmp_path) -> Iterator[Callable[[Path], subprocess.Popen]]:
 
 
 def test_a_run_that_is_killed_with_its_parent_goes_on_from_its_checkpoint_to_the_same_numbers(
-    prepared, start, tmp_path
+    prepared, start, config, finished
 ):
     unit = TrialFolder(prepared).unit("freeze-deep-seed0")
     parent = start(prepared)
@@ -84,14 +83,14 @@ def test_a_run_that_is_killed_with_its_parent_goes_on_from_its_checkpoint_to_the
     assert again.returncode == 0, output
     assert LayerTracerReport.load(unit.training).training.steps < STEPS  # it went on, and did not begin anew
     ours, theirs = (
-        read_json(folder / "results.json")["rows"][1]["metrics"] for folder in (prepared, tmp_path / "whole")
+        read_json(folder / "results.json")["rows"][1]["metrics"] for folder in (prepared, finished(config))
     )
     # Tolerance of two processes with other numbers of threads; a run that was not resumed exactly is off by far more.
     assert ours == pytest.approx(theirs, rel=1e-4)
     losses = read_json(unit.result)["losses"]
     assert losses == [
         [step, pytest.approx(loss, rel=1e-4)]
-        for step, loss in read_json(TrialFolder(tmp_path / "whole").unit("freeze-deep-seed0").result)["losses"]
+        for step, loss in read_json(TrialFolder(finished(config)).unit("freeze-deep-seed0").result)["losses"]
     ]
 
 

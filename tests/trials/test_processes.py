@@ -5,14 +5,12 @@ from __future__ import annotations
 import pytest
 
 from hf_layertracer import run_trials
-from hf_layertracer.trials import process
+from hf_layertracer.trials import TrialsResult, process, run
 
 
-def test_two_processes_train_on_the_same_batches_as_one(make_config, in_this_process, tmp_path, monkeypatch):
-    arms = [{"strategy": "freeze-deep"}]
-    alone = run_trials(make_config(arms=arms), tmp_path / "alone")
-
-    from hf_layertracer.trials import run
+def test_two_processes_train_on_the_same_batches_as_one(make_config, finished, in_this_process, tmp_path, monkeypatch):
+    arms, train = [{"strategy": "freeze-deep"}], {"save_steps": 2}
+    alone = TrialsResult.load(finished(make_config(arms=arms, train=train)))
 
     here = run.run_module
 
@@ -22,7 +20,7 @@ def test_two_processes_train_on_the_same_batches_as_one(make_config, in_this_pro
 
     monkeypatch.setattr(run, "run_module", run_module)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    together = run_trials(make_config(arms=arms, processes=2), tmp_path / "together")
+    together = run_trials(make_config(arms=arms, train=train, processes=2), tmp_path / "together")
     assert together.failures == {}
     ours, theirs = together.rows[1], alone.rows[1]
     # Gradients are summed in another order.

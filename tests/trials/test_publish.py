@@ -5,18 +5,17 @@ from __future__ import annotations
 import pytest
 from datasets import load_dataset
 
-from hf_layertracer import run_trials
 from hf_layertracer.errors import HubError
+from hf_layertracer.trials import TrialsResult
 from hf_layertracer.trials.publish import COLUMNS, push_trials
 
 
 REPO = "alice/trials"
 
 
-def test_a_row_for_each_run_and_metric_is_loaded_and_no_path_leaves(
-    hub, make_config, in_this_process, world, tmp_path
-):
-    result = run_trials(make_config(seeds=[0, 1]), tmp_path)
+def test_a_row_for_each_run_and_metric_is_loaded_and_no_path_leaves(hub, make_config, finished, world):
+    folder = finished(make_config(arms=[{"strategy": "full"}]))
+    result = TrialsResult.load(folder)
     push_trials(result, REPO)
     assert len(hub.repo(REPO, "dataset").commits()) == 1
     loaded = load_dataset(REPO, split="train", download_mode="force_redownload")
@@ -32,14 +31,14 @@ def test_a_row_for_each_run_and_metric_is_loaded_and_no_path_leaves(
     assert {"README.md", "results.json", "results.md", "learned_forgotten.png", "losses.png"} <= set(files)
     for name, content in files.items():
         assert str(world).encode() not in content, name
-        assert str(tmp_path).encode() not in content, name
+        assert str(folder).encode() not in content, name
     card = files["README.md"].decode()
     assert "| base |" in card
     assert f'load_dataset("{REPO}"' in card
 
 
-def test_a_push_without_permission_is_one_line(hub, make_config, in_this_process, tmp_path, monkeypatch):
-    result = run_trials(make_config(arms=[{"strategy": "full"}]), tmp_path)
+def test_a_push_without_permission_is_one_line(hub, make_config, finished):
+    result = TrialsResult.load(finished(make_config(arms=[{"strategy": "full"}])))
     with pytest.raises(HubError) as raised:
         push_trials(result, "bob/trials")
     assert "\n" not in str(raised.value)

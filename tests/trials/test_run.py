@@ -72,9 +72,9 @@ def test_a_trial_leaves_a_row_for_each_run_and_one_for_the_untouched_model(make_
     assert TrialsResult.load(tmp_path).rows == result.rows
 
 
-def test_what_is_finished_is_kept_and_an_arm_can_be_added(make_config, in_this_process, tmp_path):
-    first = run_trials(make_config(arms=ARMS[:1]), tmp_path)
-    in_this_process.clear()
+def test_what_is_finished_is_kept_and_an_arm_can_be_added(make_config, finished, in_this_process, tmp_path):
+    shutil.copytree(finished(make_config(arms=ARMS[:1])), tmp_path, dirs_exist_ok=True)
+    first = TrialsResult.load(tmp_path)
     again = run_trials(make_config(arms=ARMS[:1]), tmp_path)
     assert in_this_process == []
     assert again.rows == first.rows
@@ -91,8 +91,8 @@ def test_what_is_finished_is_kept_and_an_arm_can_be_added(make_config, in_this_p
         ({"arms": [{"name": "full", "strategy": "freeze-deep"}]}, r"another arm of that name.*strategy"),
     ],
 )
-def test_a_folder_of_another_config_is_refused_in_one_line(make_config, in_this_process, tmp_path, change, line):
-    run_trials(make_config(arms=ARMS[:1]), tmp_path)
+def test_a_folder_of_another_config_is_refused_in_one_line(make_config, finished, tmp_path, change, line):
+    shutil.copytree(finished(make_config(arms=ARMS[:1])), tmp_path, dirs_exist_ok=True)
     before = (tmp_path / "results.json").read_bytes()
     with pytest.raises(LayerTracerError, match=line) as raised:
         run_trials(make_config(**{"arms": ARMS[:1], **change}), tmp_path)
@@ -100,11 +100,13 @@ def test_a_folder_of_another_config_is_refused_in_one_line(make_config, in_this_
     assert (tmp_path / "results.json").read_bytes() == before
 
 
-def test_other_text_or_other_packages_are_another_config(make_config, in_this_process, world, tmp_path, monkeypatch):
+def test_other_text_or_other_packages_are_another_config(make_config, finished, world, tmp_path, monkeypatch):
     text = tmp_path / "new.txt"
     shutil.copy(world / "new.txt", text)
+    # The same text in another place is the same config.
     config = make_config(arms=ARMS[:1], train={"files": [str(text)]})
-    run_trials(config, tmp_path / "out")
+    shutil.copytree(finished(make_config(arms=ARMS[:1])), tmp_path / "out")
+    assert run_trials(config, tmp_path / "out").is_complete
     text.write_text(text.read_text() + " More.")
     with pytest.raises(LayerTracerError, match=r"train\.files"):
         run_trials(config, tmp_path / "out")
@@ -138,10 +140,10 @@ def test_a_run_that_fails_is_reported_and_the_others_finish(make_config, in_this
 
 @EITHER
 def test_a_run_that_was_cut_during_its_training_goes_on_to_the_same_numbers(
-    make_config, in_this_process, tmp_path, monkeypatch, arm
+    make_config, finished, in_this_process, tmp_path, monkeypatch, arm
 ):
     config = make_config(arms=[arm], train={"save_steps": 2})
-    whole = run_trials(config, tmp_path / "whole")
+    whole = TrialsResult.load(finished(config))
 
     def cut(self, args, state, control, **_):
         if state.global_step == 5:
@@ -163,16 +165,16 @@ def test_a_run_that_was_cut_during_its_training_goes_on_to_the_same_numbers(
 
 @EITHER
 def test_a_run_that_was_cut_during_its_evaluation_is_not_trained_again(
-    make_config, in_this_process, tmp_path, monkeypatch, arm
+    make_config, finished, in_this_process, tmp_path, monkeypatch, arm
 ):
-    whole = run_trials(make_config(arms=[arm]), tmp_path / "whole")
-
+    config = make_config(arms=[arm], train={"save_steps": 2})
+    whole = TrialsResult.load(finished(config))
     evaluate = unit.evaluate_model
     monkeypatch.setattr(unit, "evaluate_model", lambda *args: (_ for _ in ()).throw(RuntimeError("cut")))
-    assert run_trials(make_config(arms=[arm]), tmp_path / "cut").failures
+    assert run_trials(config, tmp_path / "cut").failures
     monkeypatch.setattr(unit, "evaluate_model", evaluate)
     monkeypatch.setattr(unit, "_train", lambda *args: pytest.fail("trained again"))
-    cut = run_trials(make_config(arms=[arm]), tmp_path / "cut")
+    cut = run_trials(config, tmp_path / "cut")
     for ours, theirs in zip(cut.rows, whole.rows, strict=True):
         assert ours["metrics"] == pytest.approx(theirs["metrics"], rel=1e-5)
 
@@ -184,7 +186,8 @@ def test_data_that_is_shorter_than_the_budget_is_said_to_be_repeated(make_config
     assert any("read" in note and "times" in note for note in result.notes)
 
 
-def test_two_processes_never_work_on_one_folder(make_config, in_this_process, tmp_path):
+def test_two_processes_never_work_on_one_folder(make_config, finished, tmp_path):
+    shutil.copytree(finished(make_config(arms=ARMS[:1])), tmp_path, dirs_exist_ok=True)
     import subprocess
     import sys
 
@@ -195,7 +198,7 @@ def test_two_processes_never_work_on_one_folder(make_config, in_this_process, tm
         mark = {"pid": other.pid, "started": psutil.Process(other.pid).create_time()}
         tmp_path.joinpath("running.json").write_text(json.dumps(mark))
         with pytest.raises(LayerTracerError, match=f"Process {other.pid} is running the trials"):
-            run_trials(make_config(), tmp_path)
+            run_trials(make_config(arms=ARMS[:1]), tmp_path)
     finally:
         other.communicate(b"\n")
     assert run_trials(make_config(arms=ARMS[:1]), tmp_path).is_complete
