@@ -41,8 +41,9 @@ def model_card(text: str | None, report: ReportData, repo_id: str) -> str:
     name = repo_id.rsplit("/", 1)[-1]
     text = text or ""
     before = read_front_matter(ModelCard, text)
-    written = REGEX_YAML_BLOCK.sub("", without_section(text), count=1)
-    if not written.strip() and set(before) <= {"tags"}:  # nothing but what a report leaves in a folder
+    theirs = without_section(text)
+    left_by_report = theirs != text and before == {"tags": [TAG]} and not REGEX_YAML_BLOCK.sub("", theirs).strip()
+    if not theirs.strip() or left_by_report:
         return _new_card(report, repo_id, name)
     index, ours = before.get(model_index.FIELD) or [], (_PROBES, _EVALUATION)
     results = _as_written(evaluation_results(report), name)

@@ -180,5 +180,5 @@ def test_bad_options_are_one_line(tmp_path, options, said):
 
 
 def test_a_model_that_does_not_exist_is_one_line(tmp_path):
-    with pytest.raises(LayerTracerError, match="Could not load"):
+    with pytest.raises(LayerTracerError, match="no such folder"):
         estimate_training(str(tmp_path / "nothing"))

@@ -17,7 +17,7 @@ from hf_layertracer.modeling import find_parts
 PROMPTS = [(5, 80, 31, 7, 200, 9), (90, 91, 92, 93, 5, 6), (14, 3, 77, 60, 60, 2)]
 REPEATS = 2
 SETTINGS = [
-    DiagnosisConfig(mask_ratio=0.3, diagnosis_seed=5),
+    DiagnosisConfig(perturbation="mask", mask_ratio=0.3, diagnosis_seed=5),
     DiagnosisConfig(perturbation="noise", noise_scale=0.6, diagnosis_seed=5),
     DiagnosisConfig(perturbation="skip"),
 ]
