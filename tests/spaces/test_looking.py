@@ -94,7 +94,7 @@ def test_a_report_is_downloaded(page, examples, kind):
     report = next(iter(examples.values()))
     page.click(f"#lt-get-{kind}")
     name, content = page.downloaded()
-    assert name == f"layertracer-{report['model']['id'].split('/')[1]}.{kind}"
+    assert name == f"layertracer-{report.model.id.split('/')[1]}.{kind}"
     if kind == "json":
         assert LayerTracerReport.from_dict(json.loads(content)) == report
     elif kind == "csv":

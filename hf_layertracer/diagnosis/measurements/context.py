@@ -49,7 +49,8 @@ class Context(Measurement):
 
     def observe(self, batch: Batch) -> None:
         positions = batch.clean.input_ids.shape[1]
-        if self.whole_prompts is None or positions < 2:
+        # Where layers take patches or padded chunks, no position of theirs is a token's.
+        if self.whole_prompts is None or positions < 2 or batch.clean.states[0].shape[1] != positions:
             return
         total = np.zeros((len(batch.members), self.values.shape[1]))
         for repeat in range(self.repeats):

@@ -74,4 +74,4 @@ def test_a_choice_that_makes_no_plan_keeps_what_was_ticked_and_says_why(make_rep
     facts, ticked, code, _, seen = tried(make_report(), "budget", layers=["1"])
     assert "needs either max_trainable_parameters or max_memory" in facts
     assert (ticked.value, code) == (["1"], "")
-    assert seen == {"max_trainable_parameters", "max_memory"}
+    assert seen == {"max_trainable_parameters", "max_memory", "measure"}
