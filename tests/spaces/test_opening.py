@@ -72,7 +72,7 @@ def test_a_report_full_of_markup_shows_it_as_text_and_runs_nothing(page, full_of
         page.tab(tab)
         page.wait(lambda: not page.all(".generating"))
     page.tab("Compare")
-    for markup in markups[:2]:
+    for markup in markups[-2:]:  # the others made room for later ones
         page.choose("#lt-compared", markup)
     page.wait(lambda: len(page.all("#lt-differences thead th")) == 5)
     assert page.script("return window.hacked") is None
