@@ -61,6 +61,14 @@ def check_causal(stack: LayerStack, probes: Sequence[EncodedProbe]) -> None:
         )
 
 
+def not_run_on_tokens(name: str, error: Exception) -> UntraceableModelError:
+    """What to raise where a model fails on token ids."""
+    return UntraceableModelError(
+        f"{name} could not be run on token ids alone, as a causal language model is "
+        f"({type(error).__name__}: {error!s:.160})."
+    )
+
+
 def _logits(stack: LayerStack, prompt: Sequence[int], name: str) -> Tensor:
     ids = torch.tensor([list(prompt)], device=stack.input_device)
     try:
@@ -68,10 +76,7 @@ def _logits(stack: LayerStack, prompt: Sequence[int], name: str) -> Tensor:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # a model of any make may fail in any way when it is called like a causal LM
-        raise UntraceableModelError(
-            f"{name} could not be run on token ids alone, as a causal language model is "
-            f"({type(error).__name__}: {error!s:.160})."
-        ) from error
+        raise not_run_on_tokens(name, error) from error
     logits = getattr(output, "logits", None)
     if not isinstance(logits, Tensor) or logits.ndim != 3 or logits.shape[:2] != ids.shape:
         raise UntraceableModelError(f"{name} is not a causal language model: it gives no logits for each position.")

@@ -18,7 +18,7 @@ from ..distributed import is_main_process
 from ..errors import LayerTracerError, UntraceableModelError
 from ..logs import get_logger
 from ..probes.encoding import EncodedProbe, equal_length_batches
-from .causality import check_causal
+from .causality import check_causal, not_run_on_tokens
 from .clean_run import CleanRun
 from .layer_stack import LayerStack
 from .layout import Layout
@@ -152,10 +152,7 @@ class Engine:
         except (LayerTracerError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # a model of any make may fail in any way when it is called like a causal LM
-            raise UntraceableModelError(
-                f"{type(self.stack.model).__name__} could not be run on token ids alone, as a causal language model is "
-                f"({type(error).__name__}: {error!s:.160})."
-            ) from error
+            raise not_run_on_tokens(type(self.stack.model).__name__, error) from error
         if not torch.isfinite(clean.logits).any() or clean.logits.isnan().any():
             raise UntraceableModelError(
                 "The model's own output is NaN before anything is perturbed: its weights or their data type are broken."

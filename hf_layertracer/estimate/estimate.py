@@ -157,8 +157,8 @@ def estimate_training(
         )
 
     ours = estimate(plan)
-    freezes = plan is not None and (plan.frozen_layers or not (plan.train_embeddings and plan.train_head))
-    ours.full = estimate(None) if freezes or (plan is not None and plan.patterns) else ours.model_copy()
+    freezes = plan is not None and plan.savings.trainable_parameters < plan.savings.trainable_parameters_full
+    ours.full = estimate(None) if freezes else ours.model_copy()
     return ours
 
 

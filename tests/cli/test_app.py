@@ -15,25 +15,10 @@ import yaml
 
 import hf_layertracer
 from hf_layertracer import DiagnosisConfig, LayerTracerError, LayerTracerReport
-from hf_layertracer.cli.app import main
 from hf_layertracer.planning import STRATEGIES
 
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """`run("plan", ...)`: exit status, standard output and standard error."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["layertracer", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        output = capsys.readouterr()
-        return ended.value.code or 0, output.out, output.err
-
-    return call
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import csv
 import pytest
 
 from hf_layertracer import diagnose
-from hf_layertracer.cli.app import main
 from hf_layertracer.report.comparison import FORMATS
 
 
@@ -18,18 +17,10 @@ def folders(tmp_path, tiny_llama, token_probes):
     return [str(tmp_path / "_one$"), str(tmp_path / "two")]
 
 
-def run(monkeypatch, capsys, *arguments):
-    monkeypatch.setattr("sys.argv", ["layertracer", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    captured = capsys.readouterr()
-    return ended.value.code or 0, captured.out, captured.err
-
-
-def test_reports_stand_side_by_side_in_a_table_and_in_files(folders, tmp_path, monkeypatch, capsys):
+def test_reports_stand_side_by_side_in_a_table_and_in_files(run, folders, tmp_path):
     for kind in FORMATS:
         out = tmp_path / "new" / f"figure.{kind}"
-        status, text, _ = run(monkeypatch, capsys, "compare", *folders, "--out", out)
+        status, text, _ = run("compare", *folders, "--out", out)
         assert status == 0
         assert "_one$" in text
         assert "two" in text
@@ -50,9 +41,9 @@ def test_reports_stand_side_by_side_in_a_table_and_in_files(folders, tmp_path, m
         (["{a}", "{b}/nothing"], "nothing"),
     ],
 )
-def test_what_cannot_be_compared_is_one_line(folders, monkeypatch, capsys, arguments, message):
+def test_what_cannot_be_compared_is_one_line(run, folders, monkeypatch, arguments, message):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    status, _, err = run(monkeypatch, capsys, "compare", *(a.format(a=folders[0], b=folders[1]) for a in arguments))
+    status, _, err = run("compare", *(a.format(a=folders[0], b=folders[1]) for a in arguments))
     assert status == 1
     assert message in err
     assert len(err.strip().splitlines()) == 1

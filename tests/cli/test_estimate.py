@@ -7,7 +7,6 @@ import pytest
 from transformers import LlamaConfig, TrainingArguments
 
 from hf_layertracer import LayerTracerError, estimate_training, make_plan
-from hf_layertracer.cli.app import main
 from hf_layertracer.estimate.config import EstimateConfig
 from hf_layertracer.modeling.loading import load_skeleton
 
@@ -19,18 +18,6 @@ def folder(tmp_path):
         architectures=["LlamaForCausalLM"],
     ).save_pretrained(tmp_path)  # fmt: skip
     return tmp_path
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["layertracer", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        output = capsys.readouterr()
-        return ended.value.code or 0, output.out, output.err
-
-    return call
 
 
 @pytest.mark.parametrize("name", ["", "config.json"])

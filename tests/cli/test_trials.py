@@ -5,30 +5,14 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from hf_layertracer.cli.app import main
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """`run("init", ...)`: exit status, standard output and standard error of `layertracer trials ...`."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["layertracer", "trials", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        output = capsys.readouterr()
-        return ended.value.code or 0, output.out, output.err
-
-    return call
-
 
 def test_init_writes_a_config_and_never_over_another_file(run, tmp_path):
     path = tmp_path / "trials.yaml"
-    status, out, _ = run("init", path, "--model", "alice/model")
+    status, out, _ = run("trials", "init", path, "--model", "alice/model")
     assert status == 0
     assert str(path) in out.replace("\n", "")
     assert yaml.safe_load(path.read_text())["model"] == "alice/model"
-    status, _, err = run("init", path)
+    status, _, err = run("trials", "init", path)
     assert status == 1
     assert "exists already" in err
 
@@ -44,7 +28,7 @@ def test_init_writes_a_config_and_never_over_another_file(run, tmp_path):
 def test_a_mistake_is_one_line_and_nothing_is_left(run, tmp_path, text, line):
     path = tmp_path / "trials.yaml"
     path.write_text(text)
-    status, _, err = run("run", path, "--out", tmp_path / "out")
+    status, _, err = run("trials", "run", path, "--out", tmp_path / "out")
     assert status == 1
     assert len(err.strip().splitlines()) == 1
     assert line in err
@@ -53,12 +37,12 @@ def test_a_mistake_is_one_line_and_nothing_is_left(run, tmp_path, text, line):
 
 @pytest.mark.parametrize("command", ["status", "show"])
 def test_a_folder_without_a_trial_is_one_line(run, tmp_path, command):
-    status, _, err = run(command, tmp_path)
+    status, _, err = run("trials", command, tmp_path)
     assert status == 1
     assert "holds no trial" in err
 
 
 def test_options_that_do_not_fit_together_are_refused(run, tmp_path):
     path = tmp_path / "trials.yaml"
-    run("init", path)
-    assert "--halving" in run("run", path, "--total-tokens", 5)[2]
+    run("trials", "init", path)
+    assert "--halving" in run("trials", "run", path, "--total-tokens", 5)[2]
