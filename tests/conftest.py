@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import pytest
 import support.hub_environment as hub_environment  # before anything that imports huggingface_hub
 import torch
 import transformers
+from huggingface_hub.constants import HF_HUB_CACHE
 from hypothesis import settings
 from support import reference as slow_reference
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -102,6 +104,7 @@ def hub(_running_hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setenv("HF_TOKEN", _running_hub.token)
     yield _running_hub
     _running_hub.reset()
+    shutil.rmtree(HF_HUB_CACHE, ignore_errors=True)  # the next Hub may have other repositories of the same names
 
 
 @pytest.fixture(scope="session")
