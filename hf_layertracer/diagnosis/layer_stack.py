@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,8 +21,9 @@ from ..errors import UntraceableModelError
 from ..modeling import ModelParts
 from ..modeling.wrappers import input_device, input_embeddings
 from .clean_run import CleanRun
-from .layout import Layout, Shapes, argument_axes, hidden_axes, shapes_of
+from .layout import Layout, argument_axes, hidden_axes
 from .patching import LayerForward, hidden_input, hidden_of, patched, with_hidden, with_hidden_input
+from .recording import Recording, record
 
 
 _LAYOUT_TOKENS = 16  # enough to tell axes apart
@@ -87,6 +88,9 @@ class LayerStack:
         for keep in ({"logits_to_keep": 1}, {"logits_to_keep": torch.tensor([-1])}, {}):
             wanted = {"use_cache": False, **keep}
             yield {name: value for name, value in wanted.items() if name in self._accepted}
+
+    def _record(self, input_ids: Tensor, call: dict[str, Any], **how: Any) -> Recording:
+        return record(self.model, self.layers, input_ids, lambda: self.logits(input_ids, call), **how)
 
     def _argument_axes(self, row: Tensor, call: dict[str, Any]) -> dict[str, Any]:
         with torch.no_grad():
@@ -278,60 +282,3 @@ class LayerStack:
             )
         logits = logits[:, -1]
         return logits if logits.dtype == torch.float64 else logits.float()
-
-    def _record(
-        self,
-        input_ids: Tensor,
-        call: dict[str, Any],
-        copies: bool = False,
-        keep: bool = True,
-        edit: Callable | None = None,
-    ) -> _Recording:
-        recording = _Recording(Shapes(*input_ids.shape))
-        aliases: list[tuple[Tensor, Tensor]] = []
-
-        def kept(state: Tensor) -> Tensor:
-            if copies:
-                aliases.append((state, state.clone()))
-            return aliases[-1][1] if copies else state
-
-        def record(index: int, forward: LayerForward) -> LayerForward:
-            def recorded(*args: Any, **kwargs: Any) -> Any:
-                before = hidden_input(args, kwargs)
-                if edit is not None and not recording.order:
-                    before = edit(before)
-                    args, kwargs = with_hidden_input(args, kwargs, before)
-                recording.order.append(index)
-                recording.shapes.hidden.append(tuple(before.shape))
-                recording.shapes.arguments[index] = shapes_of([list(args), kwargs])
-                if keep:
-                    recording.inputs[index] = kept(before)
-                output = forward(*args, **kwargs)
-                if keep:
-                    recording.states[index] = kept(hidden_of(output))
-                    # A hidden state that is part of no tuple needs no pattern, and is not kept twice.
-                    recording.outputs[index] = output if isinstance(output, tuple | list) else None
-                return output
-
-            return recorded
-
-        with patched(self.layers, record):
-            recording.logits = self.logits(input_ids, call)
-        recording.overwritten = any(not torch.equal(state, copy) for state, copy in aliases)
-        if not recording.order or recording.order != sorted(set(recording.order)):
-            raise UntraceableModelError(
-                f"The layers of {type(self.model).__name__} are called in the order {recording.order[:8]}..., not once "
-                "each from first to last. If another list holds the decoder layers, name it with layers_path."
-            )
-        return recording
-
-
-@dataclass
-class _Recording:
-    shapes: Shapes
-    order: list[int] = field(default_factory=list)
-    inputs: dict[int, Tensor] = field(default_factory=dict)
-    states: dict[int, Tensor] = field(default_factory=dict)
-    outputs: dict[int, Any] = field(default_factory=dict)
-    logits: Tensor | None = None
-    overwritten: bool = False

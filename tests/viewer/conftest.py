@@ -48,14 +48,14 @@ def draw_everything() -> Callable[[LayerTracerReport], list[str]]:
 
 def _draw_everything(report: LayerTracerReport) -> list[str]:
     from hf_layertracer.errors import LayerTracerError
-    from hf_layertracer.viewer import allocation, compare, figures, html_parts, tables
+    from hf_layertracer.viewer import allocation, compare, figures, html_parts, lens_figures, tables
 
     probes = list(range(report.probes.count))[:25]
     tasks = list(report.probes.tasks)[:5]
     kinds = [layer.kind for layer in report.model.layers]
     sizes = [sum(layer.parameters.values()) for layer in report.model.layers]
-    drawn = [figures.sensitivity_figure(report, tasks), figures.lens_figure(report, tasks, probes[:2])]
-    drawn += [figures.probes_figure(report, probes)]
+    drawn = [figures.sensitivity_figure(report, tasks), lens_figures.lens_figure(report, tasks, probes[:2])]
+    drawn += [lens_figures.probes_figure(report, probes)]
     texts = [
         html_parts.report_title(report),
         html_parts.report_facts(report),

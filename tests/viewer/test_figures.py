@@ -9,12 +9,11 @@ import pytest
 from hf_layertracer.report.palette import ORANGE, SKY
 from hf_layertracer.viewer.figures import (
     history_figure,
-    lens_figure,
     plan_figure,
-    probes_figure,
     sensitivity_figure,
 )
 from hf_layertracer.viewer.glossary import GLOSSARY
+from hf_layertracer.viewer.lens_figures import lens_figure, probes_figure
 
 
 def text_of(figure) -> str:

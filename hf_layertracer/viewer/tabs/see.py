@@ -10,7 +10,7 @@ from gradio.processing_utils import save_bytes_to_cache
 
 from ...errors import LayerTracerError
 from ...report import LayerTracerReport
-from .. import figures, html_parts, tables
+from .. import figures, html_parts, lens_figures, tables
 from ..escaping import for_file_name, plain
 from ..report_store import OpenedReports, ReportStore
 from .base import CHECKED_BY_HANDLER, QUIET, Page, Tab, plot, updates
@@ -150,7 +150,7 @@ def _summary(reports: ReportStore, name: str | None, opened: OpenedReports) -> d
         "facts": {"value": html_parts.report_facts(report)},
         "tasks": {"choices": offered, "value": []},
         "sensitivity": plot(figures.sensitivity_figure(report)),
-        "lens": plot(figures.lens_figure(report)),
+        "lens": plot(lens_figures.lens_figure(report)),
         "plan": plot(figures.plan_figure(report.plan, kinds, sizes) if report.plan else None),
         "history": plot(figures.history_figure(report) if report.is_repeated else None),
         "layers": {"value": html_parts.table(*tables.layer_table(report), "All values by layer")},
@@ -167,7 +167,7 @@ def _curves(
         return {"sensitivity": plot(None), "lens": plot(None)}
     return {
         "sensitivity": plot(figures.sensitivity_figure(report, drawn)),
-        "lens": plot(figures.lens_figure(report, drawn)),
+        "lens": plot(lens_figures.lens_figure(report, drawn)),
     }
 
 
@@ -192,7 +192,7 @@ def _probes(
     table = html_parts.table(*tables.probe_table(report, here), "Probes on this page")
     return {
         "shown": {"value": said},
-        "probes": plot(figures.probes_figure(report, here)),
+        "probes": plot(lens_figures.probes_figure(report, here)),
         "table": {"value": table},
     }
 
@@ -215,7 +215,7 @@ def _probe(
     asked = report.probes.items[index]
     prompt = "" if asked.prompt is None else f": {asked.prompt[-80:]} → {asked.target}"
     readings = html_parts.table(*tables.reading_table(report, index), f"What the lens reads of probe {index}{prompt}")
-    return {"curve": plot(figures.lens_figure(report, probes=[index])), "readings": {"value": readings}}
+    return {"curve": plot(lens_figures.lens_figure(report, probes=[index])), "readings": {"value": readings}}
 
 
 def _file(report: LayerTracerReport, kind: str) -> tuple[bytes, str]:
