@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import EvalResult, HfApi, ModelCard, ModelCardData
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.repocard_data import eval_results_to_model_index
 
@@ -23,13 +25,20 @@ _PROBES = "layertracer-probes"
 _EVALUATION = "layertracer-evaluation"
 
 
-def model_card(text: str | None, report: ReportData, repo_id: str) -> str:
+def model_card(
+    text: str | None,
+    report: ReportData,
+    repo_id: str,
+    license_of: Callable[[str], dict[str, str]] = lambda model_id: {},
+) -> str:
     """Writes what a report says into a model card.
 
     Args:
         text (`str`, *optional*): The card as it is; a new one is made where there is none.
         report ([`ReportData`]): The report; its picture is expected beside the card.
         repo_id (`str`): The repository, or the name of the model alone.
+        license_of (`Callable`, *optional*):
+            Gives the fields of a new card that name a model's licence, such as [`license_fields`] from the Hub.
 
     Returns:
         `str`: The card with the report's section, the tag `layertracer` and the evaluation results. All else keeps its
@@ -44,7 +53,7 @@ def model_card(text: str | None, report: ReportData, repo_id: str) -> str:
     theirs = without_section(text)
     left_by_report = theirs != text and before == {"tags": [TAG]} and not REGEX_YAML_BLOCK.sub("", theirs).strip()
     if not theirs.strip() or left_by_report:
-        return _new_card(report, repo_id, name)
+        return _new_card(report, repo_id, name, license_of)
     index, ours = before.get(model_index.FIELD) or [], (_PROBES, _EVALUATION)
     results = _as_written(evaluation_results(report), name)
     wanted = {
@@ -89,6 +98,25 @@ def evaluation_results(report: ReportData) -> list[EvalResult]:
     return [result for result in results if result is not None]
 
 
+def license_fields(api: HfApi, model_id: str) -> dict[str, str]:
+    """The licence of a model on the Hub, as its card names it.
+
+    Args:
+        api (`HfApi`): The client.
+        model_id (`str`): The model.
+
+    Returns:
+        `dict[str, str]`: `license`, and `license_name` and `license_link` of one that is not on the Hub's list; nothing
+        where the model is not there or names none.
+    """
+    try:
+        card = api.model_info(model_id).card_data
+    except (HfHubHTTPError, HFValidationError):
+        return {}
+    fields = {name: card.get(name) if card else None for name in ("license", "license_name", "license_link")}
+    return {name: value for name, value in fields.items() if isinstance(value, str)}
+
+
 def with_tag(tags: list[str] | str | None) -> list[str] | str:
     """Tags of a card with `layertracer` among them; as they were where it is."""
     if tags == TAG or (isinstance(tags, list) and TAG in tags):
@@ -96,7 +124,7 @@ def with_tag(tags: list[str] | str | None) -> list[str] | str:
     return [*([tags] if isinstance(tags, str) else tags or []), TAG]
 
 
-def _new_card(report: ReportData, repo_id: str, name: str) -> str:
+def _new_card(report: ReportData, repo_id: str, name: str, license_of: Callable[[str], dict[str, str]]) -> str:
     results = evaluation_results(report)
     base = report.model.id if "/" in (report.model.id or "") and report.model.id != repo_id else None
     data = ModelCardData(
@@ -106,6 +134,7 @@ def _new_card(report: ReportData, repo_id: str, name: str) -> str:
         base_model=base,
         model_name=name if results else None,
         eval_results=results or None,
+        **(license_of(base) if base else {}),
     )
     # A report without a training run is about the model that it names.
     loaded = repo_id if report.training is not None or base is None else base

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from .. import __version__
 from ..errors import HubError, LayerTracerError
 from ..report import CARD_FILE, LayerTracerReport
 from ..text import one_line
-from .card import model_card
+from .card import license_fields, model_card
 from .collection import collected_files, dataset_card
 from .model_files import model_files
 from .privacy import public_report
@@ -93,7 +94,8 @@ def push_report(
             if repo_type == "dataset":
                 text = dataset_card(card, repo_id, [file.rfilename for file in there.siblings])
             else:
-                text = model_card(_local_card(model_dir) or card, public_report(report), repo_id)
+                public = public_report(report)
+                text = model_card(_local_card(model_dir) or card, public, repo_id, partial(license_fields, api))
             contents = {**weights, **files, CARD_FILE: text.encode()}
             try:
                 commit = api.create_commit(

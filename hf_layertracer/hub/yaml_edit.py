@@ -13,11 +13,9 @@ from yaml import MappingNode, Node, ScalarNode, SequenceNode
 
 
 def field_of(text: str, name: str) -> Node | None:
-    """The value of a field at the top of a mapping that is written in block style."""
+    """The value of a field of the mapping that the text is; `None` where there is none."""
     top = yaml.compose(text, Loader=yaml.SafeLoader)
-    if not isinstance(top, MappingNode) or top.flow_style:
-        return None
-    return child(top, name)
+    return None if top is None else child(top, name)
 
 
 def child(node: Node, name: str) -> Node | None:
@@ -29,23 +27,27 @@ def child(node: Node, name: str) -> Node | None:
 
 def add_items(text: str, sequence: Node | None, items: list[Any]) -> str | None:
     """Adds items at the end of a sequence."""
-    if not isinstance(sequence, SequenceNode) or not sequence.value:
+    if not isinstance(sequence, SequenceNode):
         return None
     if sequence.flow_style:
-        place = end_of(sequence.value[-1])
-        lines = [yaml.safe_dump(item, default_flow_style=True, width=10**6).splitlines()[0] for item in items]
-        return text[:place] + "".join(f", {line}" for line in lines) + text[place:]
+        place = end_of(sequence.value[-1]) if sequence.value else sequence.start_mark.index + 1
+        lines = ", ".join(_in_flow(item) for item in items)
+        return f"{text[:place]}{', ' if sequence.value else ''}{lines}{text[place:]}"
     place = _line_end(text, end_of(sequence.value[-1]))
     written = _written(text, items, sequence.start_mark.column)
     return text[:place] + newline_of(text) + written + text[place:]
 
 
 def remove_items(text: str, sequence: Node | None, numbers: list[int]) -> str | None:
-    """Removes the lines of some items of a sequence, but not of all."""
-    if not isinstance(sequence, SequenceNode) or sequence.flow_style or len(numbers) >= len(sequence.value):
+    """Removes some items of a sequence, but not all."""
+    if not isinstance(sequence, SequenceNode) or len(numbers) >= len(sequence.value):
         return None
     for number in sorted(numbers, reverse=True):
         item = sequence.value[number]
+        if sequence.flow_style:
+            text = _without_entry(text, [(entry, entry) for entry in sequence.value], number)
+            sequence.value.pop(number)
+            continue
         start = text.rfind("\n", 0, item.start_mark.index) + 1
         dash = start + sequence.start_mark.column
         if text[start:dash].strip() or text[dash : dash + 1] != "-":
@@ -62,12 +64,14 @@ def remove_items(text: str, sequence: Node | None, numbers: list[int]) -> str | 
 def replace_field(text: str, name: str, value: Any) -> str | None:
     """Writes a field at the top anew, or adds it at the end; a value of `None` takes it out."""
     top = yaml.compose(text, Loader=yaml.SafeLoader)
+    if isinstance(top, MappingNode) and top.flow_style:
+        return _replace_in_flow(text, top, name, value)
     newline = newline_of(text)
     written = "" if value is None else newline.join(yaml_dump({name: value}, sort_keys=False).splitlines())
-    if top is None or (isinstance(top, MappingNode) and not top.flow_style and child(top, name) is None):
+    if top is None or (isinstance(top, MappingNode) and child(top, name) is None):
         separator = newline if text and not text.endswith("\n") and written else ""
         return text + separator + written
-    if not isinstance(top, MappingNode) or top.flow_style:
+    if not isinstance(top, MappingNode):
         return None
     key, node = next((key, node) for key, node in top.value if key.value == name)
     start, stop = key.start_mark.index, _line_end(text, end_of(node))
@@ -90,6 +94,33 @@ def end_of(node: Node) -> int:
 def newline_of(text: str) -> str:
     """How lines end in a text."""
     return "\r\n" if "\r\n" in text else "\n"
+
+
+def _replace_in_flow(text: str, top: MappingNode, name: str, value: Any) -> str:
+    """[`replace_field`] of a mapping in braces."""
+    number = next((place for place, (key, _) in enumerate(top.value) if key.value == name), None)
+    if number is None:
+        place = end_of(top.value[-1][1]) if top.value else top.start_mark.index + 1
+        return f"{text[:place]}{', ' if top.value else ''}{_in_flow({name: value})[1:-1]}{text[place:]}"
+    if value is None:
+        return _without_entry(text, top.value, number)
+    node = top.value[number][1]
+    return text[: node.start_mark.index] + _in_flow(value) + text[end_of(node) :]
+
+
+def _without_entry(text: str, entries: list[tuple[Node, Node]], number: int) -> str:
+    """Text without one entry of a list or mapping in brackets, given as the nodes that it begins and ends with."""
+    start, stop = entries[number][0].start_mark.index, end_of(entries[number][1])
+    if number + 1 < len(entries):
+        stop = entries[number + 1][0].start_mark.index
+    elif number:
+        start = end_of(entries[number - 1][1])
+    return text[:start] + text[stop:]
+
+
+def _in_flow(value: Any) -> str:
+    written = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6)
+    return written.splitlines()[0]
 
 
 def _line_end(text: str, place: int) -> int:

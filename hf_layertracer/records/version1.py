@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from .base import Bits, Count, Error, NonNegative, Probability, Real, Record
@@ -78,7 +79,7 @@ def upgrade(content: dict[str, Any]) -> dict[str, Any]:
     Raises:
         pydantic.ValidationError: A part that moves is missing or malformed.
     """
-    old = _Report.model_validate(content)
+    old = _Report.model_validate_json(json.dumps(content), strict=True)
     probes = old.probes.model_dump()
     answers = {name: [item.pop(name) for item in probes["items"]] for name in ("probability", "correct")}
     figures = {name: probes.pop(name) for name in ("accuracy", "mean_log_probability", "accuracy_by_task")}

@@ -104,7 +104,12 @@ def test_front_matter_that_cannot_be_read_is_one_line(make_report, text):
         ("tags: [a]\nx: |\n  tags:\n  - b", "tags: [a, layertracer]\nx: |\n  tags:\n  - b"),
         ("x: 1\r\ntags: a", "x: 1\r\ntags:\r\n- a\r\n- layertracer"),
         ("tags: layertracer\nx:   1", "tags: layertracer\nx:   1"),
-        ("{tags: [a], x: 1}", "tags:\n- a\n- layertracer\nx: 1"),
+        ("{tags: [a], x: 1}", "{tags: [a, layertracer], x: 1}"),
+        ("{x: 1, # one\n y: [2,],}", "{x: 1, # one\n y: [2,], tags: [layertracer],}"),
+        ("{tags: a, x: 'b' }", "{tags: [a, layertracer], x: 'b' }"),
+        ("{tags: []}", "{tags: [layertracer]}"),
+        ("{}", "{tags: [layertracer]}"),
+        ("tags: [a, # first\n  b]", "tags: [a, # first\n  b, layertracer]"),
         ("tags:\n- a # mine\n\n- b # and this\nx: 1", "tags:\n- a # mine\n\n- b # and this\n- layertracer\nx: 1"),
         (
             "x: |\n  text # no comment\n\n# a comment\ntags:\n- a",
@@ -241,10 +246,25 @@ def test_no_byte_of_others_changes(make_report, name, mark, newline):
         assert model_card(made, report, "alice/tiny") == made
 
 
-def test_results_in_braces_are_written_anew_and_lose_nothing(make_report):
-    result = "{task: {type: t}, dataset: {type: w, name: W}, metrics: []}"
-    text = f"---\nmodel-index: [{{name: A, x-mine: 1, results: [{result}]}}]\n---\n"
-    data = yaml.safe_load(model_card(text, make_report(), "alice/tiny").split("---")[1])
-    assert data["model-index"][0]["x-mine"] == 1
-    assert data["model-index"][0]["results"][0]["metrics"] == []
-    assert len(data["model-index"][0]["results"]) > 1
+@pytest.mark.parametrize("top", ["model-index: {}\nx: 1 # one", "{{x: 1, model-index: {}}}"])
+def test_results_in_braces_are_edited_in_place(make_report, top):
+    theirs = "{task: {type: t}, dataset: {type: w, name: W}, metrics: []}"
+    index = f"[{{name: A, x-mine: 1, results: [ {theirs} ]}}]"
+    made = model_card(f"---\n{top.format(index)}\n---\n", make_report(), "alice/tiny")
+    for report in (make_report(), make_report(training=True)):
+        made = model_card(made, report, "alice/tiny")
+        block = made.split("---")[1]
+        assert block.startswith(
+            f"\n{top.format(0).split('model-index')[0]}model-index: [{{name: A, x-mine: 1, results: [ {theirs}, "
+        )
+        (entry,) = yaml.safe_load(block)["model-index"]
+        assert {m["type"]: m["value"] for r in entry["results"][1:] for m in r["metrics"]} == results(report)
+
+
+def test_a_new_card_names_the_licence_of_the_base_model(make_report):
+    def license_of(model_id: str) -> dict[str, str]:
+        assert model_id == "big/base"
+        return {"license": "other", "license_name": "gemma", "license_link": "https://example.org/terms"}
+
+    data = ModelCard(model_card(None, make_report("big/base", training=True), "alice/tiny", license_of)).data
+    assert (data.license, data.license_name, data.license_link) == tuple(license_of("big/base").values())

@@ -124,6 +124,21 @@ def test_the_model_goes_along_in_the_same_commit(hub, report, tiny_llama, tiny_t
     assert not [path for path, content in repo.files.items() if content == b"not the model"]
     assert AutoModelForCausalLM.from_pretrained("alice/tiny").config.num_hidden_layers == report.num_layers
     assert len(AutoTokenizer.from_pretrained("alice/tiny")) == len(tiny_tokenizer)
+    card = ModelCard.load("alice/tiny")  # the folder's own held no more than the report's tag and section
+    assert (card.data.library_name, card.data.pipeline_tag) == ("transformers", "text-generation")
+    assert 'AutoModelForCausalLM.from_pretrained("alice/tiny")' in card.text
+
+
+def test_a_new_card_takes_the_licence_from_the_base_model_on_the_hub(hub, make_report):
+    api = HfApi()
+    card = b"---\nlicense: other\nlicense_name: mine\nlicense_link: https://example.org/terms\n---\n"
+    api.create_repo("alice/base")
+    api.upload_file(path_or_fileobj=card, path_in_repo="README.md", repo_id="alice/base")
+    push_report(make_report("alice/base", training=True), "alice/tiny")
+    data = ModelCard.load("alice/tiny").data
+    assert (data.license, data.license_name, data.license_link) == ("other", "mine", "https://example.org/terms")
+    push_report(make_report("alice/gone", training=True), "alice/other")
+    assert ModelCard.load("alice/other").data.license is None
 
 
 def test_a_folder_without_a_model_is_refused_before_anything_is_made(hub, report, tmp_path):

@@ -152,3 +152,23 @@ def test_whatever_stands_in_a_field_the_report_is_read_or_refused(data, value):
 def test_a_version_that_never_was_is_refused(trained, version):
     with pytest.raises(LayerTracerError, match=f"schema version {version}, which never was: the first is 1"):
         LayerTracerReport.from_dict(trained | {"schema_version": version})
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("probes", "accuracy"), "0.5"),
+        (("probes", "count"), "8"),
+        (("probes", "items", 0, "correct"), 1),
+        (("history", 0, "step"), True),
+        (("sensitivity", "draws"), "64"),
+    ],
+)
+def test_texts_and_booleans_are_no_numbers(trained, place, value):
+    *parents, last = place
+    part = trained
+    for parent in parents:
+        part = part[parent]
+    part[last] = value
+    with pytest.raises(LayerTracerError, match="not a valid LayerTracer report"):
+        LayerTracerReport.from_dict(trained)

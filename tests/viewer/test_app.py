@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
 
 import gradio as gr
+import httpx
 import pytest
 
-from hf_layertracer.viewer.app import build_app
+from hf_layertracer.viewer.app import build_app, serve
 from hf_layertracer.viewer.live import SWITCH
 from hf_layertracer.viewer.report_store import ReportStore
 from hf_layertracer.viewer.tabs import see
@@ -69,6 +71,32 @@ def test_diagnosing_is_there_only_where_the_owner_turned_it_on(app, monkeypatch,
 def test_no_event_is_offered_to_programs(app):
     assert {fn.api_visibility for fn in app.fns.values()} == {"private"}
     assert app.get_api_info()["named_endpoints"] == {}
+
+
+def test_a_hundred_visitors_at_once_are_all_served(app):
+    (tasks,) = [block for block in app.blocks.values() if block.elem_id == "lt-tasks"]
+    event = next(fn._id for fn in app.fns.values() if (tasks._id, "input") in fn.targets)
+    _, url, _ = serve(app, server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)
+
+    async def visit(client: httpx.AsyncClient, number: int) -> bool:
+        asked = {"fn_index": event, "session_hash": f"visitor{number}", "data": ["one", None, ["facts"]]}
+        joined = await client.post("gradio_api/queue/join", json=asked)
+        assert joined.status_code == 200, joined.text
+        async with client.stream("GET", f"gradio_api/queue/data?session_hash=visitor{number}") as answer:
+            async for line in answer.aiter_lines():
+                if "process_completed" in line:
+                    return json.loads(line.removeprefix("data: "))["success"]
+        return False
+
+    async def visit_all() -> list[bool]:
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as client:
+            return await asyncio.gather(*(visit(client, number) for number in range(100)))
+
+    try:
+        assert asyncio.run(visit_all()) == [True] * 100
+    finally:
+        app.close(verbose=False)
 
 
 def test_a_page_of_a_thousand_probes_sends_a_fraction_of_them(make_report, write_report):
