@@ -1,52 +1,27 @@
-"""The tracer as a callback, for a trainer whose class cannot be swapped."""
+"""Tracing as a callback, for a trainer whose class cannot be swapped."""
 
 from __future__ import annotations
 
-import shutil
-import time
-import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
+import inspect
 from typing import Any
 
-import torch
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
 from ..errors import LayerTracerError
-from ..logs import get_logger
-from ..planning.config import LayerTracerConfig
-from ..probes import Probe
-from ..records import LayerPlan
-from ..report import FIGURE_FILE, REPORT_FILE, LayerTracerReport
-from .checkpoints import checkpoint_of, last_checkpoint
-from .outcome import ends_no_training, without_tracing
-from .publish import write_card
-from .tracer import Tracer
-from .uploads import failed_upload, finish_upload, is_uploading, push_of
+from .events import TracingEvents
+from .trainer import LayerTracerMixin
 
 
-logger = get_logger(__name__)
-
-
-class LayerTracerCallback(TrainerCallback):
+class LayerTracerCallback(TracingEvents):
     """Traces a training run: `Trainer(..., callbacks=[LayerTracerCallback()])`.
 
-    The model is diagnosed and frozen while the trainer is constructed, before there is an optimizer. A callback knows
-    less than a trainer:
-
-    * It does not see the datasets, so the probes are those that it is given or those of the package.
-    * Its metrics reach the trackers, and files wait for uploads under way, once it is attached to its trainer: see
-      [`~LayerTracerCallback.attach`].
-    * [`~transformers.Trainer.push_to_hub`] writes a new card right before it uploads. The report and its picture go with
-      it, the report's section of the card does not: call [`push_report`] afterwards.
-
-    [`LayerTracerTrainer`], and [`LayerTracerMixin`] in front of any other trainer class, have none of these limits.
+    The trainer then does all that a [`LayerTracerTrainer`] does: events alone come too late to freeze a model before it is
+    wrapped, and show neither data nor checkpoints, so the callback adds [`LayerTracerMixin`] to the trainer that has it.
 
     Args:
         config ([`LayerTracerConfig`], *optional*): The settings.
-        probes (`Sequence[Probe]`, *optional*): What to diagnose with.
+        probes (`Sequence[Probe]`, *optional*):
+            What to diagnose with; drawn from the evaluation or else the training dataset by default.
 
     Example:
 
@@ -57,235 +32,29 @@ class LayerTracerCallback(TrainerCallback):
 
     callback = LayerTracerCallback()
     trainer = Trainer(model=model, args=args, train_dataset=dataset, processing_class=tokenizer, callbacks=[callback])
-    callback.attach(trainer)
     trainer.train()
     print(callback.report.plan.reason)
     ```
     """
 
-    def __init__(self, config: LayerTracerConfig | None = None, probes: Sequence[Probe] | None = None):
-        self.tracer = Tracer(config, probes)
-        self._trainer: Callable[[], Trainer | None] = lambda: None
-        self._is_training = False
-        self._told_of: Any = None
-        self._trial_dir: Path | None = None
-
-    @property
-    def report(self) -> LayerTracerReport | None:
-        """The report, once the model has been diagnosed."""
-        return self.tracer.report
-
-    def attach(self, trainer: Trainer) -> None:
-        """Gives the callback its trainer: metrics then reach the trackers, and files wait for uploads under way.
-
-        Args:
-            trainer ([`~transformers.Trainer`]): The trainer, which has this callback among its callbacks.
-
-        Raises:
-            LayerTracerError: It has not, or it makes a new model for each run, which a callback learns of too late.
-        """
-        if self not in trainer.callback_handler.callbacks:
-            raise LayerTracerError(
-                "This LayerTracerCallback is not one of the trainer's: pass it to the constructor first, "
-                "Trainer(..., callbacks=[callback])."
-            )
-        if trainer.model_init is not None and self.report is not None:
-            raise LayerTracerError(
-                "With model_init, the trainer makes a new model after the callback has diagnosed and frozen the first: use "
-                "LayerTracerTrainer, or LayerTracerMixin in front of your trainer class."
-            )
-        self._trainer = weakref.ref(trainer)
-
     def on_init_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: Any = None,
-        processing_class: Any = None,
-        optimizer: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        self.tracer.prepare(
-            model,
-            tokenizer=processing_class,
-            optimizer=optimizer,
-            resume_from=last_checkpoint(args.resume_from_checkpoint, args.output_dir),
-            output_dir=args.output_dir,
-            # As accelerate will run it, so that later diagnoses compare with the first.
-            precision=partial(
-                torch.autocast,
-                args.device.type,
-                dtype=torch.float16 if args.fp16 else torch.bfloat16,
-                enabled=args.fp16 or args.bf16,
-            ),
-        )
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
-    ) -> None:
-        if not self.tracer.is_prepared_for(model):
-            raise LayerTracerError(
-                "LayerTracerCallback came too late to freeze anything: the optimizer exists and the model is wrapped. "
-                "Pass it to the constructor, Trainer(..., callbacks=[LayerTracerCallback()]), and not with model_init, "
-                "which makes a new model afterwards; or use LayerTracerTrainer."
-            )
-        if not self.tracer.is_tracing:
-            return
-        checkpoint = checkpoint_of(args, state)
-        if state.global_step > 0 and (checkpoint / REPORT_FILE).is_file():
-            self._compare_with(checkpoint)
-        self.tracer.start(state.global_step)
-        self._is_training = True
-        with self._apart("save its first report"):
-            if args.should_save:
-                self.tracer.save(args.output_dir)
-            # Going on, these were logged by the run that was interrupted.
-            if state.global_step == 0:
-                self._log(self.tracer.metrics(), args, state, control)
-
-    def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.tracer.begin_step()
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
-    ) -> None:
-        self.tracer.end_step()
-        every = self.tracer.config.diagnose_steps
-        if every is None or not self.tracer.can_diagnose_again or state.global_step % every:
-            return
-        with self._apart("diagnose the model again"):
-            self._diagnose_again(args, state, control, model)
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        checkpoint = checkpoint_of(args, state)
-        if args.should_save and self.tracer.is_tracing and checkpoint.is_dir():
-            with self._apart("save its report"):
-                self.tracer.save(checkpoint, only_json=True)
-        self._trial_dir = checkpoint.parent if state.is_hyper_param_search and checkpoint.is_dir() else None
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if self.tracer.is_tracing and logs and "train_runtime" in logs:
-            for line in (logs, state.log_history[-1]):
-                without_tracing(line, self.tracer.seconds_apart)
-
-    def on_push_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
-    ) -> None:
-        if not self.tracer.is_tracing or not args.should_save:
-            return
-        with self._apart("get its report ready for the Hub"):
-            self._get_ready(args, state, model)
-
-    def _get_ready(self, args: TrainingArguments, state: TrainerState, model: Any) -> None:
-        self._finish_upload(args)
-        if self._is_training:
-            self.tracer.finish(state.global_step, state.log_history, args.device, alone=True)
-        self.tracer.save(args.output_dir)
-        self.write_card(args, model)
-        checkpoint = checkpoint_of(args, state)
-        if checkpoint.is_dir():
-            try:
-                for name in (REPORT_FILE, FIGURE_FILE):
-                    shutil.copy(Path(args.output_dir) / name, checkpoint)
-            except OSError as error:
-                logger.error(f"The LayerTracer report is not in {checkpoint}. {error}")
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
-    ) -> None:
-        if not self.tracer.is_tracing:
-            return
-        self._is_training = False
-        with ends_no_training("write down what came of the run"):
-            self.tracer.finish(state.global_step, state.log_history, args.device)
-            self._finish_upload(args)
-        done = self.report.is_repeated and self.report.latest.step == state.global_step
-        if self.tracer.config.diagnose_after and self.tracer.can_diagnose_again and not done:
-            with ends_no_training("diagnose the model again"):
-                self._diagnose_again(args, state, control, model)
-        if args.should_save:
-            with ends_no_training("save its report"):
-                self.tracer.save(args.output_dir)
-                if self._trial_dir is not None:  # the next trial of a search overwrites what lies above
-                    self.tracer.save(self._trial_dir)
-
-    @contextmanager
-    def _apart(self, what: str) -> Iterator[None]:
-        """Work of ours during training: it ends no run, and its time is not the training's."""
-        began = time.perf_counter()
-        with ends_no_training(what):
-            yield
-        self.tracer.seconds_apart += time.perf_counter() - began
-
-    def write_card(self, args: TrainingArguments, model: Any) -> None:
-        """Writes the report into the card in the output directory; a card that cannot be written ends no training."""
-        trainer = self._trainer()
-        name = getattr(trainer, "hub_model_id", None) or args.hub_model_id or Path(args.output_dir).name
-        try:
-            write_card(Path(args.output_dir), self.report, name, model)
-        except (LayerTracerError, OSError, UnicodeDecodeError) as error:
-            logger.error(f"The LayerTracer report is not in the card. {error}")
-
-    def _finish_upload(self, args: TrainingArguments) -> None:
-        """Waits for the upload under way, whose files may not change, and tells if it failed."""
-        trainer = self._trainer()
-        if trainer is None:
-            return
-        finish_upload(trainer)
-        push, reason = push_of(trainer), failed_upload(trainer)
-        if reason is not None and push is not self._told_of:
-            self._told_of = push
-            logger.error(f"A push during training failed: {reason} The files are in {args.output_dir}.")
-
-    def _diagnose_again(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any
-    ) -> None:
-        diagnosis = self.tracer.diagnose_again(model, state.global_step)
-        self._log(self.tracer.metrics(diagnosis), args, state, control)
-        # Files that are being uploaded stay as they are: the next push, or the end of training, brings these.
-        trainer = self._trainer()
-        if args.should_save and not (trainer is not None and is_uploading(trainer)):
-            self.tracer.save(args.output_dir)
-
-    def _log(
-        self, metrics: dict[str, float], args: TrainingArguments, state: TrainerState, control: TrainerControl
-    ) -> None:
-        """Shows numbers to the trackers. `log_history` stays the trainer's: whoever indexes it finds what is expected."""
-        trainer = self._trainer()
-        if trainer is None:
-            return
-        if state.epoch is not None:
-            metrics["epoch"] = state.epoch
-        # Logging withdraws the wish to log, and the trainer's own line with the loss is still to come. Its `log` may do
-        # more: those of TRL add what they have gathered to the next line, and forget it.
-        should_log = control.should_log
-        trainer.callback_handler.on_log(args, state, control, metrics)
-        control.should_log = should_log
-
-    def _compare_with(self, checkpoint: Path) -> None:
-        """The callback alone learns too late that a run is resumed: the plan that it made has to be the same."""
-        report = LayerTracerReport.load(checkpoint)
-        ours, theirs = self.tracer.report.plan, report.plan
-        if theirs is not None and _what_trains(theirs) != _what_trains(ours):
-            raise LayerTracerError(
-                f"The checkpoint {checkpoint} trains {_what_trains(theirs)}, but the plan in force trains "
-                f"{_what_trains(ours)}. Set TrainingArguments(resume_from_checkpoint=...), which a callback can see, or "
-                "use LayerTracerTrainer."
-            )
-        self.tracer.report = report
+        trainer = _trainer_being_made()
+        if isinstance(trainer, LayerTracerMixin):
+            raise LayerTracerError(f"A {type(trainer).__name__} traces already: leave LayerTracerCallback out.")
+        own = type(trainer)
+        # The name stays: it shows in logs and cards.
+        trainer.__class__ = type(own.__name__, (LayerTracerMixin, own), {"__module__": own.__module__})
+        trainer._trace_with(self)
 
 
-def _what_trains(plan: LayerPlan) -> str:
-    outside = {"embeddings": plan.train_embeddings, "norm": plan.train_norm, "head": plan.train_head}
-    parts = [f"layers {plan.trained_layers}", *(part for part, trains in outside.items() if trains)]
-    return ", ".join(parts) + (f" (parameters like {plan.patterns})" if plan.patterns else "")
+def _trainer_being_made() -> Trainer:
+    """The trainer whose constructor is running. It calls its callbacks, but does not hand itself over."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, Trainer):
+            return owner
+        frame = frame.f_back
+    raise LayerTracerError("LayerTracerCallback works within a Trainer only: Trainer(..., callbacks=[callback]).")

@@ -14,8 +14,8 @@ from ..hub.transport import hub_errors
 from ..planning.config import LayerTracerConfig
 from ..probes import Probe
 from ..report import LayerTracerReport
-from .callback import LayerTracerCallback
 from .checkpoints import last_checkpoint, newest_complete_checkpoint
+from .events import TracingEvents
 from .probing import has_rows
 from .tracer import drop_frozen
 
@@ -52,13 +52,15 @@ class LayerTracerMixin:
         probes: Sequence[Probe] | None = None,
         **kwargs: Any,
     ):
-        # Not among the callbacks yet: on_init_end would diagnose without the datasets.
-        self._layertracer = LayerTracerCallback(layertracer_config, probes)
-        self._resume_from: str | bool | None = None
+        self._trace_with(TracingEvents(layertracer_config, probes))
         super().__init__(*args, **kwargs)
         # Behind transformers' own first one: other code counts callbacks from the end, where the trainer's own are.
         self.callback_handler.callbacks.insert(1, self._layertracer)
-        self._layertracer.attach(self)
+
+    def _trace_with(self, events: TracingEvents) -> None:
+        self._layertracer = events
+        self._resume_from: str | bool | None = None
+        events.attach(self)
 
     @property
     def layertracer_report(self) -> LayerTracerReport | None:

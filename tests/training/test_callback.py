@@ -28,8 +28,8 @@ def test_the_callback_freezes_and_trains_what_the_trainer_class_does(
         train_dataset=token_dataset,
         callbacks=[callback],
     )
-    assert callback.report.plan.trained_layers == [0, 1]  # while the trainer is constructed
     trainer.train()
+    assert callback.report.plan.trained_layers == [0, 1]
     assert_trained_only(model, before, SHALLOW_HALF)
     trained = {id(p) for p in model.parameters() if p.requires_grad}
     assert {id(p) for group in trainer.optimizer.param_groups for p in group["params"]} == trained
@@ -38,7 +38,6 @@ def test_the_callback_freezes_and_trains_what_the_trainer_class_does(
         model=make_model(), args=make_args(), train_dataset=token_dataset, probes=PROBES, layertracer_config=quick()
     )
     other.train()
-    # The callback measures while the trainer is made, the trainer when training begins.
     assert_close_weights(trainer.model, other.model)
     assert callback.report.sensitivity.model_dump() == nearly(other.layertracer_report.sensitivity)
     assert callback.report.plan == other.layertracer_report.plan
@@ -50,32 +49,11 @@ def test_the_callback_freezes_and_trains_what_the_trainer_class_does(
     assert callback.report.training.steps == 3
 
 
-def test_the_callback_asks_the_probes_of_the_package_with_the_tokenizer(
-    make_model, make_args, token_dataset, tokenizer, quick
-):
-    callback = LayerTracerCallback(quick(repeats=1))
-    Trainer(
-        model=make_model(),
-        args=make_args(),
-        train_dataset=token_dataset,
-        processing_class=tokenizer,
-        callbacks=[callback],
-    )
-    assert len(callback.report.probes.tasks) > 1
-
-
-def test_without_tokenizer_and_probes_the_callback_plans_by_structure(
-    make_model, make_args, token_dataset, quick, plan_lines_of
-):
-    callback = LayerTracerCallback(quick())
+def test_the_callback_draws_its_probes_from_the_data(make_model, make_args, token_dataset, quick):
+    callback = LayerTracerCallback(quick(strategy="sensitivity", freeze_ratio=0.5))
     Trainer(model=make_model(), args=make_args(), train_dataset=token_dataset, callbacks=[callback]).train()
-    assert callback.report.plan.frozen_layers == [2, 3]
-    assert not callback.report.is_measured
-    (line,) = plan_lines_of()
-    assert "needs a tokenizer" in line
-    needy = LayerTracerCallback(quick(strategy="sensitivity"))
-    with pytest.raises(LayerTracerError, match=r"'sensitivity' needs measurements.*needs a tokenizer: pass probes="):
-        Trainer(model=make_model(), args=make_args(), train_dataset=token_dataset, callbacks=[needy])
+    assert callback.report.is_measured
+    assert callback.report.probes.count == 4
 
 
 def test_a_callback_that_is_added_later_is_refused(make_model, make_args, token_dataset, quick):
@@ -85,18 +63,36 @@ def test_a_callback_that_is_added_later_is_refused(make_model, make_args, token_
         trainer.train()
 
 
-def test_a_callback_with_a_model_init_is_refused(make_model, make_args, token_dataset, quick):
+def test_with_a_model_init_each_run_has_a_model_that_is_traced(make_model, make_args, token_dataset, quick):
+    callback = LayerTracerCallback(quick(), PROBES)
     trainer = Trainer(
-        model_init=lambda: make_model(),
-        args=make_args(),
-        train_dataset=token_dataset,
-        callbacks=[LayerTracerCallback(quick(), PROBES)],
+        model_init=lambda: make_model(), args=make_args(), train_dataset=token_dataset, callbacks=[callback]
     )
-    with pytest.raises(LayerTracerError, match=r"model_init.*LayerTracerTrainer"):
+    for _ in range(2):
         trainer.train()
+        assert [p.requires_grad for p in trainer.model.model.layers[3].parameters()] == [False] * 9
+        assert callback.report.training.steps == 3
 
 
-def test_a_callback_that_is_attached_shows_its_metrics_to_the_trackers(make_model, make_args, token_dataset, quick):
+def test_a_trainer_that_traces_already_takes_no_callback_besides(make_model, make_args, token_dataset, quick):
+    with pytest.raises(LayerTracerError, match="traces already"):
+        LayerTracerTrainer(
+            model=make_model(), args=make_args(), train_dataset=token_dataset, callbacks=[LayerTracerCallback(quick())]
+        )
+
+
+def test_the_trainer_keeps_its_class_and_name(make_model, make_args, token_dataset, quick):
+    class Own(Trainer):
+        def greet(self) -> str:
+            return "hello"
+
+    trainer = Own(model=make_model(), args=make_args(), callbacks=[LayerTracerCallback(quick())])
+    assert isinstance(trainer, Own)
+    assert type(trainer).__name__ == "Own"
+    assert trainer.greet() == "hello"
+
+
+def test_the_callback_shows_its_metrics_to_the_trackers(make_model, make_args, token_dataset, quick):
     class Tracker(TrainerCallback):
         def __init__(self):
             self.seen: list[tuple[int, dict[str, float]]] = []
@@ -104,36 +100,22 @@ def test_a_callback_that_is_attached_shows_its_metrics_to_the_trackers(make_mode
         def on_log(self, args, state, control, logs, **_):
             self.seen.append((state.global_step, dict(logs)))
 
-    histories = []
-    for attached in (True, False):
-        tracker, callback = Tracker(), LayerTracerCallback(quick(diagnose_steps=2), PROBES)
-        trainer = Trainer(
-            model=make_model(),
-            args=make_args(logging_strategy="steps", logging_steps=1),
-            train_dataset=token_dataset,
-            callbacks=[callback, tracker],
-        )
-        if attached:
-            callback.attach(trainer)
-        trainer.train()
-        ours = [(step, logs) for step, logs in tracker.seen if "layertracer/sensitivity" in logs]
-        assert [step for step, _ in ours] == ([0, 2] if attached else [])
-        if attached:
-            report = callback.report
-            assert ours[0][1]["layertracer/trained_layers"] == 2
-            assert ours[0][1]["layertracer/sensitivity"] == pytest.approx(sum(report.first.sensitivity.mean) / 4)
-            assert ours[1][1]["layertracer/sensitivity"] == pytest.approx(
-                sum(report.diagnoses[1].sensitivity.mean) / 4
-            )
-        histories.append([(entry["step"], sorted(entry)) for entry in trainer.state.log_history])
-    assert [step for step, names in histories[0] if "loss" in names] == [1, 2, 3]
-    assert histories[0] == histories[1], "log_history is the trainer's alone"
-
-
-def test_a_callback_is_attached_to_no_trainer_that_does_not_have_it(make_model, make_args, token_dataset, quick):
-    trainer = Trainer(model=make_model(), args=make_args(), train_dataset=token_dataset)
-    with pytest.raises(LayerTracerError, match=r"not one of the trainer's.*callbacks=\[callback\]"):
-        LayerTracerCallback(quick(), PROBES).attach(trainer)
+    tracker, callback = Tracker(), LayerTracerCallback(quick(diagnose_steps=2), PROBES)
+    trainer = Trainer(
+        model=make_model(),
+        args=make_args(logging_strategy="steps", logging_steps=1),
+        train_dataset=token_dataset,
+        callbacks=[callback, tracker],
+    )
+    trainer.train()
+    ours = [(step, logs) for step, logs in tracker.seen if "layertracer/sensitivity" in logs]
+    assert [step for step, _ in ours] == [0, 2]
+    first, later = (diagnosis.sensitivity.mean for diagnosis in callback.report.diagnoses)
+    assert ours[0][1]["layertracer/trained_layers"] == 2
+    assert ours[0][1]["layertracer/sensitivity"] == pytest.approx(sum(first) / 4)
+    assert ours[1][1]["layertracer/sensitivity"] == pytest.approx(sum(later) / 4)
+    log = [(entry["step"], "loss" in entry) for entry in trainer.state.log_history]
+    assert log == [(1, True), (2, True), (3, True), (3, False)], "log_history is the trainer's alone"
 
 
 def test_frozen_parameters_drop_out_of_an_optimizer_made_before_the_callback(
@@ -186,7 +168,6 @@ def test_a_model_that_cannot_be_measured_is_planned_under_the_callback(
         train_dataset=dataset,
         callbacks=[callback],
     )
-    callback.attach(trainer)
     assert trainer.train().global_step == 3
     changed = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert not any("encoder.layer.1." in name for name in changed)

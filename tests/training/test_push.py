@@ -29,21 +29,14 @@ from hf_layertracer.report.card_section import END, START
 
 
 FILES = {"README.md", "layertracer_report.json", "layertracer_report.png"}
-# Right before these, Trainer writes a card of its own, which a callback cannot add to.
-WITH_TRAINERS_CARD = ("End of training", "Model save")
 WEIGHTS = "model.safetensors"
 
 
-@pytest.fixture(params=["trainer", "callback"])
-def way(request) -> str:
-    return request.param
-
-
 @pytest.fixture
-def make_trainer(way, make_model, make_args, quick, token_dataset, tokenizer):
-    """`make_trainer(config={}, model=None, **args)`: one that traces by its class, and one by its callback."""
+def make_trainer(make_model, make_args, quick, token_dataset, tokenizer):
+    """`make_trainer(config={}, model=None, callback=False, **args)`: one that traces, by its class or by its callback."""
 
-    def make(config: dict | None = None, model=None, **changes) -> Trainer:
+    def make(config: dict | None = None, model=None, callback: bool = False, **changes) -> Trainer:
         args = make_args("tiny", hub_model_id="alice/tiny", **changes)
         settings = {
             "model": model or make_model(),
@@ -52,12 +45,10 @@ def make_trainer(way, make_model, make_args, quick, token_dataset, tokenizer):
             "eval_dataset": token_dataset,
             "processing_class": tokenizer,
         }
-        if way == "trainer":
-            return LayerTracerTrainer(layertracer_config=quick(**config or {}), **settings)
-        callback = LayerTracerCallback(quick(**config or {}))
-        trainer = Trainer(callbacks=[callback], **settings)
-        callback.attach(trainer)
-        return trainer
+        config = quick(**config or {})
+        if callback:
+            return Trainer(callbacks=[LayerTracerCallback(config)], **settings)
+        return LayerTracerTrainer(layertracer_config=config, **settings)
 
     return make
 
@@ -66,31 +57,26 @@ def card_of(files: dict[str, bytes]) -> ModelCard:
     return ModelCard(files["README.md"].decode())
 
 
-def assert_whole(repo, way: str = "trainer") -> None:
+def assert_whole(repo) -> None:
     """At no commit does a reader see weights without a report of the same moment, or a report without its picture."""
     commits = [commit for commit in repo.commits() if "model.safetensors" in commit.files]
     assert commits
     for commit in commits:
         assert set(commit.files) >= FILES, commit.title
-        if way == "callback" and commit.title in WITH_TRAINERS_CARD:
-            continue
         card = commit.files["README.md"].content.decode()
         assert card.count(START) == card.count(END) == 1, commit.title
         assert "layertracer" in ModelCard(card).data.tags
 
 
-def test_a_push_at_the_end_is_one_commit_with_everything(hub, way, make_trainer):
-    trainer = make_trainer()
+@pytest.mark.parametrize("callback", [False, True], ids=["class", "callback"])
+def test_a_push_at_the_end_is_one_commit_with_everything(hub, make_trainer, callback):
+    trainer = make_trainer(callback=callback)
     trainer.train()
     trainer.evaluate()
     trainer.push_to_hub()
     repo = hub.repo("alice/tiny")
     assert [commit.title for commit in repo.commits()] == ["End of training"]
-    assert_whole(repo, way)
-    if way == "callback":
-        push_report(LayerTracerReport.load(trainer.args.output_dir), "alice/tiny")
-        assert_whole(repo, way)
-        assert len(repo.commits()) == 2
+    assert_whole(repo)
     text = repo.files["README.md"].decode()
     assert "## Training procedure" in text.split(START)[0], "what Trainer's own card says"
     section = text.split(START)[1]
@@ -121,9 +107,10 @@ def test_what_was_pushed_is_loaded_with_its_report(hub, make_trainer, assert_sam
 
 
 @pytest.mark.parametrize("strategy", ["end", "every_save", "checkpoint", "all_checkpoints"])
-def test_each_strategy_pushes_weights_with_their_report(hub, way, make_trainer, strategy):
+def test_each_strategy_pushes_weights_with_their_report(hub, make_trainer, strategy):
     trainer = make_trainer(
         {"diagnose_steps": 2},
+        callback=strategy == "checkpoint",
         push_to_hub=True,
         hub_strategy=strategy,
         hub_always_push=True,
@@ -136,7 +123,7 @@ def test_each_strategy_pushes_weights_with_their_report(hub, way, make_trainer, 
     trainer.train()
     trainer.save_model()  # with push_to_hub, this pushes
     repo = hub.repo("alice/tiny")
-    assert_whole(repo, way)
+    assert_whole(repo)
     titles = [commit.title for commit in repo.commits()]
     steps = {"end": [], "every_save": ["", ""], "checkpoint": ["", ", checkpoint"] * 2}
     expected = [
@@ -161,12 +148,10 @@ def test_each_strategy_pushes_weights_with_their_report(hub, way, make_trainer, 
         )
 
 
-def test_the_results_are_those_of_the_weights_that_were_pushed(hub, way, make_trainer):
+def test_the_results_are_those_of_the_weights_that_were_pushed(hub, make_trainer):
     trainer = make_trainer({"diagnose_after": True}, eval_strategy="steps", eval_steps=1)
     trainer.train()
     trainer.push_to_hub(tags=["mine"], language="en", dataset_tags="my/data", dataset="Mine", tasks="text-generation")
-    if way == "callback":
-        push_report(LayerTracerReport.load(trainer.args.output_dir), "alice/tiny")
     data = card_of(hub.repo("alice/tiny").files).data
     results = {(r.dataset_type, r.metric_type): r.metric_value for r in data.eval_results}
     report = LayerTracerReport.load("alice/tiny")
@@ -184,7 +169,6 @@ def test_without_a_later_diagnosis_nothing_is_claimed_of_the_probes(hub, make_tr
     assert not card_of(hub.repo("alice/tiny").files).data.eval_results
 
 
-@pytest.mark.parametrize("way", ["trainer"])
 def test_the_hub_lists_the_results(hub, make_trainer):
     from huggingface_hub import model_info
 
@@ -247,7 +231,6 @@ def test_a_model_that_was_not_measured_is_pushed_with_its_plan(hub, make_args, t
         push_report(report, "alice/reports", repo_type="dataset")
 
 
-@pytest.mark.parametrize("way", ["trainer"])
 def test_nothing_of_the_machine_leaves_it(hub, make_trainer, make_model, tmp_path, monkeypatch):
     secret = "s3cret-value-of-a-variable"
     monkeypatch.setenv("MY_SECRET", secret)
@@ -282,7 +265,7 @@ def test_nothing_of_the_machine_leaves_it(hub, make_trainer, make_model, tmp_pat
     assert b"my-base-model" in repo.files["README.md"]
 
 
-def test_a_broken_push_in_the_background_is_told_and_the_next_one_brings_everything(hub, way, make_trainer, caplog):
+def test_a_broken_push_in_the_background_is_told_and_the_next_one_brings_everything(hub, make_trainer, caplog):
     hub.fail("/commit/", method="POST", status=500)
     trainer = make_trainer(push_to_hub=True, hub_strategy="every_save", save_strategy="steps", save_steps=2)
     trainer.train()
@@ -291,41 +274,34 @@ def test_a_broken_push_in_the_background_is_told_and_the_next_one_brings_everyth
     assert "HTTP 500" in told[0]
     assert "\n" not in told[0]
     trainer.push_to_hub()
-    assert_whole(hub.repo("alice/tiny"), way)
+    assert_whole(hub.repo("alice/tiny"))
     assert LayerTracerReport.load("alice/tiny").training.steps == 3
 
 
-@pytest.mark.parametrize(
-    ("prepare", "message"),
-    [
-        (lambda hub, monkeypatch: monkeypatch.delenv("HF_TOKEN"), "Log in with"),
-        (lambda hub, monkeypatch: monkeypatch.setenv("HF_TOKEN", "hf_wrong"), "wrong or has expired"),
-        (lambda hub, monkeypatch: monkeypatch.setenv("HF_TOKEN", hub.other_token), "may not do this to 'alice/tiny'"),
-        (lambda hub, monkeypatch: hub.fail("/commit/", status=500), "HTTP 500"),
-        (lambda hub, monkeypatch: hub.fail("/commit/"), "connection to the Hub broke"),
-        (lambda hub, monkeypatch: hub.fail("/lfs/upload/", status=403), "may not do this"),
-    ],
-)
-def test_what_goes_wrong_is_one_line_and_the_same_call_finishes(
-    hub, make_model, make_args, quick, token_dataset, monkeypatch, prepare, message
-):
-    trainer = LayerTracerTrainer(
-        model=make_model(),
-        args=make_args("tiny", hub_model_id="alice/tiny"),
-        train_dataset=token_dataset,
-        layertracer_config=quick(),
-    )
+FAILURES = {
+    "logged out": (lambda hub, env: env.delenv("HF_TOKEN"), "Log in with"),
+    "wrong token": (lambda hub, env: env.setenv("HF_TOKEN", "hf_wrong"), "wrong or has expired"),
+    "no right": (lambda hub, env: env.setenv("HF_TOKEN", hub.other_token), "may not do this to 'alice/tiny"),
+    "server error": (lambda hub, env: hub.fail("/commit/", status=500), "HTTP 500"),
+    "cut off": (lambda hub, env: hub.fail("/commit/"), "connection to the Hub broke"),
+    "upload refused": (lambda hub, env: hub.fail("/lfs/upload/", status=403), "may not do this"),
+}
+
+
+def test_what_goes_wrong_is_one_line_and_the_same_call_finishes(hub, make_trainer, monkeypatch):
+    trainer = make_trainer()
     trainer.train()
-    prepare(hub, monkeypatch)
-    with pytest.raises(HubError, match=message) as caught:
+    for number, (prepare, message) in enumerate(FAILURES.values()):
+        name = f"alice/tiny-{number}"
+        trainer.hub_model_id, trainer.args.hub_model_id = None, name
+        with monkeypatch.context() as environment:
+            prepare(hub, environment)
+            with pytest.raises(HubError, match=message) as caught:
+                trainer.push_to_hub()
+        assert "\n" not in str(caught.value)
         trainer.push_to_hub()
-    assert "\n" not in str(caught.value)
-    local = {path.name for path in Path(trainer.args.output_dir).iterdir()}
-    assert local >= {WEIGHTS, *FILES} or "tiny" not in {repo.split("/")[1] for _, repo in hub.repos}
-    monkeypatch.setenv("HF_TOKEN", hub.token)
-    trainer.push_to_hub()
-    assert_whole(hub.repo("alice/tiny"))
-    assert hub.repo("alice/tiny").files[WEIGHTS] == Path(trainer.args.output_dir, WEIGHTS).read_bytes()
+        assert_whole(hub.repo(name))
+        assert hub.repo(name).files[WEIGHTS] == Path(trainer.args.output_dir, WEIGHTS).read_bytes()
 
 
 def test_a_file_of_over_ten_megabytes_goes_with_its_report(hub, make_model, make_args, quick, token_dataset):
@@ -355,16 +331,11 @@ def test_two_processes_push_once(hub, make_model, tmp_path):
             "step 3",
             "End of training",
         ]
-        assert_whole(repo, name)
+        assert_whole(repo)
         reports = [json.loads(commit.files["layertracer_report.json"].content) for commit in repo.commits()]
         assert [report["training"]["steps"] for report in reports] == [2, 3, 3]
-    # What the other process saw is known only where both take part.
-    assert [report["training"]["tokens"] for report in reports] == [None] * 3
-    seen = [
-        json.loads(commit.files["layertracer_report.json"].content)["training"]["tokens"]
-        for commit in hub.repo("alice/trainer").commits()
-    ]
-    assert seen == [None, None, 2 * 3 * 2 * 12]
+        # What the other process saw is known only where both take part.
+        assert [report["training"]["tokens"] for report in reports] == [None, None, 2 * 3 * 2 * 12]
 
 
 def test_the_three_lines_in_the_card_train_the_same_model_again(
