@@ -22,7 +22,7 @@ from hf_layertracer.modeling.devices import peak_bytes
 
 
 STEPS, ROUNDS, BATCH, LENGTH = 5, 3, 4, 128
-STRATEGIES = ("full", "freeze-deep")
+STRATEGIES = ("full", "freeze-deep", "freeze-shallow")
 
 
 class StepClock(TrainerCallback):
@@ -64,7 +64,9 @@ def bare_loop(model: nn.Module, rows: torch.Tensor, steps: int) -> list[float]:
     return seconds[1:]
 
 
-def in_trainer(model: nn.Module, rows: torch.Tensor, steps: int, strategy: str, report: str) -> list[float]:
+def in_trainer(
+    model: nn.Module, rows: torch.Tensor, steps: int, strategy: str, report: str, **arguments
+) -> list[float]:
     """Trains the same way inside the Trainer.
 
     Args:
@@ -73,6 +75,7 @@ def in_trainer(model: nn.Module, rows: torch.Tensor, steps: int, strategy: str, 
         steps (`int`): Steps to time, after one that is not timed.
         strategy (`str`): The strategy.
         report (`str`): Folder of a report, so that no diagnosis is timed.
+        arguments: Further `TrainingArguments`.
 
     Returns:
         `list[float]`: Seconds of each step.
@@ -91,6 +94,7 @@ def in_trainer(model: nn.Module, rows: torch.Tensor, steps: int, strategy: str, 
             logging_steps=1000,
             disable_tqdm=True,
             dataloader_pin_memory=False,
+            **arguments,
         )
         trainer = LayerTracerTrainer(
             model=model,
@@ -127,21 +131,32 @@ def run() -> list[tuple[str, str]]:
                 applied.undo()
                 seconds = in_trainer(model, rows, STEPS, strategy, report)
                 times.setdefault(("trainer", strategy), []).extend(seconds)
+            for strategy in ("full", "freeze-shallow"):
+                seconds = in_trainer(model, rows, STEPS, strategy, report, activation_checkpointing=True)
+                times.setdefault(("checkpointing", strategy), []).extend(seconds)
+                model.activation_checkpointing_disable()
+                model.disable_input_require_grads()
     # Other work on the machine only ever adds to a step's time.
     best = {key: min(seconds) for key, seconds in times.items()}
-    gain = {loop: best[loop, "full"] / best[loop, "freeze-deep"] for loop in ("bare", "trainer")}
-    savings = make_plan(model, "freeze-deep").savings
     peaks = {strategy: _peak_in_own_process(folder, strategy) for strategy in STRATEGIES}
+    results = []
+    for strategy in STRATEGIES[1:]:
+        gain = {loop: best[loop, "full"] / best[loop, strategy] for loop in ("bare", "trainer")}
+        savings = make_plan(model, strategy).savings
+        results += [
+            (f"full / {strategy}, time of a step, bare loop", f"{gain['bare']:.2f}"),
+            (f"full / {strategy}, time of a step, Trainer", f"{gain['trainer']:.2f}"),
+            (f"gain of {strategy} that the Trainer keeps", f"{gain['trainer'] / gain['bare']:.2f}"),
+            (
+                f"full / {strategy}, FLOPs by arithmetic",
+                f"{savings.flops_per_token_full / savings.flops_per_token:.2f}",
+            ),
+            (f"full / {strategy}, peak memory of the process", f"{peaks['full'] / peaks[strategy]:.2f}"),
+        ]
+    checkpointed = best["checkpointing", "full"] / best["checkpointing", "freeze-shallow"]
     return [
-        ("full / freeze-deep, time of a step, bare loop", f"{gain['bare']:.2f}"),
-        ("full / freeze-deep, time of a step, Trainer", f"{gain['trainer']:.2f}"),
-        ("gain that the Trainer keeps", f"{gain['trainer'] / gain['bare']:.2f}"),
-        ("full / freeze-deep, FLOPs by arithmetic", f"{savings.flops_per_token_full / savings.flops_per_token:.2f}"),
-        ("full / freeze-deep, peak memory of the process", f"{peaks['full'] / peaks['freeze-deep']:.2f}"),
-        (
-            "full / freeze-deep, trainable parameters",
-            f"{savings.trainable_parameters_full / savings.trainable_parameters:.2f}",
-        ),
+        *results,
+        ("full / freeze-shallow, time of a step, Trainer with activation checkpointing", f"{checkpointed:.2f}"),
     ]
 
 

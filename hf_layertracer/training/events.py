@@ -14,11 +14,13 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from ..errors import LayerTracerError
 from ..logs import get_logger
+from ..modeling import find_parts
 from ..planning.config import LayerTracerConfig
 from ..probes import Probe
 from ..report import FIGURE_FILE, REPORT_FILE, LayerTracerReport
 from .checkpoints import checkpoint_of
 from .outcome import ends_no_training, without_tracing
+from .prefix import FrozenPrefix
 from .publish import write_card
 from .tracer import Tracer
 from .uploads import failed_upload, finish_upload, is_uploading, push_of
@@ -39,6 +41,7 @@ class TracingEvents(TrainerCallback):
         self.tracer = Tracer(config, probes)
         self._trainer: Callable[[], Trainer | None] = lambda: None
         self._is_training = False
+        self._prefix: FrozenPrefix | None = None
         self._told_of: Any = None
         self._trial_dir: Path | None = None
 
@@ -67,6 +70,9 @@ class TracingEvents(TrainerCallback):
             return
         self.tracer.start(state.global_step)
         self._is_training = True
+        if not args.torch_compile:  # a hook would break the graph, which a compiler keeps small by itself
+            self._prefix = FrozenPrefix(model, find_parts(model, self.report.model.layers_path))
+            self._prefix.install()
         with self._apart("save its first report"):
             if args.should_save:
                 self.tracer.save(args.output_dir)
@@ -136,6 +142,8 @@ class TracingEvents(TrainerCallback):
         if not self.tracer.is_tracing:
             return
         self._is_training = False
+        if self._prefix is not None:
+            self._prefix.remove()
         with ends_no_training("write down what came of the run"):
             self.tracer.finish(state.global_step, state.log_history, args.device)
             self._finish_upload(args)
