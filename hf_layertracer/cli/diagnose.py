@@ -24,7 +24,8 @@ def command(
     probes: Annotated[
         Path | None,
         typer.Option(
-            help="File or folder of probes: JSONL with prompt and target, or C-Eval, CMMLU, ARC, lm-eval layouts."
+            help="File or folder of probes: JSONL with prompt and target, or C-Eval, CMMLU, ARC, lm-eval layouts; or "
+            "builtin:structured, 500 of the package that ask for antonyms and synonyms."
         ),
     ] = None,
     text_column: Annotated[str | None, typer.Option(help="Column to cut probes out of; found by its name.")] = None,

@@ -13,7 +13,7 @@ class EvaluationConfig(BaseModel):
             Held-out text files of the domain that is learned: plain UTF-8 text, or `.jsonl` with a document a line.
         old (`list[str]`, *optional*): Text files of what the model knew before, to see what it forgets.
         probes (`str`, *optional*, defaults to `"builtin"`):
-            `"builtin"`, a file or folder that [`load_probes`] reads, or `None` for no probes.
+            `"builtin"`, `"builtin:structured"`, a file or folder that [`load_probes`] reads, or `None` for no probes.
         tasks (`list[str]`, *optional*):
             Names of lm-evaluation-harness tasks and groups, and local files or folders in the layouts of C-Eval, CMMLU
             or JSONL multiple choice. Need `pip install "hf_layertracer[eval]"`.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ..documents import read_documents
 from ..errors import LayerTracerError
 from ..probes import load_probes
+from ..probes.builtin import BUILTIN
 from .config import EvaluationConfig
 from .result import EvaluationItem, EvaluationResult
 
@@ -71,16 +72,12 @@ def check_evaluation(config: EvaluationConfig) -> None:
             raise LayerTracerError(f"There is no text file {path} to evaluate on.")
         if next(read_documents(path), None) is None:
             raise LayerTracerError(f"There is no text to evaluate on in {path}.")
-    if config.probes not in (None, "builtin") and not Path(config.probes).exists():
-        raise LayerTracerError(f"There are no probes {config.probes}: name a file, or builtin.")
+    if config.probes not in (None, *BUILTIN) and not Path(config.probes).exists():
+        raise LayerTracerError(f"There are no probes {config.probes}: name a file, or {' or '.join(BUILTIN)}.")
     if config.tasks:
         from .harness import check_tasks
 
         check_tasks(config)
-
-
-def _probes(source: str, tokenizer: PreTrainedTokenizerBase | None = None):
-    return load_probes() if source == "builtin" else load_probes(source, tokenizer=tokenizer)
 
 
 def _add_texts(result: EvaluationResult, name: str, files: list[str], model, tokenizer, config) -> None:
@@ -108,7 +105,7 @@ def _add_texts(result: EvaluationResult, name: str, files: list[str], model, tok
 def _add_probes(result: EvaluationResult, source: str, model, tokenizer) -> None:
     from ..diagnosis.score import score_probes
 
-    probes = _probes(source, tokenizer)
+    probes = load_probes(source, tokenizer=tokenizer)
     scores = score_probes(model, probes, tokenizer)
     result.metrics["probes/accuracy"] = scores.accuracy
     result.metrics["probes/mean_log_probability"] = scores.mean_log_probability

@@ -1,6 +1,7 @@
 """Prompts with targets: reads them, and turns them into token ids."""
 
-from .probe import Probe, builtin_probes
+from .builtin import builtin_probes
+from .probe import Probe
 from .reading import as_probes, load_probes
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 
@@ -35,12 +33,6 @@ class Probe:
     target: str | int
     task: str = "default"
     choices: tuple[str, ...] = ()
-
-
-def builtin_probes() -> list[Probe]:
-    """The probes that ship with the package: facts, grammar, everyday knowledge and code, in English and Chinese."""
-    path = files("hf_layertracer") / "data" / "probes.jsonl"
-    return [Probe(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def whole_numbers(values: Iterable[Any]) -> list[int]:

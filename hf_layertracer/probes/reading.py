@@ -12,9 +12,10 @@ import numpy as np
 
 from ..checks import whole_number
 from ..errors import LayerTracerError
+from .builtin import BUILTIN, builtin_probes
 from .files import Row, read_rows
 from .layouts import layout_of
-from .probe import Probe, builtin_probes
+from .probe import Probe
 
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ def load_probes(
     Args:
         source (`str`, `Path` or iterable of mappings, *optional*):
             A `.jsonl`, `.json` or `.csv` file, a folder of such files, or a dataset: anything that yields
-            dictionaries, streaming or not. The probes of the package by default.
+            dictionaries, streaming or not. By default `"builtin"`, the mixed probes of the package;
+            `"builtin:structured"` are its 500 that ask for antonyms and synonyms.
         tokenizer (`PreTrainedTokenizerBase`, *optional*): Needed for documents of text.
         text_column (`str`, *optional*): The column with the text; found by its name by default.
         max_probes (`int`, *optional*): How many to take: a seeded sample, or the first ones of a stream.
@@ -69,8 +71,9 @@ def load_probes(
     whole_number("shots", shots, least=0)
     whole_number("seed", seed, least=0)
     rng = np.random.default_rng(seed)
-    if source is None:
-        return list(_sample(_with_examples(builtin_probes(), shots), max_probes, rng))
+    source = "builtin" if source is None else source
+    if isinstance(source, str | Path) and str(source) in BUILTIN:
+        return list(_sample(_with_examples(builtin_probes(str(source)), shots), max_probes, rng))
     rows: Iterable[Any]
     if isinstance(source, str | Path):
         name, rows = str(source), list(read_rows(Path(source)))

@@ -11,7 +11,7 @@ from ..config import DiagnosisConfig
 from ..records import Diagnosis, LayerPlan, ReportData, Savings, Sensitivity, TaskParticleSummary, TrainingOutcome
 from ..text import compact_ranges
 from .markdown_text import bullets, layer, name, number, optional, percent, prose, saved, span, table, value
-from .recipe import asks_builtin_probes, recipe
+from .recipe import asked_builtin_probes, recipe
 from .templates import render
 
 
@@ -75,7 +75,7 @@ def _recipe_needs(report: ReportData) -> str:
     needs = f"With `pip install {_package(report)}` and {subject}{revision} loaded as `model` and `tokenizer`"
     if report.training is not None and report.plan is not None:
         return f"{needs}, the training arguments as `args` and the data as `dataset`:"
-    if asks_builtin_probes(report):
+    if asked_builtin_probes(report):
         return f"{needs} (the probes are those of the package):"
     return f"{needs}, and the {report.probes.count} probes with the SHA-256 above in `probes.jsonl`:"
 

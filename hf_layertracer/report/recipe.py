@@ -8,7 +8,7 @@ from typing import Any
 
 from ..config import DiagnosisConfig
 from ..planning.config import LayerTracerConfig
-from ..probes import builtin_probes
+from ..probes.builtin import BUILTIN, builtin_probes
 from ..records import ReportData
 
 
@@ -29,7 +29,7 @@ def recipe(report: ReportData) -> str:
     """
     settings = {name: value for name, value in report.settings.to_dict().items() if name not in _OWN_TO_A_MACHINE}
     if report.training is None or report.plan is None:
-        probes = "load_probes()" if asks_builtin_probes(report) else 'load_probes("probes.jsonl")'
+        probes = _reading(asked_builtin_probes(report) or "probes.jsonl")
         return "\n".join(
             [
                 "from hf_layertracer import DiagnosisConfig, diagnose, load_probes",
@@ -41,7 +41,7 @@ def recipe(report: ReportData) -> str:
     layers = options.get("train_layers")
     if layers is not None:
         options["train_layers"] = ",".join(map(str, layers)) if isinstance(layers, list) else layers
-    builtin = asks_builtin_probes(report)
+    builtin = asked_builtin_probes(report)
     if report.is_measured and not builtin:
         options["num_probes"] = report.probes.count
     settings = {"strategy": report.plan.strategy, **options, **settings}
@@ -49,7 +49,7 @@ def recipe(report: ReportData) -> str:
         settings["diagnose_after"] = True
     names = ["LayerTracerConfig", "LayerTracerTrainer", *(["load_probes"] if builtin else [])]
     arguments = ["model", "args", "train_dataset=dataset", "processing_class=tokenizer", "layertracer_config=config"]
-    arguments += ["probes=load_probes()"] if builtin else []
+    arguments += [f"probes={_reading(builtin)}"] if builtin else []
     return "\n".join(
         [
             f"from hf_layertracer import {', '.join(names)}",
@@ -59,14 +59,21 @@ def recipe(report: ReportData) -> str:
     )
 
 
-def asks_builtin_probes(report: ReportData) -> bool:
-    """Whether the probes of a report are those that ship with the package."""
-    ours = builtin_probes()
+def asked_builtin_probes(report: ReportData) -> str | None:
+    """The name of the set that ships with the package and is the report's; `None` where no set is."""
     asked = [(item.prompt, item.target, item.task) for item in report.probes.items]
-    return len(asked) == len(ours) and all(
-        prompt is not None and target is not None and str(probe.prompt).endswith(prompt) and probe.task == task
-        for probe, (prompt, target, task) in zip(ours, asked, strict=True)
-    )
+    for name in BUILTIN:
+        ours = builtin_probes(name)
+        if len(asked) == len(ours) and all(
+            prompt is not None and target is not None and str(probe.prompt).endswith(prompt) and probe.task == task
+            for probe, (prompt, target, task) in zip(ours, asked, strict=True)
+        ):
+            return name
+    return None
+
+
+def _reading(source: str) -> str:
+    return "load_probes()" if source == "builtin" else f'load_probes("{source}")'
 
 
 def _call(settings_class: type, settings: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from ..config import DiagnosisConfig
 from ..diagnosis.diagnose import diagnose
 from ..modeling.loading import load_model
-from ..probes import Probe, builtin_probes, load_probes
+from ..probes import Probe, load_probes
 from ..report import REPORT_FILE, LayerTracerReport
 from .config import TrialsConfig
 from .data import count_blocks, write_blocks
@@ -58,8 +58,7 @@ def prepare(folder: TrialFolder) -> None:
 
 def trial_probes(config: TrialsConfig, tokenizer: Any) -> list[Probe]:
     """The probes that the model is diagnosed with: those of the evaluation, or the package's."""
-    source = config.evaluate.probes
-    return builtin_probes() if source in (None, "builtin") else load_probes(source, tokenizer=tokenizer)
+    return load_probes(config.evaluate.probes, tokenizer=tokenizer)
 
 
 if __name__ == "__main__":

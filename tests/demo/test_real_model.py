@@ -24,6 +24,12 @@ PROBES = [
 ]
 
 
+def test_every_word_of_the_structured_probes_is_one_token(real_tokenizer):
+    for probe in load_probes("builtin:structured"):
+        (target,) = real_tokenizer(probe.target)["input_ids"]
+        assert real_tokenizer(f"{probe.prompt}{probe.target}")["input_ids"][-1] == target, probe
+
+
 @pytest.fixture(scope="module")
 def report(real_model, real_tokenizer):
     return diagnose(real_model, PROBES, tokenizer=real_tokenizer, config=DiagnosisConfig(repeats=2))

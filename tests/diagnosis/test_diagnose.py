@@ -164,6 +164,8 @@ def test_by_default_there_are_enough_draws_over_all_probes(tiny_llama, token_pro
     report = diagnose(tiny_llama(num_hidden_layers=2), token_probes)
     assert report.sensitivity.repeats == math.ceil(256 / 5)
     assert report.sensitivity.draws == 5 * 52
+    assert list(report.first.sensitivities) == ["mask", "skip"]
+    assert report.first.sensitivities["skip"].draws == 5  # nothing about it is random: once for each probe
     assert max(report.sensitivity.stderr) > 0
 
 

@@ -26,24 +26,6 @@ def jsonl(path, rows):
 PAIRS = [{"prompt": f"question {i}", "target": f" {i}"} for i in range(20)]
 
 
-# -- built in --------------------------------------------------------------------------------------------------------
-
-
-def test_the_builtin_probes_have_tasks_and_no_duplicates():
-    probes = builtin_probes()
-    assert load_probes() == probes
-    assert len({(probe.prompt, probe.target) for probe in probes}) == len(probes) >= 100
-    assert len({probe.task for probe in probes}) >= 4
-    assert all(probe.prompt.strip() and probe.target.strip() for probe in probes)
-
-
-def test_the_builtin_english_targets_begin_with_a_space():
-    # " Tokyo" is one token after "Japan is"; "Tokyo" would ask for "isTokyo".
-    for probe in builtin_probes():
-        if probe.task.endswith("_en"):
-            assert probe.target.startswith(" "), probe
-
-
 # -- files -----------------------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from hf_layertracer import DiagnosisConfig, Probe, diagnose
 from hf_layertracer.probes import builtin_probes
 from hf_layertracer.records import TrainingOutcome
 from hf_layertracer.report.markdown import report_section
-from hf_layertracer.report.recipe import asks_builtin_probes, recipe
+from hf_layertracer.report.recipe import asked_builtin_probes, recipe
 
 
 TRAINING = {"steps": 3, "seconds": 1.0, "peak_memory_bytes": 1, "peak_memory_of": "cuda", "trainable_parameters": 1}
@@ -46,12 +46,20 @@ def test_a_diagnosis_is_repeated_exactly(tiny_llama, tiny_tokenizer):
     assert "num_probes" not in trained
 
 
+def test_a_set_of_the_package_is_named(make_report):
+    probes = builtin_probes("builtin:structured")
+    items = [{"prompt": p.prompt, "target": p.target, "task": p.task, "tokens": 5} for p in probes]
+    report = make_report(probes=len(probes), probes__items=items)
+    assert asked_builtin_probes(report) == "builtin:structured"
+    assert 'load_probes("builtin:structured")' in recipe(report)
+
+
 def test_other_probes_are_asked_for(tiny_llama, tiny_tokenizer):
     probes = [*builtin_probes()[:-1], Probe("One, two,", " three")]
     report = diagnose(
         tiny_llama(num_hidden_layers=1), probes, tokenizer=tiny_tokenizer, config=DiagnosisConfig(repeats=1)
     )
-    assert not asks_builtin_probes(report)
+    assert not asked_builtin_probes(report)
     assert 'load_probes("probes.jsonl")' in recipe(report)
     assert f"the {len(probes)} probes with the SHA-256 above" in report_section(report)
 
