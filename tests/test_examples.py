@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -55,3 +59,21 @@ def test_the_notebook_script_diagnoses_and_plots(setting: Path):
     assert "Vulnerable layer:" in out
     assert "freeze-deep: trains [0, 1]" in out
     assert (setting / "report" / "layertracer_report.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_study_of_what_sensitivity_predicts_goes_on_where_it_was_stopped(setting: Path):
+    arguments = (setting / "model", "--out", setting / "study.json", "--text", setting / "train.txt")
+    sizes = ("--tokens", 512, "--probes", 8, "--repeats", 1)
+    out = run_script("what_sensitivity_predicts.py", *arguments, *sizes)
+    assert re.search(r"^\| skip \| -?\d\.\d\d \(-?\d\.\d\d to -?\d\.\d\d\) \| -?\d\.\d\d \|$", out, re.MULTILINE)
+    results = json.loads((setting / "study.json").read_text())
+    assert runpy.run_path(str(EXAMPLES / "what_sensitivity_predicts.py"))["table"](results) in out
+    whole = copy.deepcopy(results)
+    del results["model"]["losses"]["1"], results["model"]["diagnoses"]["mask 0.5"]
+    (setting / "study.json").write_text(json.dumps(results))
+    again = run_script("what_sensitivity_predicts.py", *arguments, *sizes)
+    assert "without layer 1:" in again
+    assert "without layer 0:" not in again
+    found = json.loads((setting / "study.json").read_text())
+    assert found["model"]["losses"] == {name: pytest.approx(v) for name, v in whole["model"]["losses"].items()}
+    assert found["model"]["diagnoses"].keys() == whole["model"]["diagnoses"].keys()
