@@ -72,7 +72,7 @@ def check_evaluation(config: EvaluationConfig) -> None:
             raise LayerTracerError(f"There is no text file {path} to evaluate on.")
         if next(read_documents(path), None) is None:
             raise LayerTracerError(f"There is no text to evaluate on in {path}.")
-    if config.probes not in (None, *BUILTIN) and not Path(config.probes).exists():
+    if config.probes is not None and config.probes not in BUILTIN and not Path(config.probes).exists():
         raise LayerTracerError(f"There are no probes {config.probes}: name a file, or {' or '.join(BUILTIN)}.")
     if config.tasks:
         from .harness import check_tasks
