@@ -113,37 +113,6 @@ def print_estimate(estimate: TrainingEstimate, as_json: bool) -> None:
     Console().print(table)
 
 
-def print_results(results: dict[str, Any]) -> None:
-    """Prints what came of the demo's runs."""
-    settings = results["settings"]
-    table = Table(
-        title=f"{settings['steps']} steps on the {results['corpus']}",
-        caption="Held-out loss in nats per token, on modules that were not trained on. Same data, order and seed.",
-    )
-    runs = results["runs"]
-    table.add_column("")
-    for run in runs:
-        table.add_column(run["strategy"], justify="right")
-    rows = {
-        "held-out loss, before → after": lambda run: _change(run["training"], "eval_loss_{}", ".3f"),
-        "probes answered, before → after": lambda run: _change(run, "probes_{}", ".1%", "accuracy"),
-        "probes' mean log-probability": lambda run: _change(run, "probes_{}", ".2f", "mean_log_probability"),
-        "tokens per second": lambda run: f"{run['training']['tokens_per_second']:.0f}",
-        "peak memory of the process": lambda run: f"{run['training']['peak_memory_bytes'] / 2**20:.0f} MiB",
-        "parameters that train": lambda run: f"{run['training']['trainable_parameters'] / 1e6:.1f} M",
-    }
-    for label, value in rows.items():
-        table.add_row(label, *(value(run) for run in runs))
-    Console().print(table)
-
-
-def _change(values: dict[str, Any], name: str, form: str, field: str | None = None) -> str:
-    before, after = (values[name.format(when)] for when in ("before", "after"))
-    if field is not None:
-        before, after = before[field], after[field]
-    return f"{before:{form}} → {after:{form}}"
-
-
 def reports_table(rows: list[dict[str, Any]]) -> Table:
     """Reports side by side.
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+
+if TYPE_CHECKING:
+    from ..trials import TrialsResult
 
 
 command = typer.Typer(help="Find out by experiment which layers to train.", no_args_is_help=True)
@@ -62,7 +66,7 @@ def run(
     if total_tokens is not None:
         raise LayerTracerError("--total-tokens is of --halving: without it, train.tokens counts.")
     result = run_trials(TrialsConfig.from_file(config), out)
-    _print(result)
+    print_trial(result)
     typer.echo(f"Results: {out}")
     if push is not None:
         typer.echo(f"Dataset: {_pushed(result, push, private)}")
@@ -110,7 +114,7 @@ def show(directory: Directory) -> None:
     from ..trials import HalvingResult, TrialsResult
 
     rounds = sorted(directory.glob("round-*"))
-    _print(TrialsResult.load(rounds[-1] if rounds else directory))
+    print_trial(TrialsResult.load(rounds[-1] if rounds else directory))
     if (halving := HalvingResult.load(directory)) is not None:
         _print_halving(halving, directory)
 
@@ -144,7 +148,8 @@ def _print_halving(halving, directory: Path) -> None:
         console.print(f"Plan{of}: {directory / 'plan.json'}", markup=False)
 
 
-def _print(result) -> None:
+def print_trial(result: TrialsResult) -> None:
+    """Prints the tables of a trial, what failed and what is missing."""
     from ..trials.tables import result_tables
 
     console = Console()

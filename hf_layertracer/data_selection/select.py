@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
-from tqdm.auto import tqdm
-from transformers.utils.logging import is_progress_bar_enabled
 
 from ..errors import LayerTracerError
 from ..files import write_atomically
 from ..modeling.loading import load_model
+from ..progress import progress_bar
 from .choose import choose
 from .config import SelectionConfig
 from .scoring import CHUNK, Losses, check_unchanged, join_chunks, load_chunks, piece_losses, save_chunk
@@ -182,7 +181,7 @@ def _score(
     if chunks and len(chunks[-1]["bytes"]) < CHUNK:
         return  # only the last chunk of a corpus is smaller
     loaded = None
-    with tqdm(desc="Scoring", unit="piece", initial=len(chunks) * CHUNK, disable=not is_progress_bar_enabled()) as bar:
+    with progress_bar("Scoring", unit="pieces", initial=len(chunks) * CHUNK) as bar:
         remaining = stream.skip(len(chunks) * CHUNK).iter(batch_size=CHUNK)
         for number, batch in enumerate(remaining, start=len(chunks)):
             loaded = loaded or {name: load_model(place, **loading) for name, place in models.items()}

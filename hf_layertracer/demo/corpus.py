@@ -7,15 +7,15 @@ only in part, and its licence (PSF) allows the use.
 from __future__ import annotations
 
 import ast
+import json
 import sysconfig
 from pathlib import Path
 
-import numpy as np
-from transformers import PreTrainedTokenizerBase
+from ..files import write_atomically
 
 
-_LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "turtledemo"}
 _SHORTEST = 400  # characters; modules with less hold only phrases
+_HELD_OUT_EVERY = 8  # every eighth module of the library is never trained on
 
 
 def standard_library_docs() -> list[str]:
@@ -26,9 +26,7 @@ def standard_library_docs() -> list[str]:
     """
     root = Path(sysconfig.get_paths()["stdlib"])
     documents = []
-    for path in sorted(root.rglob("*.py")):
-        if _LEFT_OUT & set(path.relative_to(root).parts):
-            continue
+    for path in sorted(root.glob("*.py")):  # packages would add many more than the demo reads
         try:
             tree = ast.parse(path.read_text(encoding="utf-8"))
         except (SyntaxError, UnicodeDecodeError, ValueError):
@@ -41,24 +39,24 @@ def standard_library_docs() -> list[str]:
     return documents
 
 
-def token_blocks(
-    documents: list[str], tokenizer: PreTrainedTokenizerBase, length: int, count: int, seed: int
-) -> list[list[int]]:
-    """A seeded sample of blocks of equal length, none of which crosses the end of a document.
+def write_corpus(documents: list[str], folder: Path) -> tuple[Path, Path]:
+    """Writes the documents as JSON lines; every eighth is held out.
 
     Args:
         documents (`list[str]`): The documents.
-        tokenizer (`PreTrainedTokenizerBase`): The model's tokenizer.
-        length (`int`): Tokens a block.
-        count (`int`): Most blocks to take.
-        seed (`int`): Seed of the sample.
+        folder (`Path`): Where to write `train.jsonl` and `held_out.jsonl`.
 
     Returns:
-        `list[list[int]]`: Token ids.
+        `tuple[Path, Path]`: The two files.
+
+    Raises:
+        LayerTracerError: They cannot be written.
     """
-    blocks = []
-    for document in documents:
-        ids = tokenizer(document, verbose=False)["input_ids"]
-        blocks += [ids[start : start + length] for start in range(0, len(ids) - length + 1, length)]
-    order = np.random.default_rng(seed).permutation(len(blocks))[:count]
-    return [blocks[index] for index in order]
+    parts = {
+        folder / "train.jsonl": [text for number, text in enumerate(documents) if number % _HELD_OUT_EVERY],
+        folder / "held_out.jsonl": documents[::_HELD_OUT_EVERY],
+    }
+    for path, texts in parts.items():
+        write_atomically(path, "".join(f"{json.dumps({'text': text})}\n" for text in texts).encode())
+    train, held_out = parts
+    return train, held_out

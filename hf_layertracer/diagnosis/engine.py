@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
-from tqdm.auto import tqdm
-from transformers.utils import logging
 
 from ..config import DiagnosisConfig
-from ..distributed import is_main_process
 from ..errors import LayerTracerError, UntraceableModelError
 from ..logs import get_logger
 from ..probes.encoding import EncodedProbe, equal_length_batches
+from ..progress import progress_bar
 from .causality import check_causal, not_run_on_tokens
 from .clean_run import CleanRun
 from .layer_stack import LayerStack
@@ -77,8 +75,7 @@ class Engine:
         check_prompts(self.stack, self.probes)
         check_causal(self.stack, self.probes)
         lengths = [len(probe.input_ids) for probe in self.probes]
-        visible = logging.is_progress_bar_enabled() and is_main_process()
-        with tqdm(desc="Verifying", unit="value", total=0, disable=not visible) as bar:
+        with progress_bar("Verifying", unit="values", total=0) as bar:
             with self._timed("verification"):
                 clean = self._first_clean_run(self._ids([int(np.argmax(lengths))]))
                 gradients = any(measurement.needs_gradients for measurement in self.measurements)
@@ -86,7 +83,7 @@ class Engine:
                 self.one_by_one = depends_on_batch(self.stack, clean)
             self.called = clean.called
             self.memory = {"budget_bytes": batches.budget, "largest_batch_probes": 0}
-            bar.set_description(f"Diagnosing {self.stack.num_layers} layers")
+            bar.set_description(f"Diagnosing {self.stack.num_layers} layers", refresh=False)
             subject = Subject(
                 self.stack,
                 self.probes,
@@ -100,7 +97,7 @@ class Engine:
             for members in self._batches(lengths, batches):
                 self._batch(members, batches, clean)
                 done += len(members)
-                bar.set_postfix_str(f"{done} of {len(lengths)} probes")
+                bar.set_postfix_str(f"{done} of {len(lengths)} probes", refresh=False)
 
     def _batches(self, lengths: list[int], batches: BatchPlan) -> Iterator[list[int]]:
         """Numbers of the probes of each batch, all of one length."""

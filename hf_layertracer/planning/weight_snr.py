@@ -7,10 +7,9 @@ from bisect import bisect_left, bisect_right
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
-from transformers.utils import logging
 
 from ..modeling import find_parts
+from ..progress import progress_bar
 from ..records import ModelFacts
 
 
@@ -57,7 +56,7 @@ def layer_snr(model: nn.Module, facts: ModelFacts) -> list[float]:
         {name: p for name, p in layer.named_parameters() if p.ndim == 2 and min(p.shape) > 1} for layer in layers
     ]
     ratios: dict[str, dict[int, float]] = {}
-    bar = tqdm(total=sum(map(len, matrices)), desc="Weight SNR", disable=not logging.is_progress_bar_enabled())
+    bar = progress_bar("Weight SNR", total=sum(map(len, matrices)), unit="matrices")
     with bar:
         for index, named in enumerate(matrices):
             for name, matrix in named.items():

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
 
-import datasets
 import numpy as np
 import torch
 from torch.utils.data import IterableDataset
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
+from transformers.utils import is_datasets_available
 
 from ..errors import LayerTracerError
 from ..logs import get_logger
@@ -160,11 +160,19 @@ def take_rows(dataset: Any, count: int, seed: int) -> tuple[list[Any], Any]:
         return [], dataset
 
 
+def _is_of_datasets(dataset: Any) -> bool:
+    if not is_datasets_available():
+        return False
+    import datasets
+
+    return isinstance(dataset, datasets.IterableDataset)
+
+
 def _take_from_stream(dataset: Any, count: int) -> tuple[list[Any], Any]:
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     stream = iter(dataset)
     rows = list(islice(stream, count))
-    if isinstance(dataset, datasets.IterableDataset) or not isinstance(dataset, IterableDataset) or not rows:
+    if _is_of_datasets(dataset) or not isinstance(dataset, IterableDataset) or not rows:
         return rows, dataset  # these begin anew each time
     # A stream that draws what it yields must draw the same again.
     random.setstate(states[0])

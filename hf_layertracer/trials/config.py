@@ -32,7 +32,9 @@ class TrainConfig(BaseModel):
         scheduler (`str`, *optional*, defaults to `"cosine"`): What the learning rate does then, as in `TrainingArguments`.
         weight_decay (`float`, *optional*, defaults to `0.0`): Weight decay of AdamW.
         bf16 (`bool`, *optional*, defaults to `False`): Compute in bfloat16 (autocast).
-        save_steps (`int`, *optional*): Steps between checkpoints; a tenth of the run by default.
+        save_steps (`int`, *optional*):
+            Steps between checkpoints; a tenth of the run by default. With 0 there are none, and a run that is interrupted
+            begins anew.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -47,7 +49,7 @@ class TrainConfig(BaseModel):
     scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
     weight_decay: float = Field(default=0.0, ge=0)
     bf16: bool = False
-    save_steps: int | None = Field(default=None, ge=1)
+    save_steps: int | None = Field(default=None, ge=0)
 
     @property
     def steps(self) -> int:

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from tqdm import tqdm
-from transformers.utils import logging as transformers_logging
 
 from ..documents import read_documents
 from ..errors import LayerTracerError
 from ..evaluation import check_evaluation
 from ..logs import get_logger
+from ..progress import progress_bar
 from .config import UNTOUCHED, TrialsConfig
 from .fingerprint import differences, files_fingerprint, fingerprint, pinned, shared_facts
 from .folder import TrialFolder, UnitFolder, read_json, write_json
@@ -195,7 +194,14 @@ def _prepared(folder: TrialFolder, config: TrialsConfig, facts: dict[str, Any]) 
     there = read_json(folder.prepared)
     if there is not None and there["fingerprint"] == wanted:
         return there
-    cause = run_module(f"{__package__}.prepare", folder.path, folder.preparing.log, folder.preparing.failure)
+    with progress_bar("Preparing: data, diagnosis, plans") as bar:
+        cause = run_module(
+            f"{__package__}.prepare",
+            folder.path,
+            folder.preparing.log,
+            folder.preparing.failure,
+            watch=lambda: bar.update(0),
+        )
     if cause is not None:
         raise LayerTracerError(cause)
     prepared = {**read_json(folder.prepared), "fingerprint": wanted}
@@ -244,13 +250,8 @@ class _Bar:
         finished = [unit for unit in units if unit.folder.result.is_file()]
         # What was there already says nothing about the speed.
         self._done = self._shown = sum(self._size(unit) for unit in finished)
-        self._bar = tqdm(
-            desc="trials",
-            total=sum(self._size(unit) for unit in units),
-            initial=self._done,
-            unit="step",
-            disable=not transformers_logging.is_progress_bar_enabled(),
-        )
+        total = sum(self._size(unit) for unit in units)
+        self._bar = progress_bar("trials", total=total, unit="steps", initial=self._done)
 
     def __enter__(self) -> _Bar:
         return self
@@ -261,12 +262,13 @@ class _Bar:
     def begin(self, unit: Unit) -> None:
         """Names the run that is made now."""
         self._unit = unit
-        self._bar.set_description(unit.folder.path.name)
+        self._bar.set_description(unit.folder.path.name, refresh=False)
 
     def update(self) -> None:
         """Counts the steps of the run so far."""
         progress = read_json(self._unit.folder.progress) or {}
-        self._show(self._done + progress.get("step", 0))
+        # While a run is evaluated, it says no step.
+        self._show(max(self._shown, self._done + progress.get("step", 0)))
 
     def end(self) -> None:
         """Counts all of a run."""

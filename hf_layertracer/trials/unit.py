@@ -55,7 +55,7 @@ def run_unit(folder: UnitFolder) -> None:
     trained: dict[str, Any] = {"cost": _cost_of_nothing(), "losses": [], "plan": None, "allocations": 0}
     if arm is not None:
         trained = read_json(folder.trained)
-        if trained is None:
+        if trained is None or not (folder.training / trained["checkpoint"]).is_dir():
             data = TrialFolder(folder.path.parent.parent).blocks_of(settings["own"]["files"])
             model, trained = _train(folder, config, arm, settings["seed"], data, model, tokenizer)
         else:
@@ -125,7 +125,7 @@ def _train(
 def _arguments(folder: UnitFolder, config: TrialsConfig, arm: ArmConfig, seed: int) -> TrainingArguments:
     train = config.train
     log_every = max(1, train.steps // _LOGS)
-    save_every = train.save_steps or max(1, train.steps // 10)
+    save_every = max(1, train.steps // 10) if train.save_steps is None else train.save_steps
     return TrainingArguments(
         str(folder.training),
         max_steps=train.steps,
@@ -136,9 +136,9 @@ def _arguments(folder: UnitFolder, config: TrialsConfig, arm: ArmConfig, seed: i
         lr_scheduler_type=train.scheduler,
         weight_decay=train.weight_decay,
         bf16=train.bf16,
-        save_strategy="steps",
+        save_strategy="steps" if save_every else "no",
         # The Trainer's mean loss starts anew when it resumes: where a logging interval ends, that changes nothing.
-        save_steps=-(-save_every // log_every) * log_every,
+        save_steps=-(-save_every // log_every) * log_every or train.steps,
         save_total_limit=2,
         logging_steps=log_every,
         report_to="none",

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from hf_layertracer.demo.corpus import standard_library_docs, token_blocks
+from pathlib import Path
+
+from hf_layertracer.demo.corpus import standard_library_docs, write_corpus
+from hf_layertracer.documents import read_documents
 
 
 def test_the_documents_are_the_standard_librarys_own_words():
     documents = standard_library_docs()
     assert len(documents) > 100
-    assert any("Return a JSON string representation" in document or "JSON" in document for document in documents)
-    assert documents == standard_library_docs()
+    assert any("dictionary" in document for document in documents)
+    assert all(len(document) >= 400 for document in documents)
 
 
-def test_blocks_have_one_length_and_stay_within_a_document(tiny_tokenizer):
-    documents = ["the cat sat on the mat " * 20, "short"]
-    blocks = token_blocks(documents, tiny_tokenizer, length=8, count=5, seed=1)
-    ids = tiny_tokenizer(documents[0])["input_ids"]
-    starts = {tuple(ids[start : start + 8]) for start in range(0, len(ids), 8)}
-    assert len(blocks) == 5
-    assert all(tuple(block) in starts for block in blocks)
-    assert blocks == token_blocks(documents, tiny_tokenizer, length=8, count=5, seed=1)
-    assert blocks != token_blocks(documents, tiny_tokenizer, length=8, count=5, seed=2)
+def test_every_eighth_document_is_held_out(tmp_path: Path):
+    documents = [f"text {number}\u2028 of a module" for number in range(20)]
+    train, held_out = (list(read_documents(path)) for path in write_corpus(documents, tmp_path))
+    assert held_out == documents[::8]
+    assert sorted(train + held_out) == sorted(documents)

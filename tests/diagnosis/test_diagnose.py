@@ -14,6 +14,7 @@ from peft import LoraConfig, get_peft_model
 from support.tolerance import measured, nearly
 from torch import nn
 
+from hf_layertracer import progress
 from hf_layertracer.config import DiagnosisConfig
 from hf_layertracer.diagnosis import engine
 from hf_layertracer.diagnosis.diagnose import diagnose
@@ -361,11 +362,11 @@ def test_an_error_inside_a_layer_leaves_the_model_exactly_as_it_was(lived_in, to
 def test_an_interrupt_from_the_progress_bar_leaves_the_model_exactly_as_it_was(
     lived_in, token_probes, monkeypatch, estimator
 ):
-    class Bar(engine.tqdm):
+    class Bar(progress.tqdm):
         def update(self, n=1):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(engine, "tqdm", Bar)
+    monkeypatch.setattr(progress, "tqdm", Bar)
     model = lived_in()
     before = snapshot(model)
     with pytest.raises(KeyboardInterrupt):

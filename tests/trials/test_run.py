@@ -179,6 +179,15 @@ def test_a_run_that_was_cut_during_its_evaluation_is_not_trained_again(
         assert ours["metrics"] == pytest.approx(theirs["metrics"], rel=1e-5)
 
 
+def test_without_checkpoints_a_run_that_was_cut_is_trained_again(make_config, in_this_process, tmp_path, monkeypatch):
+    config = make_config(arms=ARMS[:1], train={"save_steps": 0})
+    with monkeypatch.context() as patch:
+        patch.setattr(unit, "evaluate_model", lambda *args: (_ for _ in ()).throw(RuntimeError("cut")))
+        assert run_trials(config, tmp_path).failures
+    assert not list(tmp_path.rglob("checkpoint-*"))
+    assert run_trials(config, tmp_path).is_complete
+
+
 def test_data_that_is_shorter_than_the_budget_is_said_to_be_repeated(make_config, in_this_process, tmp_path):
     short = tmp_path / "short.txt"
     short.write_text("The capital city of France is Paris. " * 20)

@@ -1,0 +1,58 @@
+"""Progress of long work: a bar at a terminal or in a notebook, a line now and then in a pipe or a file."""
+
+from __future__ import annotations
+
+import sys
+
+from tqdm.auto import tqdm
+from transformers.utils import logging
+
+from .distributed import is_main_process
+
+
+_LINE_EVERY = 10  # seconds
+_COUNTED = "{desc}{percentage:.0f} % ({n_fmt} of {total_fmt} {unit}), {elapsed} passed, {remaining} left{postfix}"
+_OPEN = "{desc}{elapsed} passed{postfix}"
+
+
+def progress_bar(desc: str, *, total: int | None = None, unit: str = "it", initial: int = 0) -> tqdm:
+    """A progress bar with the time left, on standard error.
+
+    Where nobody could see a bar move, in a pipe or a file, a line is written every 10 seconds of longer work. Only the
+    main process shows anything, and nothing is shown where transformers' progress bars are switched off.
+
+    Args:
+        desc (`str`): What is done.
+        total (`int`, *optional*): How much there is to do, where that is known.
+        unit (`str`, *optional*, defaults to `"it"`): What is counted.
+        initial (`int`, *optional*, defaults to `0`): How much was done before.
+
+    Returns:
+        `tqdm`: The bar, a context manager. `update(0)` shows the time that has passed.
+    """
+    disable = not (logging.is_progress_bar_enabled() and is_main_process())
+    if sys.stderr.isatty() or "ipykernel" in sys.modules:
+        return tqdm(desc=desc, total=total, unit=f" {unit}", initial=initial, disable=disable)
+    return tqdm(
+        desc=f"{desc}: ",
+        total=total,
+        unit=unit,
+        initial=initial,
+        disable=disable,
+        file=_Lines(),
+        delay=_LINE_EVERY,
+        mininterval=_LINE_EVERY,
+        miniters=0,
+        bar_format=_OPEN if total is None else _COUNTED,
+    )
+
+
+class _Lines:
+    """Standard error, on which each state of a bar is a line of its own."""
+
+    def write(self, text: str) -> None:
+        if line := text.strip():
+            sys.stderr.write(f"{line}\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()
