@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from matplotlib.figure import Figure
 from support import made_reports
 
 from hf_layertracer import DiagnosisConfig, LayerTracerReport, Probe, diagnose
@@ -21,18 +20,6 @@ TRAINING = {
     "eval_loss_before": 3.0,
     "eval_loss_after": 2.5,
 }
-
-
-@pytest.fixture(autouse=True)
-def _plain_picture(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The picture takes a second to draw: an empty one will do where it is not looked at."""
-    if "real_picture" not in request.fixturenames:
-        monkeypatch.setattr("hf_layertracer.report.figure.draw_report", lambda report: Figure((1, 1)))
-
-
-@pytest.fixture
-def real_picture() -> None:
-    """For a test that wants the picture as it is."""
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
 from support import made_reports
+from support.models import tiny_model
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import PreTrainedModel
 
 from hf_layertracer.modeling import find_parts
 from hf_layertracer.modeling.facts import model_facts
@@ -17,31 +17,16 @@ from hf_layertracer.records import ModelFacts
 from hf_layertracer.report import LayerTracerReport
 
 
-@pytest.fixture(scope="package", autouse=True)
-def _one_thread():
-    """Threads cost tiny models more than they give."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+LLAMA = {"vocab_size": 96, "intermediate_size": 64, "initializer_range": 0.02}
 
 
 @pytest.fixture(scope="session")
-def llama() -> Callable[..., LlamaForCausalLM]:
+def llama() -> Callable[..., PreTrainedModel]:
     """`llama(num_layers=4, tied=False, device="cpu", **config)`: a random Llama of 9 thousand parameters a layer."""
 
-    def make(num_layers: int = 4, tied: bool = False, device: str = "cpu", **changes: Any) -> LlamaForCausalLM:
-        torch.manual_seed(0)
-        settings = {
-            "vocab_size": 96,
-            "hidden_size": 32,
-            "intermediate_size": 64,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-        }
-        config = LlamaConfig(num_hidden_layers=num_layers, tie_word_embeddings=tied, **(settings | changes))
-        with torch.device(device):
-            return LlamaForCausalLM(config)
+    def make(num_layers: int = 4, tied: bool = False, **changes: Any) -> PreTrainedModel:
+        settings = {"num_hidden_layers": num_layers, "tie_word_embeddings": tied} | LLAMA | changes
+        return tiny_model(scatter=False, **settings)
 
     return make
 

@@ -28,12 +28,14 @@ def test_a_table_has_a_row_a_layer(make_report, make_later):
 
 
 @pytest.mark.parametrize(("name", "start"), [("a.png", b"\x89PNG"), ("b.pdf", b"%PDF"), ("c.svg", b"<?xml")])
+@pytest.mark.usefixtures("real_picture")
 def test_a_picture_is_drawn_and_written(make_report, tmp_path, name, start):
     figure = make_report().plot(tmp_path / "deep" / name)
     assert len(figure.axes) == 2
     assert (tmp_path / "deep" / name).read_bytes().startswith(start)
 
 
+@pytest.mark.usefixtures("real_picture")
 def test_a_picture_without_a_place_is_only_returned(make_report, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert len(make_report().plot().axes) == 2

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import string
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from datasets import Dataset
-from matplotlib.figure import Figure
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from support.models import TRAINED, tiny_model
+from support.tokenizers import CHARACTERS, by_character
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, TrainingArguments
 
 from hf_layertracer import LayerTracerConfig
 
 
-SPECIALS = ["<pad>", "<unk>", "<eos>"]
-CHARACTERS = SPECIALS + sorted(string.ascii_letters + string.digits + " .,'?!:\n-")
-VOCABULARY = 80
 SENTENCES = [
     f"{who} {what} the {which} {thing}."
     for who in ("A cat", "The dog", "My uncle", "Nobody")
@@ -31,67 +28,16 @@ SENTENCES = [
 Weights = dict[str, torch.Tensor]
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> Iterator[None]:
-    """Threads that wait for one another take longer than these models."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True)
-def _repeatable() -> None:
-    torch.manual_seed(0)
-
-
-@pytest.fixture(autouse=True)
-def _plain_picture(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The picture takes a second to draw, longer than the training: an empty one will do where it is not looked at."""
-    if "real_picture" not in request.fixturenames:
-        monkeypatch.setattr("hf_layertracer.report.figure.draw_report", lambda report: Figure((1, 1)))
-
-
-@pytest.fixture
-def real_picture() -> None:
-    """For a test that wants the picture as it is."""
-
-
 @pytest.fixture(scope="session")
-def make_model() -> Callable[..., LlamaForCausalLM]:
+def make_model() -> Callable[..., PreTrainedModel]:
     """`make_model(**changes)`: a random Llama of four layers; the same weights at every call."""
-
-    def make(**changes: Any) -> LlamaForCausalLM:
-        settings = {
-            "vocab_size": VOCABULARY,
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 128,
-            "attention_dropout": 0.1,  # so that a random state that was disturbed shows in the weights
-            "pad_token_id": 0,
-            "bos_token_id": None,
-            "eos_token_id": 2,
-        }
-        with torch.random.fork_rng():
-            torch.manual_seed(1)
-            return LlamaForCausalLM(LlamaConfig(**{**settings, **changes}))
-
-    return make
+    return partial(tiny_model, seed=1, scatter=False, **TRAINED)
 
 
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
     """One token a character."""
-    vocabulary = {character: index for index, character in enumerate(CHARACTERS)}
-    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
-    backend.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>", model_max_length=128
-    )
+    return by_character()
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from matplotlib.figure import Figure
 
 from hf_layertracer import LayerTracerError, TrialsConfig, run_trials
 from hf_layertracer.files import write_atomically
@@ -23,20 +21,6 @@ WORDS = [
     *("The", "capital", "city", "of", "France", "is", "Paris", "Rome", "Italy"),
     *("Berlin", "Germany", "cat", "animal", "rose", "flower", "thing"),
 ]
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True)
-def _plain_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The picture of a diagnosis takes longer than the training; nobody looks at it here."""
-    monkeypatch.setattr("hf_layertracer.report.figure.draw_report", lambda report: Figure((1, 1)))
 
 
 @pytest.fixture(scope="session")
@@ -100,7 +84,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Callable[[TrialsConfig
             folders[key] = tmp_path_factory.mktemp("finished")
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr("hf_layertracer.trials.run.run_module", partial(_run_here, []))
-                patch.setattr("hf_layertracer.report.figure.draw_report", lambda report: Figure((1, 1)))
                 run_trials(config, folders[key])
         return folders[key]
 
