@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.made_reports import make_report
@@ -65,26 +66,26 @@ def _build(page: Page, tab: gr.Tab) -> None:
 TAB = Tab("Count", _build, place=1.5)
 """
 
-# Which tabs the copy shows, and what a click on the new one answers.
-ASK_PAGE = """
-import json, sys
-import gradio as gr
-from hf_layertracer.viewer.app import build_app
-
-app = build_app([sys.argv[1]])
-tabs = {block.id: block for block in app.blocks.values() if isinstance(block, gr.Tab)}
-(chosen,) = [block for block in app.blocks.values() if block.elem_id == "lt-name"]
-(click,) = [fn for fn in app.fns.values() if (tabs["count"]._id, "select") in fn.targets]
-print(json.dumps([[tab.label for tab in tabs.values()], click.fn(chosen.value, {})]))
-"""
-
-# What the copy of the package knows of the strategy, without a word about it anywhere else.
+# What the copy of the package knows of them, without a word about them anywhere else: asked in one process.
 ASK = """
-import json, sys
+import io, json, sys
+from contextlib import redirect_stdout
+import gradio as gr
 from transformers import AutoModelForCausalLM, HfArgumentParser, TrainingArguments
 from hf_layertracer import LayerTracerConfig, LayerTracerError, LayerTracerReport, make_plan
+from hf_layertracer.cli.app import main
 from hf_layertracer.viewer.allocation import snippet, try_allocation
+from hf_layertracer.viewer.app import build_app
 from hf_layertracer.viewer.tabs.allocate import option_controls
+
+def layertracer(*arguments):
+    sys.argv = ["layertracer", *arguments]
+    with redirect_stdout(io.StringIO()) as printed:
+        try:
+            main()
+        except SystemExit as end:
+            assert not end.code, end
+    return printed.getvalue()
 
 folder = sys.argv[1]
 model = AutoModelForCausalLM.from_pretrained(folder)
@@ -97,6 +98,10 @@ except LayerTracerError as error:
     refused = str(error)
 control = option_controls("every-other")["stride"]
 tried = try_allocation(report, "every-other", stride=3.0, freeze_ratio=0.5)
+app = build_app([folder])
+tabs = {block.id: block for block in app.blocks.values() if isinstance(block, gr.Tab)}
+(chosen,) = [block for block in app.blocks.values() if block.elem_id == "lt-name"]
+(click,) = [fn for fn in app.fns.values() if (tabs["count"]._id, "select") in fn.targets]
 print(json.dumps({
     "plan": make_plan(model, "every-other").trained_layers,
     "with_option": make_plan(report, "every-other", stride=3).trained_layers,
@@ -105,36 +110,36 @@ print(json.dumps({
     "control": [control.label, control.value, control.visible],
     "tried": tried.trained_layers,
     "snippets": [snippet(tried, report, form) for form in ("Python", "CLI")],
+    "tabs": [tab.label for tab in tabs.values()],
+    "click": click.fn(chosen.value, {}),
+    "plan --help": layertracer("plan", "--help"),
+    "plan made": layertracer("plan", folder, "--strategy", "every-other", "--stride", "3"),
+    "--help": layertracer("--help"),
+    "greet --help": layertracer("greet", "-h"),
+    "greet": layertracer("greet", "Ada"),
 }))
 """
 
 
 @pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the package with one more strategy, command and tab."""
-    root = tmp_path_factory.mktemp("tree")
+def found(tmp_path_factory: pytest.TempPathFactory, tiny_llama) -> dict[str, Any]:
+    """What a copy of the package with one more strategy, command and tab says when it is asked."""
+    root, asked = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("asked")
     package = root / "hf_layertracer"
     shutil.copytree(Path(hf_layertracer.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     (package / "planning/strategies/every_other.py").write_text(STRATEGY)
     (package / "cli/greet.py").write_text(COMMAND)
     (package / "viewer/tabs/count.py").write_text(TAB)
-    return root
-
-
-def run(tree: Path, *arguments: object) -> str:
-    """Runs Python on the copy, and gives what it prints."""
-    environment = {**os.environ, "PYTHONPATH": str(tree), "COLUMNS": "120", "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)], capture_output=True, text=True, env=environment, cwd=tree, timeout=300
-    )
+    tiny_llama().save_pretrained(asked)
+    make_report(7).save_json(asked)
+    environment = {**os.environ, "PYTHONPATH": str(root), "COLUMNS": "120"}
+    command = [sys.executable, "-c", ASK, str(asked)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=root, timeout=300)
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_a_strategy_is_one_file(tree, tmp_path, tiny_llama):
-    tiny_llama().save_pretrained(tmp_path)
-    make_report(7).save_json(tmp_path)
-    found = json.loads(run(tree, "-c", ASK, tmp_path).splitlines()[-1])
+def test_a_strategy_is_one_file(found):
     assert found["plan"] == [0, 2]
     assert found["with_option"] == found["tried"] == [0, 3, 6]
     assert found["config"] == {"stride": 3}
@@ -145,23 +150,19 @@ def test_a_strategy_is_one_file(tree, tmp_path, tiny_llama):
     assert cli.endswith("--strategy every-other --stride 3\n")
 
 
-def test_the_command_line_knows_the_strategy_and_its_option(tree, tmp_path, tiny_llama):
-    tiny_llama().save_pretrained(tmp_path)
-    help = " ".join(run(tree, "-m", "hf_layertracer.cli", "plan", "--help").replace("│", " ").split())
+def test_the_command_line_knows_the_strategy_and_its_option(found):
+    help = " ".join(found["plan --help"].replace("│", " ").split())
     assert "every-other Train a layer, skip some, train a layer. Takes --stride." in help
     assert "--stride <int> Every so many layers, one trains. [default: 2]" in help
-    made = run(tree, "-m", "hf_layertracer.cli", "plan", tmp_path, "--strategy", "every-other", "--stride", 3)
-    assert re.search(r"trained layers +│ +0, 3", made)
+    assert re.search(r"trained layers +│ +0, 3", found["plan made"])
 
 
-def test_a_command_is_one_file(tree):
-    assert re.search(r"greet +Greet \[someone\]\.", run(tree, "-m", "hf_layertracer.cli", "--help"))
-    assert "Whom [to] greet." in run(tree, "-m", "hf_layertracer.cli", "greet", "-h")
-    assert run(tree, "-m", "hf_layertracer.cli", "greet", "Ada") == "Hello Ada.\n"
+def test_a_command_is_one_file(found):
+    assert re.search(r"greet +Greet \[someone\]\.", found["--help"])
+    assert "Whom [to] greet." in found["greet --help"]
+    assert found["greet"] == "Hello Ada.\n"
 
 
-def test_a_tab_of_the_viewer_is_one_file(tree, tmp_path):
-    make_report(7).save_json(tmp_path)
-    titles, answer = json.loads(run(tree, "-c", ASK_PAGE, tmp_path).splitlines()[-1])
-    assert titles == ["See", "Count", "Compare", "Try an allocation"]
-    assert answer == "7 layers"
+def test_a_tab_of_the_viewer_is_one_file(found):
+    assert found["tabs"] == ["See", "Count", "Compare", "Try an allocation"]
+    assert found["click"] == "7 layers"

@@ -40,24 +40,13 @@ def test_a_model_with_two_streams_says_what_does_not_hold_and_the_rest_works():
     assert result["path"] == "full-forward"
 
 
-def test_a_type_whose_layers_are_in_pieces_is_refused():
-    result = check_type("xlm")
-    assert status(result) == REFUSED
-    assert "parts of each layer in several lists" in result["refused"]
-
-
-def test_a_type_that_looks_ahead_is_refused():
-    result = check_type("xlnet")
-    assert status(result) == REFUSED
-    assert "a later token changes what it says" in result["refused"]
-
-
-def test_a_process_that_dies_costs_one_type():
+def test_what_is_refused_says_why_and_a_process_that_dies_costs_one_type():
     # An unknown type ends the process with an error.
-    results = check_group(["gpt2", "no such type", "opt"])
-    assert [result["model_type"] for result in results] == ["gpt2", "no such type", "opt"]
-    assert [status(result) for result in results] == [FULL, "broken", FULL]
-    assert "the process ended with 1" in results[1]["checks"]["diagnosis"]
+    pieces, dead, ahead = check_group(["xlm", "no such type", "xlnet"])
+    assert [status(result) for result in (pieces, dead, ahead)] == [REFUSED, "broken", REFUSED]
+    assert "parts of each layer in several lists" in pieces["refused"]
+    assert "the process ended with 1" in dead["checks"]["diagnosis"]
+    assert "a later token changes what it says" in ahead["refused"]
 
 
 def test_a_failed_check_is_broken_whatever_else_works():

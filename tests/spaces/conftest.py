@@ -229,15 +229,38 @@ def space(start: Callable[..., str], _running_hub) -> str:
 
 
 @pytest.fixture
-def page(driver: webdriver.Chrome, space: str, tmp_path: Path) -> Page:
-    """The Space in the browser, freshly loaded."""
+def unopened(driver: webdriver.Chrome, space: str, tmp_path: Path) -> Page:
+    """The Space before the browser opens it, for a test that sets the screen first."""
     return _page(driver, space, tmp_path)
+
+
+@pytest.fixture
+def page(unopened: Page) -> Page:
+    """The Space in the browser, freshly loaded."""
+    unopened.open()
+    return unopened
+
+
+@pytest.fixture
+def shown(unopened: Page) -> Page:
+    """The Space in the browser, loaded once: for tests that leave what the others look at as it was."""
+    if not unopened.script("return document.documentElement.dataset.shown"):
+        unopened.open()
+        unopened.script("document.documentElement.dataset.shown = 'yes'")
+    unopened.tab("See")
+    return unopened
 
 
 @pytest.fixture
 def page_at(driver: webdriver.Chrome, tmp_path: Path) -> Callable[[str], Page]:
     """`page_at(url)`: another page in the browser."""
-    return lambda url: _page(driver, url, tmp_path)
+
+    def open_page(url: str) -> Page:
+        page = _page(driver, url, tmp_path)
+        page.open()
+        return page
+
+    return open_page
 
 
 def _page(driver: webdriver.Chrome, url: str, tmp_path: Path) -> Page:
@@ -247,9 +270,7 @@ def _page(driver: webdriver.Chrome, url: str, tmp_path: Path) -> Page:
     driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     driver.set_window_size(1280, 1000)
     driver.get_log("browser")
-    page = Page(driver, url, downloads)
-    page.open()
-    return page
+    return Page(driver, url, downloads)
 
 
 @pytest.fixture(scope="session")

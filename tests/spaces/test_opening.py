@@ -43,14 +43,14 @@ HOSTILE = {
 }
 
 
-def test_hostile_files_are_refused_with_a_message(page, tmp_path):
-    before = page.text("#lt-report")
+def test_hostile_files_are_refused_with_a_message(shown, tmp_path):
+    before = shown.text("#lt-report")
     for name, (content, message) in HOSTILE.items():
         (tmp_path / name).write_bytes(content)
-        page.upload(tmp_path / name)
-        page.wait(lambda message=message: message in page.text("#lt-message .lt-error"), name)
-    assert page.text("#lt-report") == before
-    assert page.script("return window.hacked") is None
+        shown.upload(tmp_path / name)
+        shown.wait(lambda message=message: message in shown.text("#lt-message .lt-error"), name)
+    assert shown.text("#lt-report") == before
+    assert shown.script("return window.hacked") is None
 
 
 def test_a_file_above_the_limit_is_never_taken_in(page, tmp_path):
@@ -149,21 +149,21 @@ def test_a_diagnosis_is_cancelled(page, tiny):
 # -- around the page -----------------------------------------------------------------------------------------------------
 
 
-def test_no_file_of_the_machine_is_served(page, tmp_path):
+def test_no_file_of_the_machine_is_served(space, tmp_path):
     import httpx
 
     (tmp_path / "secret.json").write_text("s3cret")
     for path in (tmp_path / "secret.json", "/etc/passwd", Path(__file__), Path.home() / ".bashrc", "../app.py"):
-        answer = httpx.get(f"{page.url.rstrip('/')}/gradio_api/file={path}")
+        answer = httpx.get(f"{space.rstrip('/')}/gradio_api/file={path}")
         assert answer.status_code in (403, 404), path
         assert b"root:" not in answer.content
 
 
-def test_no_program_can_name_a_file_of_the_machine_as_an_upload(page, tmp_path, make_report):
+def test_no_program_can_name_a_file_of_the_machine_as_an_upload(space, tmp_path, make_report):
     import httpx
 
     make_report(5).save_json(tmp_path)
-    config = httpx.get(f"{page.url.rstrip('/')}/config").json()
+    config = httpx.get(f"{space.rstrip('/')}/config").json()
     upload = next(c["id"] for c in config["components"] if c["props"].get("elem_id") == "lt-upload")
     event = next(d for d in config["dependencies"] if [upload, "upload"] in [list(t) for t in d["targets"]])
     payload = {
@@ -171,10 +171,8 @@ def test_no_program_can_name_a_file_of_the_machine_as_an_upload(page, tmp_path, 
         "fn_index": event["id"],
         "session_hash": "abc123",
     }
-    httpx.post(f"{page.url.rstrip('/')}/gradio_api/queue/join", json=payload)
-    with httpx.stream(
-        "GET", f"{page.url.rstrip('/')}/gradio_api/queue/data?session_hash=abc123", timeout=60
-    ) as events:
+    httpx.post(f"{space.rstrip('/')}/gradio_api/queue/join", json=payload)
+    with httpx.stream("GET", f"{space.rstrip('/')}/gradio_api/queue/data?session_hash=abc123", timeout=60) as events:
         said = "".join(line for line in events.iter_lines() if "process_completed" in line or "Opened" in line)
     assert '"success":false' in said.replace(" ", "")
     assert "Opened" not in said

@@ -25,7 +25,7 @@ STEPS = 240
 
 @pytest.fixture
 def config(make_config) -> TrialsConfig:
-    train = {"tokens": STEPS * 2 * 16, "batch_size": 2, "save_steps": 4}
+    train = {"tokens": STEPS * 2 * 16, "batch_size": 2, "save_steps": 20}
     return make_config(arms=[{"strategy": "freeze-deep"}], train=train)
 
 
