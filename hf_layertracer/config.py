@@ -12,7 +12,6 @@ from .diagnosis.perturbations import PERTURBATIONS
 from .errors import LayerTracerError
 
 
-ESTIMATORS = ("exact", "gradient")
 # Each repeat runs every probe through the layers once more. A thousand of them make the error of a mean 30 times smaller
 # than one does; no measurement needs a hundred thousand.
 MOST_REPEATS = 100_000
@@ -37,8 +36,14 @@ class DiagnosisConfig:
             Of the context sensitivity: fraction of a prompt's positions, never the last, whose embeddings are replaced by
             the mean embedding of the prompt.
         repeats (`int`, *optional*):
-            Random masks, or noise draws, per probe; by default as many as make 256 draws over all probes, which keeps
+            Random masks, or noise draws, per probe; by default as many as make 160 draws over all probes, which keeps
             the standard error near 0.02 bits. `"skip"` is not random and always runs once.
+        until_stderr (`float`, *optional*):
+            Draw until no layer's standard error is above this, rather than a fixed number of times. `repeats` is then the
+            limit; by default the limit is 2048 draws over all probes. The report says why the measurement stopped.
+        until_boundary (`float`, *optional*):
+            Draw until the layers above and below this fraction of the depth can be told apart: `0.5` compares the two
+            halves, `1 - freeze_ratio` what a plan trains and freezes. With `until_stderr`, both must hold.
         diagnosis_seed (`int`, *optional*, defaults to `0`):
             Seed of all random draws: perturbations, bootstrap and, in a traced run, probes from a dataset.
 
@@ -55,8 +60,6 @@ class DiagnosisConfig:
     Args:
         skip_long (`bool`, *optional*, defaults to `False`):
             Leave probes out that are longer than the model's context, and count them, where they are refused otherwise.
-        estimator (`str`, *optional*, defaults to `"exact"`):
-            `"exact"` perturbs every layer and measures; `"gradient"` estimates all layers from a few backward passes.
         diagnosis_batch_size (`int`, *optional*): Probes per forward pass; from the memory budget by default.
         memory_budget (`int`, *optional*):
             Bytes that the diagnosis may use beyond the model; by default half of what is free, at most 4 GiB.
@@ -84,7 +87,14 @@ class DiagnosisConfig:
         default=0.3, metadata={"help": "Fraction of a prompt's positions that lose their embedding."}
     )
     repeats: int | None = field(
-        default=None, metadata={"help": "Random masks or noise draws per probe; by default 256 over all probes."}
+        default=None, metadata={"help": "Random masks or noise draws per probe; by default 160 over all probes."}
+    )
+    until_stderr: float | None = field(
+        default=None, metadata={"help": "Draw until no standard error is above this; repeats is then the limit."}
+    )
+    until_boundary: float | None = field(
+        default=None,
+        metadata={"help": "Draw until layers above and below this fraction of the depth can be told apart."},
     )
     diagnosis_seed: int = field(default=0, metadata={"help": "Seed of all random draws of a diagnosis."})
     rise: float = field(default=0.1, metadata={"help": "Relative rise that marks the task particle."})
@@ -92,10 +102,6 @@ class DiagnosisConfig:
         default=0.01, metadata={"help": "Below this at every layer, a probe is unresolved."}
     )
     skip_long: bool = field(default=False, metadata={"help": "Leave probes out that exceed the model's context."})
-    estimator: str = field(
-        default="exact",
-        metadata={"help": "exact, or gradient: a faster estimate, labelled as one.", "choices": ESTIMATORS},
-    )
     diagnosis_batch_size: int | None = field(
         default=None, metadata={"help": "Probes per forward pass; from the memory budget by default."}
     )
@@ -116,12 +122,15 @@ class DiagnosisConfig:
             self.perturbation = ",".join(self.perturbation)
         for name in self.perturbations:
             one_of("perturbation", name, PERTURBATIONS)
-        one_of("estimator", self.estimator, ESTIMATORS)
         within("mask_ratio", self.mask_ratio, 0, 1)
         within("context_mask_ratio", self.context_mask_ratio, 0, 1)
         within("rise", self.rise, 0, 1)
         within("min_probability", self.min_probability, 0, 1)
         positive("noise_scale", self.noise_scale)
+        if self.until_stderr is not None:
+            positive("until_stderr", self.until_stderr)
+        if self.until_boundary is not None:
+            within("until_boundary", self.until_boundary, 0, 1)
         whole_number("diagnosis_seed", self.diagnosis_seed, least=0)
         whole_number("repeats", self.repeats, most=MOST_REPEATS)
         for name in ("diagnosis_batch_size", "memory_budget"):

@@ -13,15 +13,23 @@ from hf_layertracer.errors import LayerTracerError
 def test_the_defaults_are_those_of_the_contract():
     config = DiagnosisConfig()
     assert (config.perturbation, config.mask_ratio, config.diagnosis_seed) == ("mask,skip", 0.3, 0)
-    assert (config.rise, config.min_probability, config.estimator) == (0.1, 0.01, "exact")
-    assert config.repeats is config.diagnosis_batch_size is config.memory_budget is None
+    assert (config.rise, config.min_probability) == (0.1, 0.01)
+    assert (
+        config.repeats
+        is config.until_stderr
+        is config.until_boundary
+        is config.diagnosis_batch_size
+        is config.memory_budget
+        is None
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("perturbation", "zap"),
-        ("estimator", "guess"),
+        ("until_stderr", 0),
+        ("until_boundary", 1.5),
         ("mask_ratio", 0),
         ("mask_ratio", 1.01),
         ("mask_ratio", math.nan),
@@ -81,7 +89,8 @@ def test_a_tracer_config_hands_every_setting_on_to_the_diagnosis():
         "repeats": 3,
         "rise": 0.2,
         "min_probability": 0.02,
-        "estimator": "gradient",
+        "until_stderr": 0.01,
+        "until_boundary": 0.5,
         "memory_budget": 5000,
         "layers_path": "a.b",
         "skip_long": True,

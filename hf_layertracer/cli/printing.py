@@ -35,8 +35,7 @@ def print_report(report: ReportData) -> None:
         table.add_row("Task Particle", f"layer {particle.layer:g} ({interval}{resolved})")
     worst = scores.vulnerable_layer
     error = scores.stderr[worst] if scores.stderr_known else None
-    label = "Layer Sensitivity (estimate)" if scores.estimate else "Layer Sensitivity"
-    table.add_row(label, f"highest at layer {worst}: {with_error(scores.mean[worst], error)} bits")
+    table.add_row("Layer Sensitivity", f"highest at layer {worst}: {with_error(scores.mean[worst], error)} bits")
     table.add_row(
         "Shallow minus deep half",
         f"{with_error(scores.shallow_minus_deep, scores.shallow_minus_deep_stderr, sign=True)} bits",

@@ -85,7 +85,7 @@ def diagnose(
             f"must be at least {1 / facts.hidden_size:.1g}."
         )
     engine = Engine(LayerStack(parts), encoded, config, chosen_measurements(config), tokenizer)
-    # A caller inside inference_mode still gets gradients where an estimate needs them.
+    # Whatever a diagnosis leaves in a model, training must be able to use: also where the caller is in inference mode.
     with preserved(parts.model), torch.inference_mode(False), torch.no_grad():
         engine.run()
     measured = _merged([measurement.result() for measurement in engine.measurements])

@@ -78,8 +78,7 @@ class Engine:
         with progress_bar("Verifying", unit="values", total=0) as bar:
             with self._timed("verification"):
                 clean = self._first_clean_run(self._ids([int(np.argmax(lengths))]))
-                gradients = any(measurement.needs_gradients for measurement in self.measurements)
-                batches = plan_batches(self.stack, clean, self.config, gradients)
+                batches = plan_batches(self.stack, clean, self.config)
                 self.one_by_one = depends_on_batch(self.stack, clean)
             self.called = clean.called
             self.memory = {"budget_bytes": batches.budget, "largest_batch_probes": 0}
@@ -93,11 +92,17 @@ class Engine:
                 bar.update,
             )
             bar.total = sum(measurement.start(subject) for measurement in self.measurements)
-            done = 0
-            for members in self._batches(lengths, batches):
-                self._batch(members, batches, clean)
-                done += len(members)
-                bar.set_postfix_str(f"{done} of {len(lengths)} probes", refresh=False)
+            pending = list(self.measurements)
+            while pending:
+                done = 0
+                for members in self._batches(lengths, batches):
+                    self._batch(members, batches, clean, pending)
+                    done += len(members)
+                    bar.set_postfix_str(f"{done} of {len(lengths)} probes", refresh=False)
+                further = [(measurement, measurement.more()) for measurement in pending]
+                pending = [measurement for measurement, work in further if work]
+                bar.total += sum(work for _, work in further)
+                bar.refresh()
 
     def _batches(self, lengths: list[int], batches: BatchPlan) -> Iterator[list[int]]:
         """Numbers of the probes of each batch, all of one length."""
@@ -107,7 +112,9 @@ class Engine:
             for batch in equal_length_batches([length] * len(members), size):
                 yield [members[index] for index in batch]
 
-    def _batch(self, members: list[int], batches: BatchPlan, first: CleanRun) -> None:
+    def _batch(
+        self, members: list[int], batches: BatchPlan, first: CleanRun, measurements: Sequence[Measurement]
+    ) -> None:
         length = len(self.probes[members[0]].input_ids)
         with self._timed("clean runs"):
             try:
@@ -119,8 +126,8 @@ class Engine:
         if clean is None:
             logger.warning_once("Out of memory: the diagnosis goes on with smaller batches of probes.")
             half = len(members) // 2
-            self._batch(members[:half], batches, first)
-            self._batch(members[half:], batches, first)
+            self._batch(members[:half], batches, first, measurements)
+            self._batch(members[half:], batches, first, measurements)
             return
         self._layouts[length] = clean.layout
         if length not in self._replay_problems:
@@ -130,7 +137,7 @@ class Engine:
         targets = torch.tensor([self.probes[index].target_id for index in members])
         rows = 1 if self.one_by_one else batches.rows(length)
         batch = Batch(members, targets, clean, rows, self._replay_problems[length])
-        for measurement in self.measurements:
+        for measurement in measurements:
             with self._timed(measurement.name):
                 measurement.observe(batch)
 

@@ -128,37 +128,6 @@ class LayerStack:
             states.append(layout.canonical(recorded.states[index]) if runs else states[-1])
         return CleanRun(input_ids, states, inputs, recorded.logits, layout, recorded.order, recorded.outputs)
 
-    def differentiable(self, input_ids: Tensor, layout: Layout) -> CleanRun:
-        """A clean run whose `states` are nodes of one autograd graph that begins at the embedding output.
-
-        Args:
-            input_ids (`Tensor`): Token ids of shape `(batch, positions)`.
-            layout ([`Layout`]): The axes, as an earlier run has found them.
-
-        Returns:
-            [`CleanRun`]: `logits` carries gradients to every entry of `states`; no parameter is touched.
-        """
-        nodes: dict[int, Tensor] = {}
-
-        def cut(index: int, forward: LayerForward) -> LayerForward:
-            def run(*args: Any, **kwargs: Any) -> Any:
-                if not nodes:
-                    nodes[-1] = layout.canonical(hidden_input(args, kwargs)).detach().requires_grad_()
-                    args, kwargs = with_hidden_input(args, kwargs, layout.native(nodes[-1]))
-                output = forward(*args, **kwargs)
-                # The next layer goes on from this very node of the graph.
-                nodes[index] = layout.canonical(hidden_of(output))
-                return with_hidden(output, layout.native(nodes[index]))
-
-            return run
-
-        with torch.enable_grad(), patched(self.layers, cut):
-            logits = self.logits(input_ids, layout.call)
-        states = [nodes[-1]]
-        for index in range(self.num_layers):
-            states.append(nodes.get(index, states[-1]))
-        return CleanRun(input_ids, states, states[:-1], logits, layout, sorted(nodes)[1:], {})
-
     def unembed(self, clean: CleanRun, states: Tensor, input_ids: Tensor | None = None) -> Tensor:
         """What the model would say if its last layer had answered `states`: final norm, head and all that follows.
 

@@ -13,7 +13,6 @@ from ..modeling.accounting import peak_bytes
 from ..modeling.devices import free_bytes
 from ..modeling.weights import can_be_watched
 from .clean_run import CleanRun
-from .differentiating import differentiating
 from .layer_stack import LayerStack
 
 
@@ -36,7 +35,6 @@ class BatchPlan:
         bytes_per_row (`int`): Bytes of logits that one row needs.
         state_bytes_per_token (`int`): Bytes of hidden states that one token of a clean run leaves behind.
         tokens_per_pass (`int`): Tokens beyond which a larger batch gains no speed.
-        graph_bytes_per_token (`int`, *optional*, defaults to 0): Bytes that one token needs where gradients are taken.
     """
 
     budget: int
@@ -44,13 +42,11 @@ class BatchPlan:
     bytes_per_row: int
     state_bytes_per_token: int
     tokens_per_pass: int
-    graph_bytes_per_token: int = 0
 
     def probes(self, length: int) -> int:
         """The most probes of `length` tokens in one clean run, at least 1."""
-        running = max(self.bytes_per_token, self.graph_bytes_per_token)
         # The states of two runs, where the clean one is compared with another that is perturbed in its embeddings.
-        cost = length * (2 * self.state_bytes_per_token + running) + self.bytes_per_row
+        cost = length * (2 * self.state_bytes_per_token + self.bytes_per_token) + self.bytes_per_row
         return max(1, min(self.budget // 2 // cost, self.tokens_per_pass // length))
 
     def rows(self, length: int) -> int:
@@ -59,14 +55,13 @@ class BatchPlan:
         return max(1, min(self.budget // 2 // cost, self.tokens_per_pass // length))
 
 
-def plan_batches(stack: LayerStack, sample: CleanRun, config: DiagnosisConfig, gradients: bool = False) -> BatchPlan:
+def plan_batches(stack: LayerStack, sample: CleanRun, config: DiagnosisConfig) -> BatchPlan:
     """Derives batch sizes from the memory budget and from what passes over one probe are seen to need.
 
     Args:
         stack ([`LayerStack`]): The layers of the model that is diagnosed.
         sample ([`CleanRun`]): A clean run over the longest probe alone.
         config ([`DiagnosisConfig`]): Holds the budget, if the user sets one.
-        gradients (`bool`, *optional*, defaults to `False`): Whether gradients are taken through the layers.
 
     Returns:
         [`BatchPlan`]: Batch sizes for prompts of any length up to that of the sample.
@@ -81,29 +76,19 @@ def plan_batches(stack: LayerStack, sample: CleanRun, config: DiagnosisConfig, g
         running = largest(peak_bytes(lambda: stack.run(sample.input_ids, sample.layout)) - states, device)
     else:
         running = _STATES_RUNNING * max(state.nbytes for state in sample.states)
-    graph = 0
-    if gradients:
-        with differentiating(stack):
-            graph = largest(peak_bytes(lambda: _backward(stack, sample)), device)
     # Beside what runs: the states that answer for layers, the same perturbed, and in one batch.
     answers = 3 * max(state.nbytes for state in sample.states)
     # log p, log q, log m, their exponentials and products, in float64.
     row = 8 * sample.logits.shape[-1] * 8
     budget = config.memory_budget or default_budget(device)
-    needed = 2 * states + max(running + answers, graph) + row
+    needed = 2 * states + running + answers + row
     if config.memory_budget is not None and needed > config.memory_budget:
         raise LayerTracerError(
             f"memory_budget={config.memory_budget} is too small: one probe of {tokens} tokens needs about {needed} bytes."
         )
     per_pass = _TOKENS_PER_PASS.get(device.type, _TOKENS_PER_PASS_ACCELERATOR)
-    per_token = [-(-total // tokens) for total in (running + answers, states, graph)]
-    return BatchPlan(budget, per_token[0], row, per_token[1], per_pass, per_token[2])
-
-
-def _backward(stack: LayerStack, sample: CleanRun) -> None:
-    run = stack.differentiable(sample.input_ids, sample.layout)
-    with torch.enable_grad():
-        torch.autograd.grad(run.logits.sum(), run.states[1:])
+    per_token = [-(-total // tokens) for total in (running + answers, states)]
+    return BatchPlan(budget, per_token[0], row, per_token[1], per_pass)
 
 
 def default_budget(device: torch.device) -> int:

@@ -53,11 +53,8 @@ def notes_of(report: ReportData, not_run: Sequence[int]) -> list[str]:
 
 def _sensitivity_notes(sensitivity: Sensitivity, kinds: Sequence[str]) -> list[str]:
     notes = []
-    if sensitivity.estimate:
-        notes.append(
-            f"Layer Sensitivity is an estimate from gradients, calibrated with {sensitivity.calibration_draws} of "
-            f"{sensitivity.draws} perturbations; the others were not run."
-        )
+    if sensitivity.stopped is not None:
+        notes.append(f"The measurement stopped {sensitivity.stopped}.")
     if sensitivity.draws == 1:
         notes.append("Layer Sensitivity comes from a single perturbation: its standard error is not known, not zero.")
     by_kind: dict[str, list[float]] = {}

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..config import DiagnosisConfig
 from ..records import ContextSensitivity, Lens, MaxRatio, Sensitivity, TaskParticle, TaskParticleSummary, halves
+from .estimation import Estimate
 from .statistics import bootstrap_median_interval, rank_stability, standard_error
 from .task_particle import max_ratio_of, task_particle_of
 
@@ -111,11 +112,11 @@ def summarise_context(values: np.ndarray, draws: int) -> ContextSensitivity:
     )
 
 
-def summarise_sensitivity(values: np.ndarray, tasks: Sequence[str], seed: int, **facts) -> Sensitivity:
+def summarise_sensitivity(estimate: Estimate, tasks: Sequence[str], seed: int, **facts) -> Sensitivity:
     """Means, standard errors and what can be concluded from them.
 
     Args:
-        values (`np.ndarray`): Divergences in bits, of shape `(layers, repeats, probes)`.
+        estimate ([`Estimate`]): The means over all draws, which are those of all probes, then all of them again.
         tasks (`Sequence[str]`): Task of each of these probes.
         seed (`int`): Seed of the random halves behind the rank stability.
         facts: The fields of [`Sensitivity`] that say how the values came about.
@@ -123,21 +124,17 @@ def summarise_sensitivity(values: np.ndarray, tasks: Sequence[str], seed: int, *
     Returns:
         [`Sensitivity`]: The sensitivity part of a report.
     """
-    # Draws of different probes are independent, so probes are the units of the standard error; the draws of a single
-    # probe are independent too and stand in for them where there is but one.
-    units = values.mean(1) if values.shape[2] > 1 else values[:, :, 0]
-    mean = _floats(units.mean(1).clip(0, 1))
+    values = estimate.values.reshape(len(estimate.mean), -1, len(tasks))
+    mean = _floats(estimate.mean.clip(0, 1))
     vulnerable = mean.index(max(mean))
-    behind = units[vulnerable] - units
-    contenders = np.flatnonzero(behind.mean(1) <= 2 * standard_error(behind, axis=1))
-    shallow, deep = (list(half) for half in halves(len(units)))
-    slope = units[shallow].mean(0) - units[deep].mean(0) if shallow else np.zeros(units.shape[1])
+    behind = estimate.mean[vulnerable] - estimate.mean
+    errors = np.linalg.norm(estimate.parts[vulnerable] - estimate.parts, axis=1)
     return Sensitivity(
         mean=mean,
-        stderr=_floats(standard_error(units, axis=1)),
-        covariance=_covariance(units),
-        contenders=sorted({vulnerable, *contenders.tolist()}),
-        shallow_minus_deep_stderr=_float(standard_error(slope, axis=0)),
+        stderr=_floats(estimate.stderr),
+        covariance=_covariance(estimate),
+        contenders=sorted({vulnerable, *np.flatnonzero(behind <= 2 * errors).tolist()}),
+        shallow_minus_deep_stderr=_float(difference_error(estimate, *halves(len(mean)))),
         rank_stability=rank_stability(values, seed),
         by_task={
             task: _floats(values[:, :, members].mean((1, 2)).clip(0, 1)) for task, members in by_task(tasks).items()
@@ -146,17 +143,23 @@ def summarise_sensitivity(values: np.ndarray, tasks: Sequence[str], seed: int, *
     )
 
 
+def difference_error(estimate: Estimate, layers: Sequence[int], others: Sequence[int]) -> float:
+    """Standard error of the difference between the means of some layers and of others; 0 where there are none."""
+    if not layers or not others:
+        return 0.0
+    return float(np.linalg.norm(estimate.parts[list(layers)].mean(0) - estimate.parts[list(others)].mean(0)))
+
+
 def by_task(tasks: Sequence[str]) -> dict[str, np.ndarray]:
     """Indices of the probes of each task, tasks in the order in which they first appear."""
     return {task: np.flatnonzero([other == task for other in tasks]) for task in dict.fromkeys(tasks)}
 
 
-def _covariance(units: np.ndarray) -> list[list[float]] | None:
-    """Lower triangle of the covariances of the layers' means; `None` where there is a single unit."""
-    if units.shape[1] < 2:
+def _covariance(estimate: Estimate) -> list[list[float]] | None:
+    """Lower triangle of the covariances of the layers' means; `None` where there is a single draw."""
+    if estimate.values.shape[1] < 2:
         return None
-    covariance = np.atleast_2d(np.cov(units)) / units.shape[1]
-    return [_floats(row[: layer + 1]) for layer, row in enumerate(covariance)]
+    return [_floats(row[: layer + 1]) for layer, row in enumerate(estimate.covariance)]
 
 
 def _float(value: SupportsFloat) -> float:

@@ -15,9 +15,10 @@ class Sensitivity(Record):
     """How far a perturbation of each layer moves the output: Jensen-Shannon divergence in bits, from 0 to 1.
 
     Args:
-        estimate (`bool`): Whether the values are estimated from gradients rather than measured.
         mean (`list[float]`): Layer Sensitivity per layer.
-        stderr (`list[float]`): Standard errors over probes, whose perturbations are independent.
+        stderr (`list[float]`):
+            Standard errors of these means. Of random perturbations they say how far other draws would move the mean over
+            these very probes, where each probe has several draws; otherwise how far other probes would, too.
         covariance (`list[list[float]]`, *optional*):
             Covariances of these means, from which the standard error of any difference between layers follows: row l
             holds those with the layers 0 to l. `None` where they are not known: of a single draw, and in reports of
@@ -30,12 +31,16 @@ class Sensitivity(Record):
         by_task (`dict[str, list[float]]`): Layer Sensitivity on the probes of each task.
         draws (`int`): Number of perturbations of each layer: probes times repeats.
         repeats (`int`): Random draws per probe.
-        path (`str`): `"replay"` where only the layers after the perturbed one ran, `"full-forward"` otherwise.
+        path (`str`):
+            `"replay"` where only the layers after the perturbed one ran, `"full-forward"` where the whole model did, and
+            `"mixed"` where the layers could be replayed for prompts of some lengths and not of others.
         path_reason (`str`, *optional*): Why the layers could not be replayed.
-        calibration_draws (`int`, *optional*): Of an estimate: how many draws were measured to calibrate it.
+        massive_dimensions (`int`):
+            The means are corrected for how often the masks that were drawn hit so many of each layer's most massive
+            dimensions; 0 where they are plain means.
+        stopped (`str`, *optional*): Why no more draws were measured, where it was left to the measurement.
     """
 
-    estimate: bool
     mean: list[Bits]
     stderr: list[Error]
     covariance: list[list[Real]] | None = None
@@ -47,7 +52,8 @@ class Sensitivity(Record):
     repeats: Count
     path: str
     path_reason: str | None = None
-    calibration_draws: Count | None = None
+    massive_dimensions: Count = 0
+    stopped: str | None = None
 
     # Written for readers of the JSON, and derived anew when it is read.
     @computed_field  # type: ignore[prop-decorator]

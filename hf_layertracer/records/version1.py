@@ -11,7 +11,8 @@ from .base import Bits, Count, Error, NonNegative, Probability, Real, Record
 _RENAMED_SETTINGS = {"seed": "diagnosis_seed", "batch_size": "diagnosis_batch_size"}
 _RENAMED_OPTIONS = {"layers": "train_layers", "seed": "plan_seed"}
 # What a later diagnosis shares with the first one, as probes and settings were the same.
-_KEPT = ("estimate", "draws", "repeats", "path", "path_reason", "calibration_draws")
+_KEPT = ("draws", "repeats", "path", "path_reason")
+_ESTIMATED = "Layer Sensitivity was estimated from gradients, which this version no longer does."
 
 
 class _Probe(Record):
@@ -104,7 +105,7 @@ def upgrade(content: dict[str, Any]) -> dict[str, Any]:
         "diagnoses": [first, *(_later(snapshot, old, perturbation) for snapshot in old.history)],
         "plans": [] if old.plan is None else [{"step": 0, "plan": _plan(old.plan)}],
         "training": old.training,
-        "notes": old.notes,
+        "notes": old.notes + ([_ESTIMATED] if old.sensitivity.get("estimate") is True else []),
     }
 
 

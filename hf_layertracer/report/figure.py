@@ -114,8 +114,7 @@ def _draw_sensitivity(axes: Axes, report: ReportData) -> None:
     axes.set_ylim(0, max(*tops, _SMALLEST_SCALE) * 1.18)
     axes.set_ylabel("Divergence (bits)", fontsize=_LABEL)
     errors = "±1 standard error" if sensitivity.stderr_known else "one perturbation: standard error not known"
-    estimate = ", estimated from gradients" if sensitivity.estimate else ""
-    axes.set_title(f"Layer Sensitivity{estimate} ({errors})", fontsize=_PANEL_TITLE, loc="left")
+    axes.set_title(f"Layer Sensitivity ({errors})", fontsize=_PANEL_TITLE, loc="left")
     _add_legend(axes, handles + _shade_plan(axes, report))
 
 

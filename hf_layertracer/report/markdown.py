@@ -116,11 +116,10 @@ def _settings(settings: dict[str, Any], names: Iterable[str]) -> str:
 def _method(sensitivity: Sensitivity) -> str:
     reason = f" ({prose(sensitivity.path_reason)})" if sensitivity.path_reason else ""
     path = f"path {name(sensitivity.path)}{reason}"
-    if not sensitivity.estimate:
-        return f"exact: every perturbation of every layer was run, {path}"
-    measured = sensitivity.calibration_draws
-    calibration = "" if measured is None else f", calibrated with {measured} measured draws"
-    return f"estimated from gradients{calibration}, {path}"
+    corrected = sensitivity.massive_dimensions
+    if not corrected:
+        return path
+    return f"{path}; means corrected for how often the masks hit each layer's {corrected} most massive dimensions"
 
 
 def _task_particle(report: ReportData) -> list[str]:
@@ -184,8 +183,7 @@ def _sensitivity(report: ReportData) -> list[str]:
         vulnerable = f"{vulnerable} before training; {_vulnerable(report.latest)} after step {report.latest.step}"
     return [
         "### Layer Sensitivity: how far perturbing a layer moves the output",
-        "Jensen-Shannon divergence in bits, from 0 to 1"
-        + (", estimated from gradients." if sensitivity.estimate else "."),
+        "Jensen-Shannon divergence in bits, from 0 to 1.",
         bullets(
             [
                 f"**Vulnerable layer:** {vulnerable}",

@@ -125,8 +125,6 @@ def cautions(reports: Mapping[str, ReportData]) -> list[str]:
         values = {plain(value) for value in used}
         if len(values) > 1:
             found.append(f"They were measured with different settings: {setting} {', '.join(sorted(values))}.")
-    if len({report.first.sensitivity.estimate for report in reports.values()}) > 1:
-        found.append("Some Layer Sensitivities were measured, others are estimates from gradients.")
     return found
 
 

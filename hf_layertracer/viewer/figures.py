@@ -50,13 +50,12 @@ def sensitivity_figure(report: ReportData, tasks: Sequence[str] = ()) -> go.Figu
             hovertext=[f"{for_plotly(task)}, layer {i}: {v:.3f} bits" for i, v in enumerate(scores.by_task[task])],
             **line(number, task),
         )
-    estimate = ", estimated from gradients" if scores.estimate else ""
     errors = "bars: ±1 standard error" if known else "one perturbation: no standard error"
     top = max(m + min(e, 1) for m, e in zip(scores.mean, scores.stderr, strict=True))
     top = max([top, 1e-3, *(max(scores.by_task[task]) for task in tasks if task in scores.by_task)])
     shaded = "; shaded: trained" if report.plan is not None else ""
     signs = "; ▼ vulnerable layer" + (", ▽ contender" if len(scores.contenders or []) > 1 else "")
-    dress(figure, f"Layer Sensitivity{estimate} ({errors}{signs}{shaded})", "layer", "divergence in bits")
+    dress(figure, f"Layer Sensitivity ({errors}{signs}{shaded})", "layer", "divergence in bits")
     _shade_trained(figure, report)
     _mark_vulnerable(figure, report)
     figure.update_xaxes(range=[-0.7, report.num_layers - 0.3])

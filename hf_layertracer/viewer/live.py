@@ -73,9 +73,7 @@ def check_size(model_id: str) -> str:
     return name
 
 
-def diagnose_live(
-    model_id: str, *, probes: int = 32, estimator: str = "gradient"
-) -> Iterator[float | LayerTracerReport]:
+def diagnose_live(model_id: str, *, probes: int = 32, quick: bool = True) -> Iterator[float | LayerTracerReport]:
     """Runs `layertracer diagnose` on a model; closing the iterator ends the process.
 
     The process has a home, a cache and a working folder of its own, which are deleted with it, a limit of memory and
@@ -84,7 +82,7 @@ def diagnose_live(
     Args:
         model_id (`str`): `"user/name"`, a public model with safetensors weights.
         probes (`int`, *optional*, defaults to `32`): How many of the package's probes to ask.
-        estimator (`str`, *optional*, defaults to `"gradient"`): `"gradient"` or `"exact"`.
+        quick (`bool`, *optional*, defaults to `True`): Take the quick look of `layertracer diagnose --quick`.
 
     Yields:
         `float` or [`LayerTracerReport`]: The fraction done, now and then; in the end the report.
@@ -93,13 +91,12 @@ def diagnose_live(
         LayerTracerError: The model cannot be loaded or diagnosed, or takes too long.
     """
     name = check_size(model_id)
-    if estimator not in ("gradient", "exact"):
-        raise LayerTracerError(f"The estimator is gradient or exact, not {plain(estimator)}.")
     with tempfile.TemporaryDirectory(prefix="layertracer-live-") as home:
         work, log = Path(home, "work"), Path(home, "log")
         work.mkdir()
         command = [sys.executable, "-m", "hf_layertracer.cli", "diagnose", name, "--out", str(Path(home, "out"))]
-        command += ["--max-probes", str(min(max(2, int(probes)), MAX_PROBES)), "--estimator", estimator]
+        command += ["--max-probes", str(min(max(2, int(probes)), MAX_PROBES))]
+        command += ["--quick"] if quick else []
         with log.open("wb") as output:
             process = subprocess.Popen(
                 command,

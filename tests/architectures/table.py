@@ -9,7 +9,7 @@ import torch
 import transformers
 
 
-CHECKS = ("lens", "sensitivity", "zero", "estimate", "freeze", "training", "as found")
+CHECKS = ("lens", "sensitivity", "zero", "freeze", "training", "as found")
 FULL, PARTIAL, REFUSED, NOT_BUILT, BROKEN = "full", "in part", "refused", "not built", "broken"
 
 
@@ -59,8 +59,7 @@ What is checked of each type, against plain loops of forward hooks and whole pas
   last layer it is the model's own probability.
 * **replay**: how Layer Sensitivity was measured: by running only the layers after the perturbed one (`replay`), or in
   whole passes. Either way it equals that of whole passes with a hook, for masks and for layers left out, and it is 0 for a
-  perturbation that changes nothing. The estimate from gradients runs too, and is the measurement where it measures
-  every draw.
+  perturbation that changes nothing.
 * **freeze**: a plan that trains one layer trains that layer's parameters, and no other parameter that text uses.
 * **training step**: one step under `LayerTracerTrainer` changes no frozen bit, and all that received a gradient.
 * The diagnosis leaves weights, buffers, modes, hooks, configuration and random state as it found them.

@@ -52,7 +52,7 @@ def test_layer_sensitivity_equals_a_naive_loop_of_hooks_and_whole_passes(report,
         for number, probe in enumerate(PROBES):
             ids = torch.tensor([real_tokenizer(probe.prompt)["input_ids"]])
             for repeat in range(2):
-                mask = dimension_mask(576, 0.3, 0, number * 2 + repeat)
+                mask = dimension_mask(576, 0.3, 0, repeat * len(PROBES) + number)
                 with torch.no_grad():
                     clean = real_model(input_ids=ids).logits[:, -1].double()
                     hook = layers[layer].register_forward_hook(lambda _m, _i, out, mask=mask: out.masked_fill(mask, 0))

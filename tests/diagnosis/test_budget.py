@@ -9,7 +9,7 @@ from hf_layertracer.probes import Probe
 
 
 @pytest.mark.parametrize("name", ["Llama", "Mamba"])
-@pytest.mark.parametrize("settings", [{}, {"estimator": "gradient"}, {"perturbation": "noise"}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"perturbation": "noise"}], ids=str)
 @pytest.mark.parametrize("mebibytes", [2, 8])
 def test_a_diagnosis_stays_within_its_budget(make_model, name, settings, mebibytes):
     model = make_model(name)

@@ -116,36 +116,11 @@ def test_rows_in_another_order_and_number_are_replayed_alike(any_model):
         assert torch.allclose(logits, clean.logits[rows], atol=1e-5)
 
 
-def test_a_differentiable_run_has_the_same_values_and_true_gradients(any_model):
-    any_model.double()
-    stack = stack_of(any_model)
-    clean = stack.run(IDS)
-    run = stack.differentiable(IDS, clean.layout)
-    assert torch.allclose(run.logits, clean.logits, atol=1e-6)
-    with torch.enable_grad():
-        target = run.logits[:, 17].sum()
-    gradients = torch.autograd.grad(target, run.states[1:])
-    # Norms compute in float32 inside many models, which bounds how small a difference quotient's step can be.
-    step = 1e-2
-    for index, gradient in enumerate(gradients):
-        direction = torch.randn(gradient.shape, generator=torch.Generator().manual_seed(index), dtype=torch.float64)
-        direction /= direction.norm()
-        ends = [
-            stack.replay(clean, index, [clean.states[index + 1] + sign * step * direction], IDS)[0, :, 17].sum()
-            for sign in (1, -1)
-        ]
-        assert float((gradient * direction).sum()) == pytest.approx(
-            float(ends[0] - ends[1]) / (2 * step), rel=0.02, abs=5e-3
-        )
-    assert all(parameter.grad is None for parameter in any_model.parameters())
-
-
 def test_no_layer_keeps_a_forward_of_its_own(any_model):
     stack = stack_of(any_model)
     clean = stack.run(IDS)
     stack.replay(clean, 1, [clean.states[2]], IDS)
     stack.patch(clean, 1, lambda _, after: after, IDS)
-    stack.differentiable(IDS, clean.layout)
     assert not any("forward" in module.__dict__ for module in any_model.modules())
 
 
@@ -183,7 +158,6 @@ def test_an_interruption_leaves_no_forward_behind(tiny_llama, error):
         lambda: stack.run(IDS, clean.layout),
         lambda: stack.replay(clean, 1, [clean.states[2]], IDS),
         lambda: stack.patch(clean, 1, lambda _, after: after, IDS),
-        lambda: stack.differentiable(IDS, clean.layout),
     ):
         with pytest.raises(error):
             work()

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from hf_layertracer.config import DiagnosisConfig
+from hf_layertracer.diagnosis.estimation import estimate_means
 from hf_layertracer.diagnosis.summary import by_task, summarise_lens, summarise_sensitivity, summarise_task_particle
 
 
-FACTS = {"estimate": False, "draws": 1, "repeats": 1, "path": "replay"}
+FACTS = {"draws": 1, "repeats": 1, "path": "replay"}
 # Task particles 1, 2, 4, none, 2.
 CURVES = np.array(
     [
@@ -21,6 +22,14 @@ CURVES = np.array(
     ]
 )
 TASKS = ["b", "a", "a", "a", "b"]
+
+
+def summarised(values, tasks):
+    """The summary of values by layer, repeat and probe, all of them independent."""
+    layers, repeats, probes = values.shape
+    probe = np.tile(np.arange(probes), repeats)
+    estimate = estimate_means(values.reshape(layers, -1), probe, np.arange(repeats * probes))
+    return summarise_sensitivity(estimate, tasks, 0, **FACTS)
 
 
 def test_task_particles_are_summarised_by_median_and_quartiles_of_the_resolved_probes():
@@ -62,27 +71,31 @@ def test_the_lens_has_means_and_standard_errors_over_probes():
 
 def test_the_sensitivity_of_a_layer_is_the_mean_over_probes_and_repeats():
     values = np.random.default_rng(0).random((4, 3, 5))
-    result = summarise_sensitivity(values, TASKS, 0, **FACTS)
+    result = summarised(values, TASKS)
     means = [[statistics.fmean(values[layer, :, probe]) for probe in range(5)] for layer in range(4)]
     assert result.mean == pytest.approx([statistics.fmean(layer) for layer in means], rel=1e-5)
-    assert result.stderr == pytest.approx([statistics.stdev(layer) / 5**0.5 for layer in means], rel=1e-5)
+    errors = [
+        sum(statistics.variance(values[layer, :, probe]) / 3 for probe in range(5)) ** 0.5 / 5 for layer in range(4)
+    ]
+    assert result.stderr == pytest.approx(errors, rel=1e-5)
     assert result.vulnerable_layer == max(range(4), key=lambda layer: result.mean[layer])
-    halves = [(means[0][p] + means[1][p] - means[2][p] - means[3][p]) / 2 for p in range(5)]
-    assert result.shallow_minus_deep == pytest.approx(statistics.fmean(halves), rel=1e-5)
-    assert result.shallow_minus_deep_stderr == pytest.approx(statistics.stdev(halves) / 5**0.5, rel=1e-5)
+    halves = (values[0] + values[1] - values[2] - values[3]) / 2
+    assert result.shallow_minus_deep == pytest.approx(halves.mean(), rel=1e-5)
+    error = sum(statistics.variance(halves[:, probe]) / 3 for probe in range(5)) ** 0.5 / 5
+    assert result.shallow_minus_deep_stderr == pytest.approx(error, rel=1e-5)
     assert result.by_task["b"] == pytest.approx(values[:, :, [0, 4]].mean((1, 2)), rel=1e-5)
 
 
 def test_of_a_single_probe_the_repeats_are_the_units_of_the_standard_error():
     values = np.random.default_rng(0).random((3, 6, 1))
-    result = summarise_sensitivity(values, ["a"], 0, **FACTS)
+    result = summarised(values, ["a"])
     assert result.mean == pytest.approx([statistics.fmean(layer) for layer in values[:, :, 0]], rel=1e-5)
     assert result.stderr == pytest.approx([statistics.stdev(layer) / 6**0.5 for layer in values[:, :, 0]], rel=1e-5)
     assert result.rank_stability is None
 
 
 def test_a_single_draw_and_a_single_layer_can_be_summarised():
-    result = summarise_sensitivity(np.full((1, 1, 1), 0.3), ["a"], 0, **FACTS)
+    result = summarised(np.full((1, 1, 1), 0.3), ["a"])
     assert (result.mean, result.stderr, result.contenders, result.shallow_minus_deep) == ([0.3], [0.0], [0], 0.0)
 
 
@@ -91,13 +104,13 @@ def test_contenders_are_judged_by_differences_probe_by_probe():
     probe = np.linspace(0.1, 0.7, 9)
     flip = np.array([0.05, -0.05] * 4 + [0.05])
     values = np.stack([probe + 0.1, probe, probe + 0.1 - flip])[:, None]
-    result = summarise_sensitivity(values, ["a"] * 9, 0, **FACTS)
+    result = summarised(values, ["a"] * 9)
     assert result.vulnerable_layer == 0
     assert result.contenders == [0, 2]
 
 
 def test_estimates_outside_the_possible_are_brought_back():
-    result = summarise_sensitivity(np.array([[[-0.02, -0.01]], [[1.2, 1.1]]]), ["a", "b"], 0, **FACTS)
+    result = summarised(np.array([[[-0.02, -0.01]], [[1.2, 1.1]]]), ["a", "b"])
     assert result.mean == [0.0, 1.0]
     assert result.by_task == {"a": [0.0, 1.0], "b": [0.0, 1.0]}
 

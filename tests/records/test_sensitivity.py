@@ -13,7 +13,7 @@ from support.made_reports import make_report
 from hf_layertracer.diagnosis.summary import summarise_sensitivity
 
 
-FACTS = {"draws": 24, "repeats": 3, "path": "replay", "estimate": False}
+FACTS = {"draws": 24, "repeats": 3, "path": "replay"}
 VALUES = np.random.default_rng(0).random((6, 3, 8)) ** 2 + np.random.default_rng(1).random((1, 1, 8)) / 2
 
 

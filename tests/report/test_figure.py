@@ -104,11 +104,6 @@ def test_the_vulnerable_layer_and_its_rivals_are_marked_above_their_bars(make_re
     assert above.get_ylim()[1] > vulnerable.get_ydata()[0]
 
 
-def test_an_estimate_is_called_one(make_report):
-    assert "estimated from gradients" in title(panels(make_report(sensitivity__estimate=True))[0])
-    assert "estimated" not in title(panels(make_report())[0])
-
-
 def test_one_draw_claims_no_standard_error(make_report):
     above, _ = panels(make_report(sensitivity__draws=1, sensitivity__stderr=[0.0] * 6))
     assert "standard error not known" in title(above)

@@ -108,7 +108,7 @@ def test_it_says_what_was_measured_and_how(make_report):
     assert "`mask`, `mask_ratio` `0.3`, `diagnosis_seed` `7`, 256 draws (64 per probe)" in section
     assert "noise_scale" not in section, "the strength of another perturbation would mislead"
     assert "`rise` `0.1`, `min_probability` `0.01`" in section
-    assert "exact: every perturbation of every layer was run, path `replay`" in section
+    assert "**Method:** path `replay`" in section
     assert "`torch 2.13.0`" in section
 
 
@@ -118,11 +118,10 @@ def test_a_model_without_an_id_goes_by_its_architecture(make_report):
     assert "None" not in section
 
 
-def test_an_estimate_is_called_one_wherever_its_values_stand(make_report):
-    section = report_section(make_report(sensitivity__estimate=True, sensitivity__calibration_draws=48))
-    assert "estimated from gradients, calibrated with 48 measured draws" in section
-    assert "in bits, from 0 to 1, estimated from gradients." in section
-    assert "exact" not in section
+def test_means_that_are_corrected_are_said_to_be(make_report):
+    section = report_section(make_report(sensitivity__massive_dimensions=4))
+    assert "means corrected for how often the masks hit each layer's 4 most massive dimensions" in section
+    assert "corrected" not in report_section(make_report())
 
 
 def test_whole_forward_passes_are_explained(make_report):

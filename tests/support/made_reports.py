@@ -127,7 +127,6 @@ def _first_diagnosis(num_layers: int, probes: int, tasks: list[str]) -> dict[str
         "task_particle": {**particle, "per_probe": [None] * probes, "by_task": {first: particle, second: particle}},
         "sensitivities": {
             "mask": {
-                "estimate": False,
                 "mean": sensitivity,
                 "stderr": [0.02] * num_layers,
                 "covariance": independent([0.02] * num_layers),

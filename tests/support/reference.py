@@ -97,7 +97,7 @@ def sensitivity(
                     if config.perturbation == "noise":
                         return after + noise_like(after, config.noise_scale, [(config.diagnosis_seed, *key)])
                     changed = after.clone()
-                    number = key[2] * repeats + key[0]
+                    number = key[0] * len(prompts) + key[2]
                     mask = dimension_mask(after.shape[-1], config.mask_ratio, config.diagnosis_seed, number)
                     for dimension in mask.nonzero()[:, 0].tolist():
                         changed[..., dimension] = 0.0

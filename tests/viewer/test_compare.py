@@ -86,7 +86,6 @@ def test_what_makes_reports_incomparable_is_said(make_report):
     assert "probes are not the same" in cautions({"a": a, "b": probes})[0]
     settings = make_report(settings__mask_ratio=0.1)
     assert "mask_ratio 0.1, 0.3" in cautions({"a": a, "b": settings})[0]
-    assert "estimates" in cautions({"a": a, "b": make_report(sensitivity__estimate=True)})[0]
 
 
 def test_before_and_after_one_training(make_report):

@@ -66,13 +66,6 @@ def test_a_single_draw_claims_no_error(make_report):
     assert "no standard error" in flat(figure.layout.title.text)
 
 
-def test_an_estimate_is_called_one(make_report):
-    assert "estimated from gradients" in flat(
-        sensitivity_figure(make_report(sensitivity__estimate=True)).layout.title.text
-    )
-    assert "estimated" not in sensitivity_figure(make_report()).layout.title.text
-
-
 def test_chosen_tasks_are_drawn_over_both(make_report):
     report = make_report(sensitivity__by_task={"facts": [0.9] * 6, "sums": [0.1] * 6})
     figure = sensitivity_figure(report, ["sums", "no such task"])

@@ -7,7 +7,6 @@ from .answers import Answers
 from .base import Batch, Measurement, Subject
 from .block_influence import BlockInfluence
 from .context import Context
-from .gradient import EstimatedSensitivity
 from .lens import LensCurves
 from .noise_floor import NoiseFloor
 from .sensitivity import LayerSensitivity
@@ -20,7 +19,6 @@ MEASUREMENTS: list[type[Measurement]] = [
     BlockInfluence,
     Context,
     LayerSensitivity,
-    EstimatedSensitivity,
 ]
 
 __all__ = ["MEASUREMENTS", "Batch", "Measurement", "Subject", "chosen_measurements"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor
 
@@ -71,14 +71,12 @@ class Batch:
 class Measurement(ABC):
     """Something that is measured of every probe, from a clean run over it or with further forward passes.
 
-    The engine calls `start` once, `observe` for every batch, and `result` at the end. A new measurement is a subclass in
-    a module of its own and an entry in the list in `measurements/__init__.py`.
+    The engine calls `start` once, `observe` for every batch, again for as long as `more` asks for it, and `result` at the
+    end. A new measurement is a subclass in a module of its own and an entry in the list in `measurements/__init__.py`.
     """
 
     name: str
     """The name under which its duration is reported."""
-    needs_gradients: ClassVar[bool] = False
-    """Whether it takes gradients through the layers, which need memory for the whole graph."""
 
     @classmethod
     def chosen(cls, config: DiagnosisConfig) -> list[Self]:
@@ -104,6 +102,14 @@ class Measurement(ABC):
         Args:
             batch ([`Batch`]): The probes and the clean run over them.
         """
+
+    def more(self) -> int:
+        """Whether it has to see all batches once more.
+
+        Returns:
+            `int`: How many further values it will report to `subject.progress`; 0 where it has all that it needs.
+        """
+        return 0
 
     @abstractmethod
     def result(self) -> dict[str, Any]:

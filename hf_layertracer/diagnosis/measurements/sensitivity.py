@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -17,16 +17,21 @@ from ...errors import LayerTracerError
 from ...logs import get_logger
 from ..ablation import ablated_outputs, zeroed
 from ..divergence import jensen_shannon
+from ..estimation import Estimate, dimensions_to_correct, estimate_means, mask_predictors, massive_shares
 from ..layer_stack import LayerStack
 from ..perturbations import PERTURBATIONS, Draw, Perturbation
+from ..stopping import stopping_rule
 from ..summary import summarise_sensitivity
 from .base import Batch, Measurement, Subject
 
 
 logger = get_logger(__name__)
 
-# With so many independent masks the standard error of the demo model's Layer Sensitivity is about 0.02 bits.
-_DRAWS_WANTED = 256
+# With so many masks the standard error of the demo model's Layer Sensitivity is about 0.02 bits.
+_DRAWS_WANTED = 160
+# Where a rule decides when to stop, it is asked after about so many draws each time, and overruled in the end.
+_DRAWS_PER_LOOK = 64
+_DRAWS_AT_MOST = 2048
 
 
 class LayerSensitivity(Measurement):
@@ -36,40 +41,40 @@ class LayerSensitivity(Measurement):
         perturbation ([`Perturbation`]): What is done to the layers.
     """
 
-    estimator: ClassVar[str] = "exact"
-
     def __init__(self, perturbation: Perturbation):
         self.perturbation = perturbation
         self.name = f"sensitivity ({perturbation.name})"
 
     @classmethod
     def chosen(cls, config: DiagnosisConfig) -> list[Self]:
-        if config.estimator != cls.estimator:
-            return []
         return [cls(PERTURBATIONS[name](config)) for name in config.perturbations]
 
     def start(self, subject: Subject) -> int:
-        probes = len(subject.probes)
-        self.repeats = (subject.config.repeats or math.ceil(_DRAWS_WANTED / probes)) if self.perturbation.random else 1
-        self.draws = [Draw(probe, repeat, self.repeats) for probe in range(probes) for repeat in range(self.repeats)]
-        self.sample = self._sample(subject.config)
+        super().start(subject)
+        config, probes = subject.config, len(subject.probes)
+        self.rule = stopping_rule(config, subject.num_layers) if self.perturbation.random else None
+        wanted = _DRAWS_WANTED if self.rule is None else _DRAWS_AT_MOST
+        self.repeats = (config.repeats or math.ceil(wanted / probes)) if self.perturbation.random else 1
+        self.stopped: str | None = None
+        self.seen = 0  # repeats of all probes that were measured
+        self.look = self._next_look()  # and those that the next batches are measured with
         self.ablated = self.perturbation.ablated(subject.stack, subject.clean)
         self.problems: dict[int, str | None] = {}  # why replay was not used, for each length of prompts
-        self.measured = np.full((subject.num_layers, len(self.draws)), np.nan)
-        super().start(subject)
-        return len(self.sample) * subject.num_layers
+        self.values = np.full((subject.num_layers, self.repeats, probes), np.nan)
+        self.shares = np.zeros((subject.num_layers, subject.clean.width))
+        return self._work()
 
-    def _sample(self, config: DiagnosisConfig) -> np.ndarray:
-        """Numbers of the draws that are measured."""
-        return np.arange(len(self.draws))
+    def _next_look(self) -> int:
+        left = self.repeats - self.seen
+        return left if self.rule is None else min(left, math.ceil(_DRAWS_PER_LOOK / len(self.subject.probes)))
+
+    def _work(self) -> int:
+        return self.look * len(self.subject.probes) * self.subject.num_layers
 
     def observe(self, batch: Batch) -> None:
-        members = set(batch.members)
-        numbers = [number for number in self.sample.tolist() if self.draws[number].probe in members]
-        if not numbers:
-            return
+        probes, repeats = len(self.subject.probes), range(self.seen, self.seen + self.look)
         self.problems[batch.clean.input_ids.shape[1]] = batch.replay_problem
-        draws = [self.draws[number] for number in numbers]
+        draws = [Draw(probe, repeat, probes) for probe in batch.members for repeat in repeats]
         values = measure_draws(
             self.subject.stack, batch, self.perturbation, draws, self.subject.progress, self.ablated
         )
@@ -79,32 +84,49 @@ class LayerSensitivity(Measurement):
                 f"Perturbing layer {layer} made the model's output NaN or infinite in {batch.clean.states[-1].dtype}: "
                 "diagnose it in a wider data type."
             )
-        self.measured[:, numbers] = values
+        self.values[:, [draw.repeat for draw in draws], [draw.probe for draw in draws]] = values
+        if not self.seen:
+            self.shares += massive_shares(batch.clean)
+
+    def more(self) -> int:
+        self.seen += self.look
+        self.look = 0
+        if self.rule is not None:
+            estimate, _ = self._estimate()
+            self.stopped = self.rule(estimate, at_the_end=self.seen == self.repeats)
+        if self.stopped is None:
+            self.look = self._next_look()
+        return self._work()
+
+    def _estimate(self) -> tuple[Estimate, int]:
+        """The means over all draws so far, and the number of massive dimensions that they are corrected for."""
+        probes, width = len(self.subject.probes), self.subject.clean.width
+        draws = [Draw(probe, repeat, probes) for repeat in range(self.seen) for probe in range(probes)]
+        masks = self.perturbation.masks(draws, width)
+        dimensions = 0 if masks is None else dimensions_to_correct(len(draws), probes)
+        predictors = None if not dimensions else mask_predictors(masks.numpy(), self.shares, dimensions)
+        designs = np.array([self.perturbation.design(draw, width) for draw in draws])
+        values = self.values[:, : self.seen].reshape(self.subject.num_layers, -1)
+        return estimate_means(values, np.array([draw.probe for draw in draws]), designs, predictors), dimensions
 
     def result(self) -> dict[str, Any]:
-        shape = (len(self.measured), len(self.subject.probes), self.repeats)
-        return self._record(self.measured.reshape(shape).transpose(0, 2, 1), self.subject.tasks, estimate=False)
-
-    def _path(self) -> tuple[str, str | None]:
+        estimate, dimensions = self._estimate()
         whole = {length: problem for length, problem in self.problems.items() if problem is not None}
-        if not whole:
-            return "replay", None
-        reason = next(iter(whole.values()))
-        if len(whole) == len(self.problems):
-            return "full-forward", reason
-        return "mixed", f"for prompts of {', '.join(map(str, sorted(whole)))} tokens, {reason}"
-
-    def _record(self, values: np.ndarray, tasks: Sequence[str], **facts: Any) -> dict[str, Any]:
-        path, reason = self._path()
+        path, reason = "replay", next(iter(whole.values()), None)
+        if whole:
+            path = "full-forward" if len(whole) == len(self.problems) else "mixed"
+        if path == "mixed":
+            reason = f"for prompts of {', '.join(map(str, sorted(whole)))} tokens, {reason}"
         sensitivity = summarise_sensitivity(
-            values,
-            tasks,
+            estimate,
+            self.subject.tasks,
             self.subject.config.diagnosis_seed,
-            draws=len(self.draws),
-            repeats=self.repeats,
+            draws=self.seen * len(self.subject.probes),
+            repeats=self.seen,
             path=path,
             path_reason=reason,
-            **facts,
+            massive_dimensions=dimensions,
+            stopped=self.stopped,
         )
         return {"sensitivities": {self.perturbation.name: sensitivity}}
 

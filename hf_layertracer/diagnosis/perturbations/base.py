@@ -27,16 +27,16 @@ class Draw:
     Args:
         probe (`int`): Number of the probe among all probes.
         repeat (`int`): Number of the repeat, from 0.
-        repeats (`int`): Repeats of each probe, so that no two draws have the same `number`.
+        probes (`int`): How many probes there are, so that no two draws have the same `number`.
     """
 
     probe: int
     repeat: int
-    repeats: int
+    probes: int
 
     @property
     def number(self) -> int:
-        return self.probe * self.repeats + self.repeat
+        return self.repeat * self.probes + self.probe
 
 
 class Perturbation(ABC):
@@ -61,6 +61,10 @@ class Perturbation(ABC):
     def masks(self, draws: Sequence[Draw], width: int) -> Tensor | None:
         """Booleans of shape `(draws, width)`, `True` where a dimension is lost, for a perturbation that loses some."""
         return None
+
+    def design(self, draw: Draw, width: int) -> int:
+        """A number that draws share which depend on each other."""
+        return draw.number
 
     def ablated(self, stack: LayerStack, clean: CleanRun) -> list[list[nn.Module]] | None:
         """Modules of each layer that return zero while it runs, for a perturbation inside the layers.

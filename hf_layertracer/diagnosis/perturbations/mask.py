@@ -33,6 +33,10 @@ class Mask(Perturbation):
 
         return torch.stack([dimension_mask(width, self.ratio, self.seed, draw.number) for draw in draws])
 
+    def design(self, draw: Draw, width: int) -> int:
+        """The number of the permutation from which the mask is cut."""
+        return draw.number // masks_per_permutation(width, self.ratio)
+
     def on(self, draws: Sequence[Draw], width: int) -> Perturb:
         masks = self.masks(draws, width)
 
@@ -47,10 +51,10 @@ class Mask(Perturbation):
 def dimension_mask(width: int, ratio: float, seed: int, draw: int) -> Tensor:
     """Which hidden dimensions one draw sets to zero: the same at every position and in every layer.
 
-    Each draw on its own is a uniformly random subset of `round(ratio * width)` dimensions. Successive draws are
-    consecutive stretches of seeded permutations, so that over many draws of at most half of the dimensions each one is
-    hit about equally often. The few massive dimensions of a hidden state decide what a mask does: covering all of them
-    evenly takes much of the luck out of a mean over masks.
+    Each draw on its own is a uniformly random subset of `round(ratio * width)` dimensions. Successive draws are disjoint
+    stretches of one seeded permutation, for as long as it lasts; draws from different permutations are independent. The
+    few massive dimensions of a hidden state decide what a mask does: covering them evenly takes much of the luck out of a
+    mean over masks.
 
     Args:
         width (`int`): Number of hidden dimensions.
@@ -63,16 +67,18 @@ def dimension_mask(width: int, ratio: float, seed: int, draw: int) -> Tensor:
     """
     import torch
 
-    count = min(max(round(ratio * width), 1), width)
-    positions = np.arange(draw * count, (draw + 1) * count)
+    permutation, place = divmod(draw, masks_per_permutation(width, ratio))
+    count = _count(width, ratio)
     mask = np.zeros(width, dtype=bool)
-    for cycle in np.unique(positions // width):
-        mask[_permutation(width, seed, cycle)[positions[positions // width == cycle] % width]] = True
-    # Where one permutation ends and the next begins, both stretches may hold the same dimension: go on in the next.
-    following = _permutation(width, seed, positions[-1] // width)
-    mask[following[~mask[following]][: count - mask.sum()]] = True
+    order = np.random.default_rng((seed, permutation)).permutation(width)
+    mask[order[place * count : (place + 1) * count]] = True
     return torch.from_numpy(mask)
 
 
-def _permutation(width: int, seed: int, cycle: int) -> np.ndarray:
-    return np.random.default_rng((seed, int(cycle))).permutation(width)
+def masks_per_permutation(width: int, ratio: float) -> int:
+    """How many masks share no dimension."""
+    return width // _count(width, ratio)
+
+
+def _count(width: int, ratio: float) -> int:
+    return min(max(round(ratio * width), 1), width)

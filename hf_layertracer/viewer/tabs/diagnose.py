@@ -23,16 +23,16 @@ def _build(page: Page, tab: gr.Tab) -> None:
         label="Model", placeholder="HuggingFaceTB/SmolLM2-135M-Instruct", max_length=200, elem_id="lt-model"
     )
     probes = gr.Slider(4, MAX_PROBES, 16, step=4, label="Probes", info="Of those that ship with the library.")
-    estimator = gr.Radio(["gradient", "exact"], value="gradient", label="Layer Sensitivity")
+    quick = gr.Checkbox(True, label="Quick look", info="Leaves layers out and masks the context; masks no dimensions.")
     with gr.Row():
         start = gr.Button("Diagnose", variant="primary", elem_id="lt-start")
         stop = gr.Button("Cancel", variant="stop", elem_id="lt-stop")
     progress = gr.HTML(elem_id="lt-progress")
 
-    def run(model: str, probes: float, estimator: str, opened: OpenedReports) -> Iterator[dict[Any, Any]]:
+    def run(model: str, probes: float, quick: bool, opened: OpenedReports) -> Iterator[dict[Any, Any]]:
         yield {progress: html_parts.progress("Starting", 0)}
         try:
-            for state in diagnose_live(model or "", probes=int(probes), estimator=estimator):
+            for state in diagnose_live(model or "", probes=int(probes), quick=quick):
                 if isinstance(state, float):
                     yield {progress: html_parts.progress("Diagnosing" if state else "Loading the model", state)}
                     continue
@@ -44,7 +44,7 @@ def _build(page: Page, tab: gr.Tab) -> None:
 
     running = start.click(
         run,
-        [model, probes, estimator, page.opened],
+        [model, probes, quick, page.opened],
         [progress, page.chosen, page.opened],
         concurrency_limit=1,
         concurrency_id="diagnose",

@@ -33,7 +33,7 @@ def measure(model, config, replay, rows=100, probes=(0, 1, 2), repeats=REPEATS):
     """Values by layer, probe and repeat; all draws of all probes in an order that is not theirs."""
     stack = LayerStack(find_parts(model))
     clean = stack.run(torch.tensor([PROMPTS[probe] for probe in probes]))
-    draws = [Draw(probe, repeat, repeats) for repeat in range(repeats) for probe in reversed(probes)]
+    draws = [Draw(probe, repeat, 3) for repeat in range(repeats) for probe in reversed(probes)]
     batch = Batch(list(probes), torch.zeros(len(probes)), clean, rows, None if replay else "the test says so")
     perturbation = PERTURBATIONS[config.perturbation](config)
     values = measure_draws(stack, batch, perturbation, draws, lambda _: None)
@@ -74,7 +74,7 @@ def test_a_draw_is_the_same_in_any_batch(tiny_llama, config):
 
 
 def test_no_two_draws_share_a_mask():
-    draws = [Draw(probe, repeat, 8) for probe in range(4) for repeat in range(8)]
+    draws = [Draw(probe, repeat, 4) for repeat in range(8) for probe in range(4)]
     assert [draw.number for draw in draws] == list(range(32))
     masks = Mask(DiagnosisConfig()).masks(draws, 64)
     assert len({tuple(mask.tolist()) for mask in masks}) == 32
@@ -82,7 +82,7 @@ def test_no_two_draws_share_a_mask():
 
 
 def test_a_mask_is_the_same_at_every_position_and_in_every_layer():
-    perturb = Mask(DiagnosisConfig()).on([Draw(0, 0, 2), Draw(0, 1, 2)], 10)
+    perturb = Mask(DiagnosisConfig()).on([Draw(0, 0, 1), Draw(0, 1, 1)], 10)
     state = torch.ones(2, 3, 10)
     first, second = (perturb(layer, state, state) for layer in (0, 5))
     assert torch.equal(first, second)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_layertracer.diagnosis.perturbations.mask import dimension_mask
+from hf_layertracer.diagnosis.perturbations.mask import dimension_mask, masks_per_permutation
 from hf_layertracer.diagnosis.perturbations.noise import noise_like
 
 
@@ -47,14 +47,14 @@ def test_a_full_cycle_of_draws_hits_every_dimension_once(count, draws, seed, cyc
 def test_over_many_draws_every_dimension_is_hit_about_equally_often(width, ratio, seed):
     draws, count = 100, expected_count(width, ratio)
     hits = torch.stack([dimension_mask(width, ratio, seed, draw) for draw in range(draws)]).sum(0).double()
-    independent = (draws * count / width * (1 - count / width)) ** 0.5
     assert float(hits.mean()) == pytest.approx(draws * count / width)
-    assert float(hits.std()) < max(1.5, 0.6 * independent)
+    # Of a permutation, a few dimensions are left over, and miss a hit; nothing else varies.
+    share = count * masks_per_permutation(width, ratio) / width
+    assert float(hits.std()) < 1 + 2 * (draws / masks_per_permutation(width, ratio) * share * (1 - share)) ** 0.5
 
 
 def test_every_single_draw_is_a_uniformly_random_subset():
-    # Also one that lies across the end of a permutation (draw 3 of 10 dimensions, 3 at a time).
-    for draw in (0, 3, 17):
+    for draw in (0, 2, 17):
         hits = torch.stack([dimension_mask(10, 0.3, seed, draw) for seed in range(3000)]).double()
         # Five standard deviations of a proportion of 0.3 over 3000 seeds.
         assert (hits.mean(0) - 0.3).abs().max() < 5 * (0.3 * 0.7 / 3000) ** 0.5
