@@ -106,8 +106,9 @@ def _regression(value: Array, probe: np.ndarray, group: np.ndarray, known: Array
     of_probes = np.zeros((len(parts), len(draws_of)))
     np.add.at(of_probes, (group, probe), weights)
     fitted = (projected**2).sum() + (of_probes**2 / draws_of).sum()
-    total = (weights**2).sum()
-    return adjusted, parts * np.sqrt(total / (total - fitted)) if total - fitted > 1e-9 * total else 0 * parts
+    total = float((weights**2).sum())
+    scale = np.sqrt(total / (total - fitted)) if total - fitted > 1e-9 * total else 0.0
+    return adjusted, np.asarray(parts * scale, dtype=np.float64)
 
 
 def massive_shares(clean: CleanRun) -> Array:
@@ -180,7 +181,8 @@ def hits(masks: np.ndarray, dimensions: Sequence[int]) -> Array:
     probability = 1.0
     for already in range(len(dimensions)):
         probability *= (count - already) / (width - already)
-    return masks[:, list(dimensions)].all(1) - probability
+    hit = np.all(masks[:, list(dimensions)], axis=1)
+    return np.asarray(hit, dtype=np.float64) - probability
 
 
 def _alone_and_in_pairs(dimensions: Sequence[int]) -> list[tuple[int, ...]]:

@@ -37,7 +37,8 @@ def test_the_first_diagnosis_is_the_one_that_lay_in_the_report(old):
     assert report.first.sensitivity.shallow_minus_deep == pytest.approx(
         old["sensitivity"].pop("shallow_minus_deep"), abs=1e-7
     )
-    assert sensitivity == old["sensitivity"]
+    gone = {"estimate": False, "calibration_draws": None}
+    assert sensitivity | gone == old["sensitivity"] | {"massive_dimensions": 0, "stopped": None}
     assert first["task_particle"].pop("max_ratio") is None  # that rule came later
     for part in ("lens", "task_particle", "block_influence", "durations", "memory"):
         assert first[part] == old[part], part
@@ -172,3 +173,8 @@ def test_texts_and_booleans_are_no_numbers(trained, place, value):
     part[last] = value
     with pytest.raises(LayerTracerError, match="not a valid LayerTracer report"):
         LayerTracerReport.from_dict(trained)
+
+
+def test_an_estimate_from_gradients_is_noted_as_one(old):
+    old["sensitivity"]["estimate"] = True
+    assert any("estimated from gradients" in note for note in LayerTracerReport.from_dict(old).notes)
