@@ -5,8 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+class Interval:
+    """What every estimate with an interval can say."""
+
+    low: float | None
+    high: float | None
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether 0 lies outside the interval; otherwise no difference was found."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(Interval):
     """A mean over items, with its error.
 
     Args:
@@ -25,14 +37,9 @@ class Estimate:
     n: int
     clusters: int
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether 0 lies outside the interval; otherwise no difference was found."""
-        return _excludes_zero(self.low, self.high)
-
 
 @dataclass(frozen=True)
-class SeedEstimate:
+class SeedEstimate(Interval):
     """A difference over seeds and items, whose errors are separate.
 
     Args:
@@ -55,11 +62,6 @@ class SeedEstimate:
     n: int
     clusters: int
 
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether 0 lies outside the interval; otherwise no difference was found."""
-        return _excludes_zero(self.low, self.high)
-
 
 @dataclass(frozen=True)
 class PairedTest:
@@ -76,7 +78,3 @@ class PairedTest:
     worse: int
     ties: int
     p_value: float
-
-
-def _excludes_zero(low: float | None, high: float | None) -> bool:
-    return low is not None and high is not None and (low > 0 or high < 0)
