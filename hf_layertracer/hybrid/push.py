@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import CommitInfo, CommitOperationAdd, HfApi
+from huggingface_hub import CommitInfo
 
-from .. import __version__
 from ..errors import ReportNotFoundError
 from ..hub.card import model_card
+from ..hub.destination import destination
 from ..hub.model_files import model_files
 from ..hub.privacy import public_report
-from ..hub.push import own_pull_request, repository
-from ..hub.transport import hub_errors
 from ..modeling.facts import public_model_id
 from ..report import CARD_FILE, LayerTracerReport
 from .card import hybrid_card
@@ -65,7 +62,6 @@ def push_hybrid(
     """
     folder = Path(folder)
     record = public_record(HybridRecord.load(folder))
-    api = HfApi(token=token, library_name="hf_layertracer", library_version=__version__)
     contents: dict[str, Any] = dict(model_files(folder))
     contents[HYBRID_FILE] = f"{record.model_dump_json(indent=1)}\n".encode()
     contents[RECIPE_FILE] = yaml.safe_dump(record.recipe, sort_keys=False, allow_unicode=True).encode()
@@ -74,25 +70,15 @@ def push_hybrid(
         report = public_report(LayerTracerReport.load(folder))
     except ReportNotFoundError:
         report = None
-    with hub_errors(repo_id, token, may_open_pr=not create_pr):
-        repo_id = repository(api, repo_id, "model", private)
-        card = hybrid_card(record, repo_id)
+    message = commit_message or f"Add hybrid of {len(record.donors)} donors"
+    with destination(
+        repo_id, "model", message, revision=revision, create_pr=create_pr, private=private, token=token
+    ) as place:
+        card = hybrid_card(record, place.repo_id)
         if report is not None:
             contents |= report.files()
-            card = model_card(card, report, repo_id)
-        contents[CARD_FILE] = card.encode()
-        if revision is not None and not revision.startswith("refs/"):
-            api.create_branch(repo_id, branch=revision, exist_ok=True)
-        message = commit_message or f"Add hybrid of {len(record.donors)} donors"
-        earlier = own_pull_request(api, repo_id, "model", message) if create_pr else None
-        commit = api.create_commit(
-            repo_id,
-            [CommitOperationAdd(name, content) for name, content in contents.items()],
-            commit_message=message,
-            revision=earlier.git_reference if earlier else revision,
-            create_pr=create_pr and earlier is None,
-        )
-        return replace(commit, pr_url=earlier.url) if earlier else commit
+            card = model_card(card, report, place.repo_id)
+        return place.commit({**contents, CARD_FILE: card.encode()})
 
 
 def public_record(record: HybridRecord) -> HybridRecord:

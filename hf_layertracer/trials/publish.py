@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, DatasetCard, DatasetCardData, HfApi
+from huggingface_hub import DatasetCard, DatasetCardData
 
-from .. import __version__
 from ..hub.card import TAG
+from ..hub.destination import destination
 from ..hub.privacy import without_paths
-from ..hub.push import repository
-from ..hub.transport import hub_errors
 from ..modeling.facts import public_model_id
 from ..report.templates import card_template
 from .figures import LOSSES_FILE, TRADE_OFF_FILE, draw_losses, draw_trade_off, png
@@ -59,17 +57,10 @@ def push_trials(result: TrialsResult, repo_id: str, *, private: bool | None = No
     Raises:
         HubError: The Hub or the way to it failed; call it again.
     """
-    api = HfApi(token=token, library_name="hf_layertracer", library_version=__version__)
     result = _public(result)
-    with hub_errors(repo_id, token):
-        repo_id = repository(api, repo_id, "dataset", private)
-        files = trial_files(result)
-        files["README.md"] = _card(result, repo_id).encode()
-        operations = [CommitOperationAdd(path, content) for path, content in files.items()]
-        commit = api.create_commit(
-            repo_id, operations, commit_message="Add results of LayerTracer trials", repo_type="dataset"
-        )
-        return commit.commit_url
+    message = "Add results of LayerTracer trials"
+    with destination(repo_id, "dataset", message, private=private, token=token) as place:
+        return place.commit(trial_files(result) | {"README.md": _card(result, place.repo_id).encode()}).commit_url
 
 
 def trial_files(result: TrialsResult) -> dict[str, bytes]:

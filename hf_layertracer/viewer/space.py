@@ -10,13 +10,11 @@ from importlib.resources import as_file, files
 from itertools import count
 from pathlib import Path
 
-from huggingface_hub import HfApi
 from packaging.requirements import Requirement
 
 from ..errors import HubError
+from ..hub.destination import destination
 from ..hub.privacy import public_report
-from ..hub.push import repository
-from ..hub.transport import hub_errors
 from ..report import REPORT_FILE
 from .escaping import for_file_name
 from .report_sources import read_report
@@ -69,27 +67,25 @@ def push_space(
     push_space("alice/viewer", reports={"mine": Path("my-report/layertracer_report.json")})
     ```
     """
-    api = HfApi(token=token)
     with tempfile.TemporaryDirectory() as folder:
         space = Path(folder, "space")
         build_space(space, reports)
-        with hub_errors(repo_id, token):
-            repo_id = repository(api, repo_id, "space", private)
-            there = set(api.list_repo_files(repo_id, repo_type="space"))
+        with destination(repo_id, "space", "LayerTracer viewer", private=private, token=token) as place:
+            there = set(place.api.list_repo_files(place.repo_id, repo_type="space"))
             if not exist_ok and "app.py" in there and f"{_LIBRARY}/viewer/app.py" not in there:
                 raise HubError(
-                    f"The Space {repo_id!r} holds another app, so nothing was pushed. Choose another name, or pass "
+                    f"The Space {place.repo_id!r} holds another app, so nothing was pushed. Choose another name, or pass "
                     "exist_ok=True (--exist-ok) to overwrite it."
                 )
             # What an earlier version left and this one does not have goes, in the same commit.
-            api.upload_folder(
-                repo_id=repo_id,
+            place.api.upload_folder(
+                repo_id=place.repo_id,
                 repo_type="space",
                 folder_path=space,
-                commit_message="LayerTracer viewer",
+                commit_message=place.message,
                 delete_patterns=["examples/*", f"{_LIBRARY}/*"],
             )
-    return f"{api.endpoint}/spaces/{repo_id}"
+            return f"{place.api.endpoint}/spaces/{place.repo_id}"
 
 
 def example_reports() -> Path:
