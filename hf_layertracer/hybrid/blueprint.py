@@ -114,10 +114,14 @@ def blueprint(recipe: HybridRecipe) -> Blueprint:
 
 
 def _native_class(recipe: HybridRecipe, config: PreTrainedConfig) -> NativeClass:
-    mapping = find_mapping(config.model_type, recipe.mixers)
-    replaced = frozenset(index for mixer in recipe.mixers for index in mixer.layers)
+    replaced = {index: mixer.kind for mixer in recipe.mixers for index in mixer.layers}
+    if len(replaced) == config.num_hidden_layers:
+        raise LayerTracerError(
+            "mixers: all layers are named. Keep the attention of one: transformers' cache counts the tokens there."
+        )
+    mapping = find_mapping(config.model_type, set(replaced.values()), recipe.remote_code)
     try:
-        unmodified, hybrid = mapping.config(config, frozenset()), mapping.config(config, replaced)
+        unmodified, hybrid = mapping.config(config, {}), mapping.config(config, replaced)
     except LayerTracerError as error:
         raise LayerTracerError(f"mixers: {error}") from error
     return NativeClass(mapping, unmodified, hybrid, skeleton(hybrid))

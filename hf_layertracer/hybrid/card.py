@@ -47,6 +47,7 @@ def hybrid_card(record: HybridRecord, repo_id: str) -> str:
         title=repo_id.rsplit("/", 1)[-1],
         repo_id=repo_id,
         architecture=record.architecture,
+        remote_code=record.remote_code,
         layers=len(record.layers),
         reason=_cell(str(record.recipe.get("reason") or ""), 2000),
         notes=[_cell(note, 2000) for note in record.notes],

@@ -58,6 +58,7 @@ def hybrid_record(
         base=plan.base.public_name,
         base_revision=plan.base.revision,
         dtype=str(plan.dtype).removeprefix("torch."),
+        remote_code=plan.native is not None and bool(plan.native.mapping.code),
         recipe=plan.recipe.to_dict(),
         layers=[
             LayerOrigin(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,14 +16,17 @@ from ..errors import LayerTracerError
 from .donors import Donor
 
 
-def write_settings(folder: Path, config: PreTrainedConfig, architecture: str, tokenizer: Donor) -> None:
-    """Writes the configuration, and copies tokenizer and generation settings.
+def write_settings(
+    folder: Path, config: PreTrainedConfig, architecture: str, tokenizer: Donor, code: Sequence[Path] = ()
+) -> None:
+    """Writes the configuration, and copies tokenizer, generation settings and code.
 
     Args:
         folder (`Path`): The hybrid's folder.
         config (`PreTrainedConfig`): Its configuration.
         architecture (`str`): Its class.
         tokenizer ([`Donor`]): Who gives tokenizer, chat template and generation settings.
+        code (`Sequence[Path]`, *optional*): The modules of a class that is not transformers'.
     """
     config.architectures = [architecture]
     config.save_pretrained(folder)
@@ -33,6 +36,8 @@ def write_settings(folder: Path, config: PreTrainedConfig, architecture: str, to
             target = folder / file.relative_to(tokenizer.folder)
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(file, target)
+    for module in code:
+        shutil.copyfile(module, folder / module.name)
 
 
 @contextmanager

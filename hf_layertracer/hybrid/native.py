@@ -1,4 +1,4 @@
-"""Hybrids with new token mixers, in a class of transformers that knows them: they load without any code of ours."""
+"""Hybrids with new token mixers, in a class that knows them: transformers' own where there is one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from .mappings.base import LAYERS
 from .new_mixers import new_mixer, watch_attention
 from .provenance import HybridRecord
 from .safetensors_io import INDEX_FILE, NewTensor, write_index
-from .verify import logits, streamed, verify_class
+from .streaming import streamed
+from .verify import logits, verify_class
 from .weights import Digests, in_order, name_files, write_tensors
 from .whole import build_whole
 
@@ -80,7 +81,7 @@ def build_native(plan: Blueprint, folder: Path, largest: int) -> HybridRecord:
     for index, tensors in new.items():
         groups[index] += tensors
     name_files(folder, written)
-    write_settings(folder, native.config, type(native.parts.model).__name__, plan.tokenizer)
+    write_settings(folder, native.config, type(native.parts.model).__name__, plan.tokenizer, native.mapping.code)
     if source is not plan.base:
         shutil.rmtree(source.folder)
     with streamed(folder, plan.dtype, folder) as model:

@@ -15,9 +15,10 @@ from ..errors import LayerTracerError
 from .blueprint import Blueprint, NativeClass
 from .donors import Donor
 from .mappings.base import LAYERS, MixerInputs
-from .recipe import MixerReplacement
+from .recipe import MixerKind, MixerReplacement
 from .safetensors_io import NewTensor
-from .verify import logits, streamed
+from .streaming import streamed
+from .verify import logits
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,10 @@ def new_mixer(
     Returns:
         `list[NewTensor]`: The tensors, sorted by name.
     """
-    module = fresh_mixer(native, index, plan.recipe.seed)
-    name = f"{LAYERS}{index}.{native.mapping.mixer}"
+    module = fresh_mixer(native, mixer.kind, index, plan.recipe.seed)
+    name = f"{LAYERS}{index}.{native.mapping.mixers[mixer.kind].name}"
     if mixer.init == "from_attention":
-        _follow_attention(module, index, native, source, watched, plan.dtype, name)
+        _follow_attention(module, index, native, mixer.kind, source, watched, plan.dtype)
     return [
         NewTensor(f"{name}.{what}", plan.dtype, tuple(tensor.shape), make=partial(_cast, tensor, plan.dtype))
         for what, tensor in sorted(_weights(module).items())
@@ -96,10 +97,10 @@ def _follow_attention(
     module: nn.Module,
     index: int,
     native: NativeClass,
+    kind: MixerKind,
     source: Donor,
     watched: Watched,
     dtype: torch.dtype,
-    name: str,
 ) -> None:
     """Gives a new mixer the attention's projections, and each head the size that comes closest to what it put out."""
     prefix = f"{native.mapping.attention}."
@@ -113,11 +114,14 @@ def _follow_attention(
     groups = heads // source.text_config.num_key_value_heads
     fresh = _weights(module)
     inputs = MixerInputs(fresh, attention, torch.ones(heads), watched.given.mean(0), heads, groups)
-    weights = native.mapping.init(inputs)
+    init = native.mapping.mixers[kind].init
+    weights = init(inputs)
     if wrong := _shapes(weights).items() ^ _shapes(fresh).items():
-        raise LayerTracerError(f"The initial weights do not fit {name}: {sorted(what for what, _ in wrong)[0]}.")
+        raise LayerTracerError(
+            f"The initial weights do not fit the {kind} of layer {index}: {sorted(what for what, _ in wrong)[0]}."
+        )
     module.load_state_dict(weights)
-    module.load_state_dict(native.mapping.init(replace(inputs, scale=_closest_scale(module, watched, heads))))
+    module.load_state_dict(init(replace(inputs, scale=_closest_scale(module, watched, heads))))
 
 
 def _closest_scale(module: nn.Module, watched: Watched, heads: int) -> Tensor:
@@ -131,11 +135,12 @@ def _closest_scale(module: nn.Module, watched: Watched, heads: int) -> Tensor:
     return (ours * theirs).sum((0, 2)) / ours.square().sum((0, 2)).clamp_min(1e-12)
 
 
-def fresh_mixer(native: NativeClass, index: int, seed: int) -> nn.Module:
+def fresh_mixer(native: NativeClass, kind: MixerKind, index: int, seed: int) -> nn.Module:
     """A new mixer as its class draws it, in float32.
 
     Args:
         native ([`NativeClass`]): The class.
+        kind (`str`): The kind of the mixer.
         index (`int`): The layer, of which the draw depends as on the seed.
         seed (`int`): The recipe's.
 
@@ -145,11 +150,13 @@ def fresh_mixer(native: NativeClass, index: int, seed: int) -> nn.Module:
     content = native.config.to_dict()
     content |= {**native.mapping.sizes, "num_hidden_layers": 1, "layer_types": ["linear_attention"]}
     content |= {"vocab_size": 8, "pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
+    if "mixer_types" in content:
+        content["mixer_types"] = [kind]
     small: PreTrainedConfig = type(native.config).from_dict(content)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed * 100_003 + index)
         model = AutoModelForCausalLM.from_config(small, dtype=torch.float32).eval()
-    return model.get_submodule(f"{LAYERS}0.{native.mapping.mixer}")
+    return model.get_submodule(f"{LAYERS}0.{native.mapping.mixers[kind].name}")
 
 
 def _weights(module: nn.Module) -> dict[str, Tensor]:

@@ -58,8 +58,10 @@ def propose_hybrid(
 
 def _replace_mixers(report: ReportData, count: int, by: str, base: str) -> HybridRecipe:
     layers = report.num_layers
-    if not 1 <= count <= layers:
-        raise LayerTracerError(f"n_mixers must lie between 1 and the model's {layers} layers, not be {count}.")
+    if not 1 <= count < layers:
+        raise LayerTracerError(
+            f"n_mixers must lie between 1 and {layers - 1}, as one layer keeps its attention, not be {count}."
+        )
     measured = _latest(report).sensitivities
     if by not in measured:
         raise LayerTracerError(
@@ -86,7 +88,8 @@ def _replace_mixers(report: ReportData, count: int, by: str, base: str) -> Hybri
             f" Layer {following} comes next with {mean[following]:.3f}; the difference from layer {last} lies {word} two "
             f"standard errors ({2 * error:.3f})."
         )
-    return HybridRecipe(base=base, mixers=(MixerReplacement(layers=tuple(chosen), kind=mapping.kind),), reason=reason)
+    replaced = MixerReplacement(layers=tuple(chosen), kind=next(iter(mapping.mixers)))
+    return HybridRecipe(base=base, mixers=(replaced,), reason=reason)
 
 
 def _mix_donors(first: tuple[ReportData, str], second: tuple[ReportData, str]) -> HybridRecipe:

@@ -81,6 +81,7 @@ class HybridRecord(_Part):
         base (`str`): The model whose configuration was taken.
         base_revision (`str`, *optional*): Its commit on the Hub.
         dtype (`str`): Data type of the weights.
+        remote_code (`bool`): Whether the class is ours and lies beside the weights.
         recipe (`dict`): The recipe.
         layers (`list[LayerOrigin]`): One entry a layer.
         embeddings, norm, head ([`Origin`], *optional*): Where these come from; a tied head has none of its own.
@@ -98,6 +99,7 @@ class HybridRecord(_Part):
     base: str
     base_revision: str | None = None
     dtype: str
+    remote_code: bool = False
     recipe: dict[str, Any]
     layers: list[LayerOrigin]
     embeddings: Origin | None = None

@@ -73,6 +73,9 @@ class HybridRecipe(_Strict):
             Donor of the tokenizer, its chat template and the generation settings; that of the embeddings by default.
         dtype (`str`, *optional*): `"float32"`, `"bfloat16"` or `"float16"`; as stored by default.
         seed (`int`, *optional*, defaults to `0`): Of new weights that are drawn.
+        remote_code (`bool`, *optional*, defaults to `False`):
+            Where no class of transformers holds the mixers, write a class of ours beside the weights, which
+            `from_pretrained(..., trust_remote_code=True)` loads.
         reason (`str`, *optional*): Why this recipe, in words; it goes into the card.
 
     Example:
@@ -95,6 +98,7 @@ class HybridRecipe(_Strict):
     tokenizer: Name | None = None
     dtype: Literal["float32", "bfloat16", "float16"] | None = None
     seed: Index = 0
+    remote_code: bool = False
     reason: str | None = None
 
     @model_validator(mode="after")

@@ -84,14 +84,27 @@ class StoredTensor:
 
     def load(self) -> Tensor:
         """The tensor, in memory of its own."""
-        data = bytearray(self.nbytes)
-        at = 0
-        for chunk in self.chunks():
-            data[at : at + len(chunk)] = chunk
-            at += len(chunk)
-        if not data:
-            return torch.empty(self.shape, dtype=self.dtype)
-        return torch.frombuffer(data, dtype=self.dtype).reshape(self.shape)
+        tensor = torch.empty(self.shape, dtype=self.dtype)
+        self.load_into(tensor)
+        return tensor
+
+    def load_into(self, tensor: Tensor) -> None:
+        """Reads the tensor into memory that is there, and into its data type.
+
+        Args:
+            tensor (`Tensor`): Of the same shape, and contiguous.
+        """
+        if tensor.dtype != self.dtype:
+            tensor.copy_(self.load())
+        elif self.nbytes:
+            left = memoryview(tensor.view(-1).view(torch.uint8).numpy())
+            with self.file.open("rb", buffering=0) as file:
+                file.seek(self.offset)
+                while left:
+                    count = file.readinto(left)
+                    if not count:
+                        raise self.shrunk()
+                    left = left[count:]
 
 
 def read_header(file: Path) -> dict[str, StoredTensor]:

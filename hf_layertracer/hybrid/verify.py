@@ -2,70 +2,24 @@
 
 from __future__ import annotations
 
-import logging
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from ..errors import LayerTracerError
 from ..modeling import find_parts
 from .donors import Donor
+from .streaming import streamed
 
 
 # What two ways of computing the same may differ by in float32, relative to the largest logit.
 _ROUNDING = 1e-5
 _TOKENS = 8
 _SEED = 0
-
-
-@contextmanager
-def streamed(folder: Path, dtype: torch.dtype, scratch: Path) -> Iterator[PreTrainedModel]:
-    """A model whose weights stay on disk until a module runs, so that memory does not grow with the model.
-
-    Args:
-        folder (`Path`): The model.
-        dtype (`torch.dtype`): Data type to run in.
-        scratch (`Path`): Folder for what transformers converts on the way.
-
-    Yields:
-        `PreTrainedModel`: The model.
-
-    Raises:
-        LayerTracerError: Its files do not hold exactly the tensors that its class has.
-    """
-    with tempfile.TemporaryDirectory(dir=scratch) as offload:
-        # That weights stay on disk is what is wanted here, and no reason for a warning.
-        accelerate_logger = logging.getLogger("accelerate.big_modeling")
-        accelerate_logger.addFilter(_is_no_news)
-        try:
-            model, info = AutoModelForCausalLM.from_pretrained(
-                folder,
-                dtype=dtype,
-                device_map={"": "disk"},
-                offload_folder=offload,
-                output_loading_info=True,
-                use_safetensors=True,
-            )
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise LayerTracerError(f"{folder.name} does not load: {' '.join(str(error).split())[:300]}") from error
-        finally:
-            accelerate_logger.removeFilter(_is_no_news)
-        for what in ("missing_keys", "mismatched_keys"):
-            if info.get(what):
-                raise LayerTracerError(
-                    f"{folder.name} does not load whole: {what.replace('_', ' ')}: {sorted(info[what])[0]}."
-                )
-        yield model.eval()
-
-
-def _is_no_news(record: logging.LogRecord) -> bool:
-    return "offloaded to the disk" not in record.getMessage()
 
 
 def layer_outputs(model: PreTrainedModel, layers_path: str, wanted: Sequence[int]) -> dict[int, Tensor]:

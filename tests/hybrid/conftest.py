@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from hf_layertracer import build_hybrid
 from hf_layertracer.hybrid.recipe import HybridRecipe
+from tests.support.hybrids import DONORS, REMOTE, REPLACED
 
 
 @pytest.fixture
@@ -46,3 +48,23 @@ def recipe() -> Callable[..., HybridRecipe]:
         return HybridRecipe.from_dict(fields)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def built(make_model, tmp_path_factory):
+    """`built("Qwen3", "fresh")`: folders of a donor and of its hybrid, built once; with "remote", in our class."""
+    made: dict[tuple, tuple[Path, Path]] = {}
+
+    def get(architecture: str, init: str = "from_attention", where: str = "native") -> tuple[Path, Path]:
+        key = (architecture, init, where)
+        if key not in made:
+            place = tmp_path_factory.mktemp("-".join(key))
+            make_model(architecture).save_pretrained(place / "donor")
+            kinds = REMOTE[architecture] if where == "remote" else (DONORS[architecture],) * 2
+            mixers = [{"layers": [i], "kind": kind, "init": init} for i, kind in zip(REPLACED, kinds, strict=True)]
+            recipe = HybridRecipe.from_dict({"base": str(place / "donor"), "mixers": mixers, "remote_code": True})
+            build_hybrid(recipe, place / "hybrid")
+            made[key] = (place / "donor", place / "hybrid")
+        return made[key]
+
+    return get

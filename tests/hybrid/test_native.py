@@ -1,4 +1,4 @@
-"""New token mixers in classes of transformers: whatever is tested here runs without our package having a hand in it."""
+"""New token mixers in classes of transformers: where their weights come from, and what is refused."""
 
 from __future__ import annotations
 
@@ -9,61 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM
 
 from hf_layertracer import LayerTracerError, build_hybrid
 from hf_layertracer.hybrid.provenance import HybridRecord
 from hf_layertracer.hybrid.recipe import HybridRecipe
-
-
-REPLACED = [1, 2]
-DONORS = {
-    "Llama": "mamba2",
-    "Mistral": "mamba2",
-    "Qwen2": "mamba2",
-    "Granite": "mamba2",
-    "Qwen3": "gated_deltanet",
-}
-CLASSES = {"mamba2": "GraniteMoeHybridForCausalLM", "gated_deltanet": "Qwen3_5ForCausalLM"}
-
-
-def load_model(folder: Path | str) -> PreTrainedModel:
-    model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
-    assert not any(info[name] for name in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    return model.eval()
-
-
-@pytest.fixture(scope="module")
-def built(make_model, tmp_path_factory):
-    """`built("Qwen3", "fresh")`: folders of a donor and of its hybrid, built once."""
-    made: dict[tuple, tuple[Path, Path]] = {}
-
-    def get(architecture: str, init: str = "from_attention") -> tuple[Path, Path]:
-        key = (architecture, init)
-        if key not in made:
-            place = tmp_path_factory.mktemp(f"{architecture}-{init}")
-            make_model(architecture).save_pretrained(place / "donor")
-            mixers = [{"layers": REPLACED, "kind": DONORS[architecture], "init": init}]
-            recipe = HybridRecipe.from_dict({"base": str(place / "donor"), "mixers": mixers})
-            build_hybrid(recipe, place / "hybrid")
-            made[key] = (place / "donor", place / "hybrid")
-        return made[key]
-
-    return get
-
-
-@pytest.fixture(params=[(name, init) for name in DONORS for init in ("from_attention", "fresh")], ids="-".join)
-def pair(request, built) -> tuple[Path, Path]:
-    return built(*request.param)
-
-
-@pytest.fixture
-def hybrid(pair) -> PreTrainedModel:
-    return load_model(pair[1])
-
-
-def tokens(rows: int = 1, length: int = 9) -> Tensor:
-    return torch.randint(5, 300, (rows, length), generator=torch.Generator().manual_seed(3))
+from tests.support.hybrids import CLASSES, DONORS, REPLACED, load_model
 
 
 @pytest.mark.parametrize("architecture", DONORS)
@@ -78,62 +29,6 @@ def test_the_class_is_transformers_own_and_the_record_says_what_was_verified(bui
     )
     assert "need" in record.notes[0]
     assert not list(folder.glob(".*"))
-
-
-@pytest.mark.parametrize("architecture", DONORS)
-def test_up_to_the_first_new_mixer_the_hybrid_computes_what_the_donor_does(built, architecture):
-    donor, folder = built(architecture)
-    ours, theirs = (
-        load_model(place)(tokens(), output_hidden_states=True).hidden_states[: REPLACED[0] + 1]
-        for place in (folder, donor)
-    )
-    for one, other in zip(ours, theirs, strict=True):
-        # Fused and separate matrices may round otherwise.
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
-
-
-def test_saving_and_loading_again_changes_no_bit(hybrid, tmp_path):
-    hybrid.save_pretrained(tmp_path / "again")
-    again = load_model(tmp_path / "again")
-    ours, theirs = hybrid.state_dict(), again.state_dict()
-    assert set(ours) == set(theirs)
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    # The weights are equal to the bit; read from a file they lie elsewhere, and products of matrices may round otherwise.
-    torch.testing.assert_close(hybrid(tokens()).logits, again(tokens()).logits, rtol=1e-4, atol=1e-5)
-
-
-def test_generation_with_a_cache_gives_what_it_gives_without(hybrid):
-    settings = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
-    settings |= {"output_logits": True, "return_dict_in_generate": True}
-    ours, theirs = (hybrid.generate(tokens(2), use_cache=cached, **settings) for cached in (True, False))
-    lead = min(float((top := logits.topk(2).values)[..., 0].sub(top[..., 1]).min()) for logits in theirs.logits)
-    assert lead > 5e-5, "the two likeliest tokens are too close for two ways of computing to choose the same"
-    assert torch.equal(ours.sequences, theirs.sequences)
-    for one, other in zip(ours.logits, theirs.logits, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
-
-
-def test_every_parameter_has_a_gradient(hybrid):
-    hybrid.train()
-    hybrid(tokens(2), labels=tokens(2)).loss.backward()
-    for name, parameter in hybrid.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.isfinite().all(), name
-        assert parameter.grad.any(), name
-
-
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_padding_changes_nothing_and_lengths_may_differ(hybrid, side):
-    rows = [tokens(1, length)[0] for length in (9, 5, 7)]
-    longest = max(len(row) for row in rows)
-    batch, mask = torch.zeros(3, longest, dtype=torch.long), torch.zeros(3, longest, dtype=torch.long)
-    for number, row in enumerate(rows):
-        place = slice(longest - len(row), None) if side == "left" else slice(len(row))
-        batch[number, place], mask[number, place] = row, 1
-    found = hybrid(batch, attention_mask=mask).logits
-    for number, row in enumerate(rows):
-        alone = hybrid(row[None]).logits[0]
-        torch.testing.assert_close(found[number][mask[number].bool()], alone, rtol=1e-3, atol=1e-4)
 
 
 def test_mamba2_takes_the_attentions_projections_over(built):
@@ -255,6 +150,8 @@ def test_two_kinds_in_one_model_and_layers_that_are_none_are_refused(save_donor,
     both = [{"layers": [1], "kind": "mamba2"}, {"layers": [2], "kind": "gated_deltanet"}]
     with pytest.raises(LayerTracerError, match="holds gated_deltanet with mamba2 in a llama"):
         build_hybrid(recipe(base=donor, mixers=both), tmp_path / "h")
+    with pytest.raises(LayerTracerError, match="all layers are named"):
+        build_hybrid(recipe(base=donor, mixers=[{"layers": [0, 1, 2, 3], "kind": "mamba2"}]), tmp_path / "h")
     with pytest.raises(LayerTracerError, match=r"mixers\[0\].layers: there is no layer 4; the hybrid has 4 layers"):
         build_hybrid(recipe(base=donor, mixers=[{"layers": [4], "kind": "mamba2"}]), tmp_path / "h")
 

@@ -18,6 +18,7 @@ from ..folder import unfinished
 from ..mappings.base import LAYERS
 from ..provenance import HYBRID_FILE, RECIPE_FILE, Healing, HybridRecord
 from ..recipe import HybridRecipe
+from ..remote import known_to_transformers
 from ..safetensors_io import read_header
 from ..weights import Digests
 from .config import HealingConfig
@@ -71,6 +72,7 @@ def heal_hybrid(
     write_blocks(map(str, files), tokenizer, config.sequence_length, blocks)
 
     set_seed(config.healing_seed)
+    known_to_transformers()
     model = AutoModelForCausalLM.from_pretrained(folder)
     model_of_donor = AutoModelForCausalLM.from_pretrained(teacher)
     healings = list(record.healings)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -60,28 +61,39 @@ class MixerInputs:
 
 
 @dataclass(frozen=True)
+class NewMixer:
+    """A kind of mixer in a class.
+
+    Args:
+        name (`str`): Its name inside a layer.
+        init (`Callable`): From [`MixerInputs`] to its weights, by parameter names.
+    """
+
+    name: str
+    init: Callable[[MixerInputs], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
 class Mapping:
-    """How models of some classes are said in another class that also knows a state-space mixer.
+    """How models of some classes are said in another class that also knows other mixers.
 
     Args:
         donors (`tuple[str, ...]`): Model types that can be said in the other class.
-        kind (`str`): The kind of mixer that the other class knows.
-        config (`Callable`): From a donor's configuration and the layers to replace to the other class's.
-        layer (`Callable`): From one layer's stored tensors and the data type to the other class's tensors.
-        outside (`Callable`): The same for one tensor outside the layers.
-        mixer (`str`): Name of the new mixer inside a layer.
-        init (`Callable`): From [`MixerInputs`] to the new mixer's weights, by parameter names.
+        mixers (`dict[str, NewMixer]`): The mixers that the other class knows, by kind.
+        config (`Callable`): From a donor's configuration and the kinds of new mixers by layer to the other class's.
+        layer (`Callable`): From one layer's stored tensors, data type and configuration to the other class's tensors.
+        outside (`Callable`): From one tensor outside the layers and the data type to the other class's.
         sizes (`dict[str, int]`): Fields that do not touch the mixer, small: to make one at its own size alone.
+        code (`tuple[Path, ...]`, *optional*): Files that are written beside the weights, where the class is ours.
     """
 
     donors: tuple[str, ...]
-    kind: MixerKind
-    config: Callable[[PreTrainedConfig, frozenset[int]], PreTrainedConfig]
+    mixers: dict[MixerKind, NewMixer]
+    config: Callable[[PreTrainedConfig, dict[int, MixerKind]], PreTrainedConfig]
     layer: Callable[[dict[str, StoredTensor], torch.dtype, PreTrainedConfig], Iterator[NewTensor]]
     outside: Callable[[StoredTensor, torch.dtype], NewTensor]
-    mixer: str
-    init: Callable[[MixerInputs], dict[str, Tensor]]
     sizes: dict[str, int] = field(default_factory=dict)
+    code: tuple[Path, ...] = ()
 
     attention = "self_attn"
 
@@ -101,7 +113,7 @@ def common_fields(config: PreTrainedConfig) -> dict[str, Any]:
     return {name: getattr(config, name) for name in COMMON_FIELDS}
 
 
-def kinds_by_layer(depth: int, replaced: frozenset[int]) -> list[str]:
+def kinds_by_layer(depth: int, replaced: dict[int, MixerKind]) -> list[str]:
     """`layer_types`, as classes with two kinds of mixers name them."""
     return ["linear_attention" if index in replaced else "full_attention" for index in range(depth)]
 

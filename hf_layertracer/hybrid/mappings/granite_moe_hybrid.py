@@ -13,9 +13,11 @@ from transformers import GraniteMoeHybridConfig, PreTrainedConfig
 
 from ...errors import LayerTracerError
 from ..mixers.mamba2 import mamba2_from_attention
+from ..recipe import MixerKind
 from ..safetensors_io import NewTensor, StoredTensor
 from .base import (
     Mapping,
+    NewMixer,
     biases_of,
     canonical,
     common_fields,
@@ -32,7 +34,7 @@ _SAME = weights_of(*_PROJECTIONS, "input_layernorm", "post_attention_layernorm")
 _GATE, _UP, _DOWN = (f"mlp.{name}_proj.weight" for name in ("gate", "up", "down"))
 
 
-def _config(donor: PreTrainedConfig, replaced: frozenset[int]) -> GraniteMoeHybridConfig:
+def _config(donor: PreTrainedConfig, replaced: dict[int, MixerKind]) -> GraniteMoeHybridConfig:
     heads = donor.num_attention_heads
     head_dim = getattr(donor, "head_dim", None) or donor.hidden_size // heads
     window = getattr(donor, "sliding_window", None)
@@ -92,11 +94,9 @@ def _layer(tensors: dict[str, StoredTensor], dtype: torch.dtype, config: PreTrai
 
 GRANITE_MOE_HYBRID = Mapping(
     donors=("llama", "mistral", "qwen2", "granite"),
-    kind="mamba2",
+    mixers={"mamba2": NewMixer("mamba", mamba2_from_attention)},
     config=_config,
     layer=_layer,
     outside=lambda stored, dtype: copied(canonical(stored.name), stored, dtype),
-    mixer="mamba",
-    init=mamba2_from_attention,
     sizes={"shared_intermediate_size": 8, "intermediate_size": 8},
 )

@@ -15,8 +15,9 @@ from transformers import PreTrainedConfig, Qwen3_5TextConfig
 
 from ...errors import LayerTracerError
 from ..mixers.gated_deltanet import gated_deltanet_from_attention
+from ..recipe import MixerKind
 from ..safetensors_io import NewTensor, StoredTensor
-from .base import Mapping, canonical, common_fields, copied, kinds_by_layer, made, refuse_unknown
+from .base import Mapping, NewMixer, canonical, common_fields, copied, kinds_by_layer, made, refuse_unknown
 
 
 _NORMS = {
@@ -32,7 +33,7 @@ _HELD = 2.0**-23
 _QUERY, _OUTPUT = "self_attn.q_proj.weight", "self_attn.o_proj.weight"
 
 
-def _config(donor: PreTrainedConfig, replaced: frozenset[int]) -> Qwen3_5TextConfig:
+def _config(donor: PreTrainedConfig, replaced: dict[int, MixerKind]) -> Qwen3_5TextConfig:
     if any(kind != "full_attention" for kind in donor.layer_types):
         raise LayerTracerError("Some of its layers look back through a window, which Qwen3.5 cannot say.")
     if donor.attention_bias:
@@ -87,11 +88,9 @@ def _norm(name: str, stored: StoredTensor, dtype: torch.dtype) -> NewTensor:
 
 QWEN3_5 = Mapping(
     donors=("qwen3",),
-    kind="gated_deltanet",
+    mixers={"gated_deltanet": NewMixer("linear_attn", gated_deltanet_from_attention)},
     config=_config,
     layer=_layer,
     outside=_outside,
-    mixer="linear_attn",
-    init=gated_deltanet_from_attention,
     sizes={"intermediate_size": 8},
 )
