@@ -109,8 +109,8 @@ class _Reader:
             module._parameters[name] = nn.Parameter(tensor, requires_grad=False)
 
     def leave(self, *_: Any) -> None:
-        for (module, name, _), empty in zip(self._slots, self._empty, strict=True):
-            module._parameters[name] = empty
+        for slot, empty in zip(self._slots, self._empty, strict=True):
+            slot[0]._parameters[slot[1]] = empty
 
 
 @contextmanager

@@ -50,8 +50,8 @@ class LayerTracerHybridConfig(PreTrainedConfig):
     sliding_window: int | None = None
 
     decoder_type: str = "llama"
-    mixer_types: list[str] | None = None
-    layer_types: list[str] | None = None
+    mixer_types: list[str] | tuple[str, ...] = ()
+    layer_types: list[str] | tuple[str, ...] = ()
 
     mamba_n_heads: int = 32
     mamba_n_groups: int = 32
@@ -62,7 +62,7 @@ class LayerTracerHybridConfig(PreTrainedConfig):
     mamba_chunk_size: int = 256
     mamba_conv_bias: bool = True
     mamba_proj_bias: bool = True
-    time_step_limit: tuple[float, float] | list[float] = (0.0, float("inf"))
+    time_step_limit: tuple[float, ...] | list[float] = (0.0, float("inf"))
 
     linear_num_key_heads: int = 32
     linear_num_value_heads: int = 32
@@ -75,8 +75,7 @@ class LayerTracerHybridConfig(PreTrainedConfig):
             self.num_key_value_heads = self.num_attention_heads
         if self.head_dim is None:
             self.head_dim = self.hidden_size // self.num_attention_heads
-        if self.mixer_types is None:
-            self.mixer_types = ["attention"] * self.num_hidden_layers
+        self.mixer_types = list(self.mixer_types) or ["attention"] * self.num_hidden_layers
         self.time_step_limit = tuple(self.time_step_limit)
         self.layer_types = [
             "full_attention" if mixer == "attention" else "linear_attention" for mixer in self.mixer_types
