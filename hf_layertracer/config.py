@@ -12,8 +12,6 @@ from .diagnosis.perturbations import PERTURBATIONS
 from .errors import LayerTracerError
 
 
-# Each repeat runs every probe through the layers once more. A thousand of them make the error of a mean 30 times smaller
-# than one does; no measurement needs a hundred thousand.
 MOST_REPEATS = 100_000
 
 
@@ -132,7 +130,12 @@ class DiagnosisConfig:
         if self.until_boundary is not None:
             within("until_boundary", self.until_boundary, 0, 1)
         whole_number("diagnosis_seed", self.diagnosis_seed, least=0)
-        whole_number("repeats", self.repeats, most=MOST_REPEATS)
+        if isinstance(self.repeats, int) and self.repeats > MOST_REPEATS:
+            raise LayerTracerError(
+                f"repeats must be at most {MOST_REPEATS}: each of them runs every probe once more through the layers behind "
+                "each layer, and a thousand make errors 30 times smaller than one does."
+            )
+        whole_number("repeats", self.repeats)
         for name in ("diagnosis_batch_size", "memory_budget"):
             whole_number(name, getattr(self, name))
 

@@ -99,12 +99,12 @@ def gibibytes(size: float) -> str:
     return f"{value:.2f} GiB" if value >= 0.1 or value == 0 else f"{value:.2g} GiB"
 
 
-def with_error(value: float, stderr: float | None, *, sign: bool = False) -> str:
+def with_error(value: float, stderr: float | None = None, *, sign: bool = False) -> str:
     """A measurement with its standard error, to the digits that the error leaves a meaning.
 
     Args:
         value (`float`): The value.
-        stderr (`float`, *optional*): Its standard error, `None` where it is not known.
+        stderr (`float`, *optional*): Its standard error, where it is known.
         sign (`bool`, *optional*, defaults to `False`): Whether a plus is written too.
 
     Returns:

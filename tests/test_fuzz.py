@@ -10,7 +10,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hf_layertracer import LayerTracerConfig, LayerTracerError, LayerTracerReport, diagnose, load_probes, make_plan
+from hf_layertracer import (
+    HybridRecipe,
+    LayerTracerConfig,
+    LayerTracerError,
+    LayerTracerReport,
+    TrialsConfig,
+    diagnose,
+    load_probes,
+    make_plan,
+)
 from hf_layertracer.planning import STRATEGIES
 
 
@@ -103,3 +112,47 @@ def test_a_report_with_anything_changed_is_read_or_refused(report, data):
 def test_a_regular_expression_that_never_ends_does(report, pattern):
     with pytest.raises(LayerTracerError):
         make_plan(report, "explicit", train_layers=pattern)
+
+
+# -- recipes of hybrids, and files that people write -----------------------------------------------------------------
+
+NAMES = st.sampled_from(
+    ["base", "layers", "mixers", "embeddings", "norm", "head", "tokenizer", "dtype", "seed", "slices"]
+)
+RANGES = st.fixed_dictionaries({"from": SCALARS, "layer_range": VALUES})
+MIXERS = st.fixed_dictionaries({"layers": VALUES, "kind": SCALARS}, optional={"init": SCALARS})
+SLICES = st.fixed_dictionaries({"sources": VALUES | st.lists(st.fixed_dictionaries({"model": VALUES}), max_size=2)})
+PARTS = VALUES | st.lists(RANGES | MIXERS | SLICES, max_size=2) | st.just("passthrough")
+RECIPES = st.dictionaries(NAMES | st.just("merge_method") | st.text(max_size=4) | st.integers(), PARTS, max_size=4)
+
+
+@settings(SOME, max_examples=80)
+@given(RECIPES, st.booleans())
+def test_any_recipe_is_one_or_an_error(content, complete):
+    with only_clear_errors():
+        HybridRecipe.from_dict({"base": "org/model", **content} if complete else content)
+
+
+@SOME
+@given(
+    st.sampled_from([".yaml", ".json"]),
+    st.binary(max_size=40) | st.text(max_size=40).map(lambda text: text.encode(errors="surrogatepass")),
+)
+def test_any_file_is_a_recipe_a_trial_or_an_error(tmp_path, suffix, content):
+    path = tmp_path / f"file{suffix}"
+    path.write_bytes(content)
+    for read in (HybridRecipe.from_file, TrialsConfig.from_file):
+        with only_clear_errors():
+            read(path)
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 1000, "base: 2001-99-99", "base: " + "9" * 6000, "? [a]\n: b", "{" * 1000, "a: &a [*a]"]
+)
+@pytest.mark.parametrize("suffix", [".yaml", ".json"])
+def test_files_that_break_parsers_are_one_error(tmp_path, suffix, content):
+    path = tmp_path / f"file{suffix}"
+    path.write_text(content)
+    for read in (HybridRecipe.from_file, TrialsConfig.from_file):
+        with pytest.raises(LayerTracerError):
+            read(path)

@@ -1,4 +1,32 @@
-from .app import main
+"""Entry point: an interruption is one line and exit status 130, also while libraries are being imported."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+
+
+def main() -> None:
+    """Runs the command line."""
+    interrupted = False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+        raise KeyboardInterrupt
+
+    try:
+        signal.signal(signal.SIGINT, interrupt)
+        from .app import main as run
+
+        run()
+    except BaseException:
+        # Libraries turn an interruption into errors of their own.
+        if not interrupted:
+            raise
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def _clean_help(command: Any) -> None:
 
 
 def main() -> None:
-    """Entry point: an error that the user can mend is one line and exit status 1."""
+    """Runs a command: an error that the user can mend is one line and exit status 1."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         build_command()()
@@ -79,10 +79,3 @@ def main() -> None:
     except LayerTracerError as error:
         typer.echo(f"Error: {' '.join(str(error).split())}", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("Interrupted.", err=True)
-        sys.exit(130)
-
-
-if __name__ == "__main__":
-    main()

@@ -51,9 +51,10 @@ def command(
     Without --probes, the probes that ship with the package are used: facts, grammar, everyday knowledge and code, in
     English and Chinese. The report also holds the default plan (freeze the deep half); layertracer plan makes others.
     """
+    from ..checks import one_of
     from ..diagnosis.diagnose import diagnose
     from ..files import check_writable
-    from ..modeling.loading import load_model
+    from ..modeling.loading import DTYPES, load_model
     from ..modeling.names import check_name
     from ..probes import load_probes
     from ..probes.layouts import NoTokenizerError
@@ -62,6 +63,7 @@ def command(
     if quick:
         config = replace(config, perturbation="skip", repeats=1)
         max_probes = max_probes or _QUICK_PROBES
+    one_of("dtype", dtype, DTYPES)
     check_name(model)
     check_writable(out)
     reading: dict[str, Any] = {

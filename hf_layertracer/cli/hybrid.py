@@ -132,7 +132,7 @@ def _diagnose(folder: Path) -> None:
 
     model, tokenizer = load_model(str(folder))
     report = diagnose(model, load_probes(tokenizer=tokenizer), tokenizer=tokenizer)
-    report.save(folder)
+    report.save_or_keep(folder)
     print_report(report)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,8 @@ from ..errors import LayerTracerError, ReportNotFoundError
 from ..estimate.config import EstimateConfig
 from ..planning.config import PlanConfig
 from ..planning.export import EXPORT_FORMATS
-from ..planning.strategies import STRATEGIES, strategy_named
+from ..planning.fitting import LIMIT
+from ..planning.strategies import STRATEGIES, all_options, strategy_named
 from .options import AllowPickle, Revision, TrustRemoteCode, one_of, with_options
 from .printing import print_estimate, print_plan
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 @with_options(PlanConfig, panel="What trains")
 @with_options(EstimateConfig, argument="run", panel="The training run (with --estimate)")
 def command(
+    context: typer.Context,
     source: Annotated[
         str,
         typer.Argument(
@@ -56,17 +59,29 @@ def command(
     from ..planning import configured_plan, export_plan
     from ..report import LayerTracerReport
 
+    _refuse_idle_options(context, config)
     measured = None
     if Path(source).name != "config.json":
         with suppress(ReportNotFoundError):
             measured = LayerTracerReport.load(source, revision=revision)
     if measured is not None:
+        if config.plan is None and "weights" in strategy_named(config.strategy).needs:
+            raise LayerTracerError(
+                f"The strategy {config.strategy!r} reads the weights: name the model instead of its report."
+            )
         made, facts = configured_plan(measured, config, layers_path=layers_path), measured.model
     else:
+        if config.plan is None and "measurements" in strategy_named(config.strategy).needs:
+            raise LayerTracerError(
+                f"The strategy {config.strategy!r} needs measurements: run layertracer diagnose {source} --out my-report "
+                "first, then layertracer plan my-report."
+            )
         subject = _load(source, config.strategy, revision, trust_remote_code, allow_pickle)
         made = configured_plan(subject, config, layers_path=layers_path)
         facts = model_facts(find_parts(subject, layers_path))
     if estimate:
+        if run.device is None and config.max_memory is not None:
+            run = replace(run, device=str(config.max_memory))
         print_estimate(
             _estimate(source if measured is None else measured, made, run, revision, trust_remote_code), as_json
         )
@@ -79,6 +94,21 @@ def command(
         typer.echo(text, nl=False)
     else:
         print_plan(made, facts)
+
+
+def _refuse_idle_options(context: typer.Context, config: PlanConfig) -> None:
+    """Refuses options that would change nothing: settings cannot tell one that was given its default from one left out."""
+
+    def given(name: str) -> bool:
+        source = context.get_parameter_source(name)
+        return source is not None and source.name == "COMMANDLINE"
+
+    options = {name for name in all_options() if given(name)}
+    if config.plan is not None and (options or given("strategy")):
+        raise LayerTracerError(f"The plan file {config.plan} says what trains: leave --strategy and its options out.")
+    chosen = strategy_named(config.strategy)
+    if idle := options - {LIMIT, *chosen.option_names}:
+        chosen.check_options(dict.fromkeys(idle))
 
 
 def _load(

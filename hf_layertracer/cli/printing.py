@@ -135,7 +135,7 @@ def reports_table(rows: list[dict[str, Any]]) -> Table:
         cells = [
             folder or (row["revision"][:12] if same_place else row["repo_id"]),
             "-" if particle is None else f"{particle:g} of {row['layers']}",
-            f"{row['vulnerable_layer']}: {row['highest_sensitivity']:.3f}",
+            f"{row['vulnerable_layer']}: {with_error(row['highest_sensitivity'])}",
             f"{row['accuracy']:.1%}",
             "-" if row["trained_layers"] is None else compact_ranges(row["trained_layers"]),
             " → ".join("?" if loss is None else f"{loss:.3f}" for loss in losses) if any(losses) else "-",
@@ -164,7 +164,7 @@ def comparison_table(rows: list[dict[str, Any]]) -> Table:
         "layers": lambda row: str(row["layers"]),
         "Task Particle": lambda row: _at_depth(row, "task_particle"),
         "vulnerable layer": lambda row: _at_depth(row, "vulnerable_layer"),
-        "highest Layer Sensitivity": lambda row: with_error(row["highest_sensitivity"], None),
+        "highest Layer Sensitivity": lambda row: with_error(row["highest_sensitivity"]),
         "shallow minus deep half": lambda row: with_error(
             row["shallow_minus_deep"], row["shallow_minus_deep_stderr"], sign=True
         ),

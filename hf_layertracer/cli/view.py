@@ -11,6 +11,9 @@ import typer
 from ..errors import LayerTracerError
 
 
+_CHECKED = 100  # reports that are opened before the page is: a folder may hold thousands
+
+
 def command(
     sources: Annotated[
         list[str] | None,
@@ -35,9 +38,12 @@ def command(
         socket.getaddrinfo(host, None)
     except (OSError, UnicodeError) as error:
         raise LayerTracerError(f"{host!r:.80} is no address of this machine: {error}.") from error
+    from ..viewer.report_sources import find_reports
+
+    found = find_reports(sources or [])
+    _name_broken(found)
     try:
         from ..viewer.app import build_app, serve
-        from ..viewer.report_sources import find_reports
         from ..viewer.space import example_reports, push_space
     except ModuleNotFoundError as error:
         raise LayerTracerError(
@@ -45,14 +51,30 @@ def command(
         ) from error
 
     if push is not None:
-        chosen = find_reports(sources or [])
-        remote = [source for source in chosen.values() if isinstance(source, str)]
+        remote = [source for source in found.values() if isinstance(source, str)]
         if remote:
             raise LayerTracerError(
                 f"A Space starts with files: {remote[0]} is none. Leave it out; the Space can open it."
             )
-        files = {name: Path(source) for name, source in chosen.items()}
+        files = {name: Path(source) for name, source in found.items()}
         typer.echo(f"Space: {push_space(push, reports=files, private=private, exist_ok=exist_ok)}")
         return
     page = build_app(sources or [example_reports()])
     serve(page, server_name=host, server_port=port, inbrowser=browser)
+
+
+def _name_broken(found: dict[str, Path | str]) -> None:
+    """Says which files cannot be shown; where none can, there is no page to look at."""
+    from ..viewer.report_sources import read_report
+
+    files = [Path(source) for source in found.values() if not isinstance(source, str)]
+    problems = []
+    for path in files[:_CHECKED]:
+        try:
+            read_report(path, str(path))
+        except LayerTracerError as error:
+            problems.append(str(error))
+    if problems and len(problems) == len(found):
+        raise LayerTracerError(problems[0])
+    for problem in problems:
+        typer.echo(f"Left out: {problem}", err=True)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..records import ReportData, Sensitivity
+from ..text import with_error
 
 
 _FLOOR = 0.01  # bits
@@ -63,7 +64,9 @@ def _sensitivity_notes(sensitivity: Sensitivity, kinds: Sequence[str]) -> list[s
     if len(by_kind) > 1:
         notes.append(
             "Layers by kind, with their mean sensitivity: "
-            + ", ".join(f"{len(values)} {kind} {np.mean(values):.3f}" for kind, values in by_kind.items())
+            + ", ".join(
+                f"{len(values)} {kind} {with_error(float(np.mean(values)))}" for kind, values in by_kind.items()
+            )
             + "."
         )
     if min(sensitivity.mean) > _SATURATED:
@@ -80,6 +83,7 @@ def _sensitivity_notes(sensitivity: Sensitivity, kinds: Sequence[str]) -> list[s
     difference, error = sensitivity.shallow_minus_deep, sensitivity.shallow_minus_deep_stderr
     if error is not None and abs(difference) <= 2 * error:
         notes.append(
-            f"Shallow and deep layers do not differ in sensitivity beyond chance ({difference:+.3f} ± {error:.3f} bits)."
+            "Shallow and deep layers do not differ in sensitivity beyond chance "
+            f"({with_error(difference, error, sign=True)} bits)."
         )
     return notes

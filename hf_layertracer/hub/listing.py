@@ -150,6 +150,7 @@ def _row(entry: HubReport | LayerTracerReport) -> dict[str, Any]:
         "highest_sensitivity": measured["highest_sensitivity"],
         "shallow_minus_deep": measured["shallow_minus_deep"],
         "accuracy": measured["accuracy"],
+        "choice_accuracy": report.latest and report.latest.scores.choice_accuracy,
         "mean_log_probability": measured["mean_log_probability"],
         "strategy": plan and plan.strategy,
         "trained_layers": plan and list(plan.trained_layers),

@@ -35,7 +35,7 @@ def from_mergekit(content: dict[str, Any], place: str) -> dict[str, Any]:
         raise LayerTracerError(
             f"{place}: merge_method: {method!r} mixes weights. Only passthrough, which takes layers whole, is read."
         )
-    unknown = sorted(set(content) - _KEYS)
+    unknown = sorted(map(str, set(content) - _KEYS))
     if unknown:
         raise LayerTracerError(f"{place}: {unknown[0]}: unknown key in a passthrough file.")
     slices = content.get("slices")
@@ -59,12 +59,12 @@ def from_mergekit(content: dict[str, Any], place: str) -> dict[str, Any]:
 def _source(entry: Any, place: str) -> dict[str, Any]:
     if not isinstance(entry, dict) or not isinstance(entry.get("sources"), list) or len(entry["sources"]) != 1:
         raise LayerTracerError(f"{place}: a slice has exactly one source under `sources:`.")
-    if unknown := sorted(set(entry) - {"sources"}):
+    if unknown := sorted(map(str, set(entry) - {"sources"})):
         raise LayerTracerError(f"{place}.{unknown[0]}: unknown key.")
     source, place = entry["sources"][0], f"{place}.sources[0]"
     if not isinstance(source, dict) or "model" not in source:
         raise LayerTracerError(f"{place}: `model:` is missing.")
-    if unknown := sorted(set(source) - {"model", "layer_range"}):
+    if unknown := sorted(map(str, set(source) - {"model", "layer_range"})):
         raise LayerTracerError(f"{place}.{unknown[0]}: unknown key; layers are taken as they are.")
     if "layer_range" not in source:
         raise LayerTracerError(f"{place}: `layer_range:` is missing.")

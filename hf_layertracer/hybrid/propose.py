@@ -6,7 +6,7 @@ import math
 
 from ..errors import LayerTracerError
 from ..records import Diagnosis, ReportData
-from ..text import compact_ranges
+from ..text import compact_ranges, with_error
 from .mappings import MAPPINGS
 from .recipe import HybridRecipe, MixerReplacement
 
@@ -77,16 +77,16 @@ def _replace_mixers(report: ReportData, count: int, by: str, base: str) -> Hybri
     order = sorted(range(layers), key=lambda layer: (mean[layer], layer))
     chosen = sorted(order[:count])
     reason = (
-        f"The token mixers of layers {compact_ranges(chosen)} move the output least: {mean[order[0]]:.3f} to "
-        f"{mean[order[count - 1]]:.3f} bits ({by} sensitivity over {report.probes.count} probes)."
+        f"The token mixers of layers {compact_ranges(chosen)} move the output least: {with_error(mean[order[0]])} to "
+        f"{with_error(mean[order[count - 1]])} bits ({by} sensitivity over {report.probes.count} probes)."
     )
     if count < layers:
         last, following = order[count - 1], order[count]
         gap, error = mean[following] - mean[last], math.hypot(stderr[last], stderr[following])
         word = "beyond" if gap > 2 * error else "within"
         reason += (
-            f" Layer {following} comes next with {mean[following]:.3f}; the difference from layer {last} lies {word} two "
-            f"standard errors ({2 * error:.3f})."
+            f" Layer {following} comes next with {with_error(mean[following])}; the difference from layer {last} lies "
+            f"{word} two standard errors ({with_error(2 * error)})."
         )
     replaced = MixerReplacement(layers=tuple(chosen), kind=next(iter(mapping.mixers)))
     return HybridRecipe(base=base, mixers=(replaced,), reason=reason)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, f
 
 from ..errors import LayerTracerError
 from ..files import write_atomically
+from ..yaml_file import read_yaml
 from .mergekit import from_mergekit, is_mergekit
 
 
@@ -148,16 +148,7 @@ class HybridRecipe(_Strict):
         Raises:
             LayerTracerError: There is no such file or it is not valid; each mistake is named with its place.
         """
-        path = Path(path)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise LayerTracerError(f"Could not read the recipe {path}: {error}.") from error
-        try:
-            content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-        except (json.JSONDecodeError, yaml.YAMLError) as error:
-            raise LayerTracerError(f"{path} is no valid YAML or JSON: {' '.join(str(error).split())}.") from error
-        return cls.from_dict(content, str(path))
+        return cls.from_dict(read_yaml(path), str(path))
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as it stands in a file, without what is left to the defaults."""

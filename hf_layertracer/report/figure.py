@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 from textwrap import fill
+from typing import Any
 
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -21,8 +22,9 @@ from .palette import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, 
 
 
 _TASK_COLOURS = (ORANGE, GREEN, VERMILLION, SKY, GREY)
-_TASK_STYLES = ("-", ":")
-_TASKS_NAMED = len(_TASK_COLOURS) * len(_TASK_STYLES)
+_TASK_STYLES = ("-", "--", "-.", ":")
+_TASK_MARKERS = ("s", "^", "D")
+_TASKS_NAMED = 10
 
 _SIZE_INCHES = (16, 10)
 _DPI = 100
@@ -170,11 +172,21 @@ def _draw_tasks(axes: Axes, lens: Lens) -> list[Line2D]:
     many = len(lens.by_task) > _TASKS_NAMED
     lines = []
     for number, (task, curve) in enumerate(lens.by_task.items()):
-        style, colour = divmod(number, len(_TASK_COLOURS))
-        look = {"color": GREY} if many else {"color": _TASK_COLOURS[colour], "linestyle": _TASK_STYLES[style]}
+        look = {"color": GREY} if many else _task_look(number, len(curve))
         label = f"each of {len(lens.by_task)} tasks" if many else _name(task)
         lines += axes.plot(range(-1, len(curve) - 1), curve, linewidth=1.5, label=label, zorder=3, **look)
     return lines[:1] if many else lines
+
+
+def _task_look(number: int, points: int) -> dict[str, Any]:
+    """Colour, dashes and markers together: lines that follow each other differ in all three."""
+    return {
+        "color": _TASK_COLOURS[number % len(_TASK_COLOURS)],
+        "linestyle": _TASK_STYLES[number % len(_TASK_STYLES)],
+        "marker": _TASK_MARKERS[number % len(_TASK_MARKERS)],
+        "markersize": 7,
+        "markevery": (number % 3, max(1, points // 8)),
+    }
 
 
 def _draw_particle(axes: Axes, particle: TaskParticle) -> list[Artist]:

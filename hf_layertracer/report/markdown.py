@@ -8,9 +8,17 @@ from dataclasses import asdict
 from typing import Any
 
 from ..config import DiagnosisConfig
-from ..records import Diagnosis, LayerPlan, ReportData, Savings, Sensitivity, TaskParticleSummary, TrainingOutcome
-from ..text import compact_ranges
-from .markdown_text import bullets, layer, name, number, optional, percent, prose, saved, span, table, value
+from ..records import (
+    Diagnosis,
+    LayerPlan,
+    ReportData,
+    Scores,
+    Sensitivity,
+    TaskParticleSummary,
+)
+from ..text import compact_ranges, with_error
+from .markdown_tables import savings_table, training_table
+from .markdown_text import bullets, layer, name, percent, prose, span, table, value
 from .recipe import asked_builtin_probes, recipe
 from .templates import render
 
@@ -32,7 +40,7 @@ def report_section(report: ReportData) -> str:
     if report.plan is not None:
         findings += _plan(report, report.plan)
     if report.training is not None:
-        findings += ["### Training", _training(report.training)]
+        findings += ["### Training", training_table(report.training)]
     if report.is_repeated:
         findings += ["### Before and after training", _before_and_after(report)]
     notes = [*report.notes, *(report.latest.notes if report.is_repeated else [])]
@@ -94,13 +102,22 @@ def _measurement(report: ReportData) -> str:
     return bullets(
         [
             f"**Probes:** {probes.count} (SHA-256 {name(probes.sha256)}). In {percent(scores.accuracy)} of them the "
-            f"target is the model's likeliest next token; its mean log-probability is {scores.mean_log_probability:.3f}.",
+            f"target is the model's likeliest next token; its mean log-probability is {scores.mean_log_probability:.3f}."
+            f"{_choices(scores)}",
             f"**Perturbation:** {_perturbation(report.first, report.settings)}",
             f"**Method:** {_method(report.first.sensitivity)}",
             f"**Task Particle:** {_settings(asdict(report.settings), ['rise', 'min_probability'])}",
             made,
         ]
     )
+
+
+def _choices(scores: Scores) -> str:
+    """Of multiple-choice questions: how often the right choice is likelier than the others."""
+    if scores.choice_accuracy is None:
+        return ""
+    chance = f" (chance: {percent(scores.choice_chance)})" if scores.choice_chance is not None else ""
+    return f" Of the choices alone, the target is the likeliest in {percent(scores.choice_accuracy)}{chance}."
 
 
 def _perturbation(diagnosis: Diagnosis, settings: DiagnosisConfig) -> str:
@@ -139,8 +156,8 @@ def _task_particle(report: ReportData) -> list[str]:
         layer = context.delta.index(max(context.delta))
         blocks.append(
             f"The context comes in most at **layer {layer}**: there the divergence between the lens with and without a part "
-            f"of the prompt grows by {context.delta[layer]:.3f} ± {context.delta_stderr[layer]:.3f} bits, and reaches "
-            f"{context.mean[-1]:.3f} bits at the output."
+            f"of the prompt grows by {with_error(context.delta[layer], context.delta_stderr[layer])} bits, and reaches "
+            f"{with_error(context.mean[-1])} bits at the output."
         )
     return [*blocks, _task_table(report)] if len(particle.by_task) > 1 else blocks
 
@@ -226,42 +243,12 @@ def _plan(report: ReportData, plan: LayerPlan) -> list[str]:
             f"**In force:** from step {report.plans[-1].step} on, after {earlier} other plan{'s' * (earlier > 1)}"
         )
     items.append(f"**Reason:** {prose(plan.reason)}")
-    return ["### Layer plan", bullets(items), _savings(plan.savings)]
-
-
-def _savings(savings: Savings) -> str:
-    quantities = [
-        ("Trainable parameters", "M", 1e6, savings.trainable_parameters, savings.trainable_parameters_full),
-        ("Optimizer state (Adam, float32)", "MiB", 2**20, savings.optimizer_bytes, savings.optimizer_bytes_full),
-        ("Gradients", "MiB", 2**20, savings.gradient_bytes, savings.gradient_bytes_full),
-        ("Matrix products per token", "GFLOPs", 1e9, savings.flops_per_token, savings.flops_per_token_full),
-    ]
-    rows = [
-        [label, f"{number(plan / scale)} {unit}", f"{number(full / scale)} {unit}", saved(plan, full)]
-        for label, unit, scale, plan, full in quantities
-    ]
-    total = f"The model has {number(savings.total_parameters / 1e6)} M parameters in all."
-    return f"{table(['', 'This plan', 'Full training', 'Saved'], rows)}\n\n{total}"
-
-
-def _training(training: TrainingOutcome) -> str:
-    rows: list[list[Any]] = [
-        ["Optimizer steps", f"{training.steps:,}"],
-        ["Wall time", f"{number(training.seconds)} s"],
-        ["Tokens, padding included", None if training.tokens is None else f"{training.tokens:,}"],
-        ["Tokens per second", optional(training.tokens_per_second)],
-        [f"Peak memory ({name(training.peak_memory_of)})", f"{number(training.peak_memory_bytes / 2**20)} MiB"],
-        ["Trained parameters", f"{number(training.trainable_parameters / 1e6)} M"],
-        ["Mean training loss", optional(training.train_loss)],
-        ["Evaluation loss before", optional(training.eval_loss_before)],
-        ["Evaluation loss after", optional(training.eval_loss_after)],
-    ]
-    return table(["", "Measured"], [row for row in rows if row[1] is not None])
+    return ["### Layer plan", bullets(items), savings_table(plan.savings)]
 
 
 def _before_and_after(report: ReportData) -> str:
     columns = [_cells(diagnosis) for diagnosis in (report.first, report.latest)]
-    rows = [[label, *(cells[label] for cells in columns)] for label in columns[0]]
+    rows = [[label, *(cells.get(label, "-") for cells in columns)] for label in columns[0]]
     return table(["Same probes, same settings", "Before", f"After step {report.latest.step}"], rows)
 
 
@@ -269,12 +256,17 @@ def _cells(diagnosis: Diagnosis) -> dict[str, str]:
     figures: dict[str, Any] = diagnosis.headline()
     return {
         "Accuracy on the probes": percent(figures["accuracy"]),
+        **_choice_cells(diagnosis.scores),
         "Mean log-probability of the targets": f"{figures['mean_log_probability']:.3f}",
         "Task Particle": layer(figures["task_particle"]),
         "95 % interval of the Task Particle": span(diagnosis.task_particle.interval),
         "Vulnerable layer": str(figures["vulnerable_layer"]),
         "Its Layer Sensitivity in bits": _highest(diagnosis.sensitivity),
     }
+
+
+def _choice_cells(scores: Scores) -> dict[str, str]:
+    return {} if scores.choice_accuracy is None else {"Accuracy over the choices": percent(scores.choice_accuracy)}
 
 
 def _highest(sensitivity: Sensitivity) -> str:

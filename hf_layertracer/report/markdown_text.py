@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from ..text import one_line
+from ..text import one_line, with_error
 
 
 _ESCAPES = str.maketrans(
@@ -62,7 +62,9 @@ def saved(part: int, full: int) -> str:
 
 
 def value(mean: float, stderr: float | None, known: bool) -> str:
-    return f"{mean:.3f} ± {stderr:.3f}" if known and stderr is not None else f"{mean:.3f} (standard error not known)"
+    if known and stderr is not None:
+        return with_error(mean, stderr)
+    return f"{with_error(mean)} (standard error not known)"
 
 
 def layer(layer: float | None) -> str:

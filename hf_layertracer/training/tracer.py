@@ -281,7 +281,7 @@ class Tracer:
             if only_json:
                 report.save_json(directory)
             else:
-                report.save(directory)
+                report.save_or_keep(directory)
         except (LayerTracerError, OSError) as error:  # the picture's library has files of its own to write
             logger.error(f"The LayerTracer report was not saved. {error}")
 

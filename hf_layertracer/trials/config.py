@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..errors import LayerTracerError
 from ..evaluation import EvaluationConfig
+from ..yaml_file import read_yaml
 from .arms import ArmConfig
 
 
@@ -156,12 +156,7 @@ class TrialsConfig(BaseModel):
             LayerTracerError: The file cannot be read; or the first mistake in it, with its place.
         """
         path = Path(path)
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise LayerTracerError(f"Could not read {path}: {error.strerror or error}.") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise LayerTracerError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+        values = read_yaml(path)
         if not isinstance(values, dict):
             raise LayerTracerError(f"{path} is no trials config: it should begin with names such as model: and arms:.")
         try:

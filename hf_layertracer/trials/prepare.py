@@ -37,7 +37,9 @@ def prepare(folder: TrialFolder) -> None:
             write_blocks(arm.files, tokenizer, config.train.sequence_length, blocks, f"arms: {arm.name}: files")
     if not (folder.diagnosis / REPORT_FILE).is_file():
         settings = DiagnosisConfig(**config.diagnosis)
-        diagnose(model, trial_probes(config, tokenizer), tokenizer=tokenizer, config=settings).save(folder.diagnosis)
+        diagnose(model, trial_probes(config, tokenizer), tokenizer=tokenizer, config=settings).save_or_keep(
+            folder.diagnosis
+        )
     arms = prepare_arms(config, model, LayerTracerReport.load(folder.diagnosis))
     needed = config.train.steps * config.train.batch_size
     notes = []

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import plotly.graph_objects as go
 
 from ..records import ReportData
+from ..text import with_error
 from .chart_style import after_layer, dress, explain, line, say_instead
 from .escaping import for_plotly, plain
 from .units import amount, layer, number
@@ -38,8 +39,8 @@ def sensitivity_curves(reports: Mapping[str, ReportData]) -> go.Figure:
             y=scores.mean,
             error_y={"array": scores.stderr, "thickness": 1} if scores.stderr_known else None,
             hovertext=[
-                f"<b>{for_plotly(name)}, layer {i} of {total}</b><br>{mean:.3f} ± {stderr:.3f} bits"
-                f"<br>{explain('Layer Sensitivity')}"
+                f"<b>{for_plotly(name)}, layer {i} of {total}</b><br>"
+                f"{with_error(mean, stderr if scores.stderr_known else None)} bits<br>{explain('Layer Sensitivity')}"
                 for i, (mean, stderr) in enumerate(zip(scores.mean, scores.stderr, strict=True))
             ],
             **line(number_, name),
@@ -187,10 +188,11 @@ def depth_table(reports: Mapping[str, ReportData]) -> Table:
         row = [f"{part * 100 // _BINS} to {(part + 1) * 100 // _BINS} %"]
         for place, (mean, error) in enumerate(cells):
             if place == 0:
-                row.append(f"{mean:.3f} ± {error:.3f}")
+                row.append(with_error(mean, error))
                 continue
             gap, gap_error = mean - cells[0][0], math.hypot(error, cells[0][1])
-            row.append(f"{mean:.3f} ± {error:.3f} ({gap:+.3f}{', beyond error' if abs(gap) > 2 * gap_error else ''})")
+            beyond = ", beyond error" if abs(gap) > 2 * gap_error else ""
+            row.append(f"{with_error(mean, error)} ({with_error(gap, sign=True)}{beyond})")
         rows.append(row)
     return ["tenth of the depth", *reports], rows
 
@@ -212,7 +214,7 @@ def before_and_after(report: ReportData) -> tuple[go.Figure, Table]:
             y=scores.mean,
             error_y={"array": scores.stderr, "thickness": 1} if scores.stderr_known else None,
             hovertext=[
-                f"<b>{name}, layer {i}</b><br>{value:.3f} bits<br>{explain('Layer Sensitivity')}"
+                f"<b>{name}, layer {i}</b><br>{with_error(value)} bits<br>{explain('Layer Sensitivity')}"
                 for i, value in enumerate(scores.mean)
             ],
             **line(place, name),

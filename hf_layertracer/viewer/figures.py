@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 
 from ..records import LayerPlan, ReportData
 from ..report.palette import ORANGE, PURPLE, SKY, kind_colours
+from ..text import with_error
 from .chart_style import dress, explain, line, wrapped
 from .escaping import for_plotly
 from .glossary import GLOSSARY
@@ -47,7 +48,9 @@ def sensitivity_figure(report: ReportData, tasks: Sequence[str] = ()) -> go.Figu
         figure.add_scatter(
             x=list(range(report.num_layers)),
             y=scores.by_task[task],
-            hovertext=[f"{for_plotly(task)}, layer {i}: {v:.3f} bits" for i, v in enumerate(scores.by_task[task])],
+            hovertext=[
+                f"{for_plotly(task)}, layer {i}: {with_error(v)} bits" for i, v in enumerate(scores.by_task[task])
+            ],
             **line(number, task),
         )
     errors = "bars: ±1 standard error" if known else "one perturbation: no standard error"
@@ -129,7 +132,7 @@ def history_figure(report: ReportData) -> go.Figure:
         colorbar={"title": "bits", "len": 0.6, "y": 0.75},
         hovertext=[
             [
-                f"<b>step {step}, layer {i}</b><br>{v:.3f} bits<br>{explain('Layer Sensitivity')}"
+                f"<b>step {step}, layer {i}</b><br>{with_error(v)} bits<br>{explain('Layer Sensitivity')}"
                 for i, v in enumerate(row)
             ]
             for step, row in zip(steps, rows, strict=True)
@@ -170,13 +173,13 @@ def history_figure(report: ReportData) -> go.Figure:
 
 def _sensitivity_hover(report: ReportData, index: int) -> str:
     scores, facts = report.first.sensitivity, report.model.layers[index]
-    error = f" ± {scores.stderr[index]:.3f}" if scores.stderr_known else ""
+    size = with_error(scores.mean[index], scores.stderr[index] if scores.stderr_known else None)
     plan = report.plan
     does = "" if plan is None else f", {'trained' if index in plan.trained_layers else 'frozen'} by the plan"
     role = "vulnerable layer" if index == scores.vulnerable_layer else "contender"
     aside = f"<br><i>{role}: {wrapped(GLOSSARY[role])}</i>" if index in (scores.contenders or []) else ""
     return (
-        f"<b>layer {index}</b> ({for_plotly(facts.kind)}{does})<br>Layer Sensitivity {scores.mean[index]:.3f}{error} bits"
+        f"<b>layer {index}</b> ({for_plotly(facts.kind)}{does})<br>Layer Sensitivity {size} bits"
         f"<br>{explain('Layer Sensitivity')}{aside}"
     )
 

@@ -95,6 +95,12 @@ def test_plan_exports_for_other_trainers(run: Run, model: Path):
     assert all(any(re.match(pattern, name) for pattern in patterns) for name in trained)
 
 
+def test_a_limit_on_memory_is_what_an_estimate_has_to_fit(run: Run, model: Path):
+    options = ("--max-memory", "1GB", "--sequence-length", 8, "--batch-size", 1)
+    _, out, _ = run("plan", model, "--estimate", *options)
+    assert re.search(r"fits .*\(1 GiB\)\s+│\s+yes", out)
+
+
 def test_weight_snr_reads_the_weights_of_a_model(run: Run, model: Path):
     status, out, _ = run("plan", model, "--strategy", "weight-snr")
     assert status == 0
@@ -114,7 +120,12 @@ def test_weight_snr_reads_the_weights_of_a_model(run: Run, model: Path):
         (["plan", "{model}", "--freeze-ratio", "1"], "freeze_ratio must lie between 0 and 1"),
         (["plan", "{model}", "--strategy", "explicit", "--train-layers", "7"], "Layer 7 does not exist"),
         (["plan", "{model}", "--strategy", "explicit", "--train-layers", "nothing_like_it"], "matches no parameter"),
-        (["plan", "{model}", "--strategy", "sensitivity"], "needs measurements"),
+        (["plan", "{model}", "--strategy", "sensitivity"], "needs measurements: run layertracer diagnose"),
+        (["plan", "{model}", "--strategy", "budget", "--max-memory", "1GB"], "needs measurements: run layertracer"),
+        (["plan", "{model}", "--strategy", "full", "--freeze-ratio", "0.5"], "'full' has no option freeze_ratio"),
+        (["plan", "{model}", "--plan", "p.json", "--strategy", "freeze-deep"], "leave --strategy and its options out"),
+        (["diagnose", "{model}", "--dtype", "float8_e4m3fn"], "dtype must be one of auto, float32"),
+        (["view", "{tmp}/broken.json", "--no-browser"], "broken.json is not a LayerTracer report"),
         (["plan", "{model}", "--export", "excel"], "Unknown export format"),
         (["plan", "{tmp}/nothing"], "There is no such folder"),
     ],
@@ -125,6 +136,7 @@ def test_bad_input_is_one_line_on_standard_error_and_status_1(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     (tmp_path / "empty.jsonl").write_text("")
     (tmp_path / "broken.jsonl").write_text('{"prompt": "a b", "target": " c"}\n{"prompt": \n')
+    (tmp_path / "broken.json").write_text('{"schema_version": 2, "created":')
     status, out, err = run(*(a.format(model=model, tmp=tmp_path) for a in arguments))
     assert status == 1
     assert message in err
@@ -140,16 +152,26 @@ def test_a_report_of_a_newer_version_is_refused_and_not_taken_for_a_model(run: R
     assert "schema version 99" in err
 
 
-def test_an_interrupted_diagnosis_writes_nothing(
-    run: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    def interrupted(*args: object, **kwargs: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("hf_layertracer.diagnosis.diagnose.diagnose", interrupted)
-    status, _, _ = run("diagnose", model, "--out", tmp_path / "out")
-    assert status in (1, 130)
-    assert not (tmp_path / "out").exists()
+@pytest.mark.parametrize("hidden", [False, True])
+def test_an_interruption_during_imports_is_one_line_and_status_130(hidden: bool):
+    # Libraries of C turn an interruption while they are imported into an ImportError.
+    code = f"""
+import os, signal, sys
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "torch":
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except KeyboardInterrupt:
+                if {hidden}: raise ImportError("cannot import datetime")
+                raise
+sys.meta_path.insert(0, Slow())
+sys.argv = ["layertracer", "diagnose", "some/model"]
+from hf_layertracer.cli.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
 
 
 @pytest.mark.parametrize("command", [[], ["diagnose"], ["plan"], ["demo"]])
@@ -212,7 +234,8 @@ def test_help_waits_for_no_heavy_library():
         (["--out", "{tmp}/broken.jsonl"], "Nothing can be written to"),
         (["--out", "{tmp}/broken.jsonl/deeper"], "Nothing can be written to"),
         (["--diagnosis-seed", "-1"], "diagnosis_seed must be"),
-        (["--repeats", "1000000000000"], "repeats must be at most"),
+        (["--repeats", "1000000000000"], "repeats must be at most 100000: each of them runs every probe once more"),
+        (["--dtype", "foo", "--probes", "{tmp}/broken.jsonl"], "dtype must be one of"),
         (["--shots", "-1"], "shots must be a whole number"),
     ],
 )

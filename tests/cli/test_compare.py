@@ -6,15 +6,18 @@ import csv
 
 import pytest
 
-from hf_layertracer import diagnose
+from hf_layertracer import LayerTracerReport, diagnose, push_report
 from hf_layertracer.report.comparison import FORMATS
 
 
-@pytest.fixture
-def folders(tmp_path, tiny_llama, token_probes):
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, tiny_llama, token_probes):
+    made = []
     for name, layers in (("_one$", 4), ("two", 3)):
-        diagnose(tiny_llama(num_hidden_layers=layers), token_probes).save_json(tmp_path / name)
-    return [str(tmp_path / "_one$"), str(tmp_path / "two")]
+        folder = tmp_path_factory.mktemp("reports") / name
+        diagnose(tiny_llama(num_hidden_layers=layers), token_probes, config={"repeats": 1}).save_json(folder)
+        made.append(str(folder))
+    return made
 
 
 def test_reports_stand_side_by_side_in_a_table_and_in_files(run, folders, tmp_path):
@@ -31,6 +34,15 @@ def test_reports_stand_side_by_side_in_a_table_and_in_files(run, folders, tmp_pa
     assert [row["report"] for row in rows] == ["_one$", "two"]
     assert [row["layers"] for row in rows] == ["4", "3"]
     assert 0 <= float(rows[0]["accuracy"]) <= 1
+
+
+def test_a_folder_and_a_repository_on_the_hub_compare(run, folders, hub, tmp_path):
+    push_report(LayerTracerReport.load(folders[0]), "alice/tiny")
+    status, out, _ = run("compare", "alice/tiny", folders[1], "--out", tmp_path / "both.csv")
+    assert status == 0
+    assert "tiny" in out
+    with (tmp_path / "both.csv").open(newline="") as file:
+        assert [row["report"] for row in csv.DictReader(file)] == ["tiny", "two"]
 
 
 @pytest.mark.parametrize(

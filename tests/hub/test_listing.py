@@ -69,6 +69,7 @@ def test_rows_make_a_data_frame(make_report):
     assert frame["task_particle_depth"].tolist()[1] == 1.0
     assert frame["vulnerable_layer_depth"].tolist()[1] == 0.75
     assert frame["step"].tolist() == [0, 9]
+    assert "choice_accuracy" in frame
     assert frame["model"].tolist() == ["alice/tiny"] * 2
     json.dumps(compare_reports([first, second]))
 

@@ -90,7 +90,7 @@ def test_a_file_that_is_no_mapping_is_refused(tmp_path, text, message):
 
 
 def test_a_missing_file_is_one_line(tmp_path):
-    with pytest.raises(LayerTracerError, match="Could not read the recipe"):
+    with pytest.raises(LayerTracerError, match="Could not read"):
         HybridRecipe.from_file(tmp_path / "none.yaml")
 
 

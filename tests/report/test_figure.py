@@ -6,6 +6,7 @@ import io
 import subprocess
 import sys
 import warnings
+from itertools import pairwise
 
 import matplotlib
 import numpy as np
@@ -164,8 +165,14 @@ def test_each_task_has_a_thin_line_of_its_own_look(make_report):
         assert line(below, task).get_linewidth() < line(below, "mean of all").get_linewidth()
     curve = report.lens.mean_probability
     _, below = panels(make_report(lens__by_task={f"t{n}": curve for n in range(10)}))
-    looks = {(line(below, f"t{n}").get_color(), line(below, f"t{n}").get_linestyle()) for n in range(10)}
-    assert len(looks) == 10
+    looks = [
+        (task.get_color(), task.get_linestyle(), task.get_marker())
+        for task in (line(below, f"t{n}") for n in range(10))
+    ]
+    assert len({look[:2] for look in looks}) == 10
+    # Lines that stand side by side in the legend differ in all three.
+    for one, next_one in pairwise(looks):
+        assert all(ours != theirs for ours, theirs in zip(one, next_one, strict=True))
 
 
 def test_many_tasks_share_one_look_and_one_label(make_report):

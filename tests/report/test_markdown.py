@@ -168,6 +168,22 @@ def test_the_sensitivity_is_concluded_with_errors(make_report):
     assert "halves of the probes): 0.93" in section
 
 
+def test_small_numbers_keep_the_digits_that_their_errors_leave_a_meaning(make_report):
+    values = [0.0023, *[0.0001] * 5]
+    section = report_section(make_report(sensitivity__mean=values, sensitivity__stderr=[0.0004] * 6))
+    assert "with 0.0023 ± 0.0004 bits" in section
+
+
+def test_accuracy_over_the_choices_stands_beside_that_over_the_vocabulary(make_report, make_later):
+    assert "choices" not in report_section(make_report())
+    chosen = {"scores__choice_accuracy": 0.75, "scores__choice_chance": 0.25}
+    section = report_section(make_report(**chosen))
+    assert "Of the choices alone, the target is the likeliest in 75.0 % (chance: 25.0 %)." in section
+    later = make_later(6, step=200, scores__choice_accuracy=0.5)
+    section = report_section(make_report(**chosen, later=[later]))
+    assert cells(section, "Accuracy over the choices")[1:] == ["75.0 %", "50.0 %"]
+
+
 def test_one_draw_has_no_standard_error(make_report):
     section = report_section(
         make_report(sensitivity__draws=1, sensitivity__stderr=[0] * 6, sensitivity__rank_stability=None)

@@ -96,7 +96,7 @@ def test_each_mistake_is_one_line_with_its_place(values, written, change, line):
     assert str(raised.value).startswith(str(path))
 
 
-@pytest.mark.parametrize(("text", "line"), [("a: [", "is no YAML"), ("- a\n- b", "is no trials config")])
+@pytest.mark.parametrize(("text", "line"), [("a: [", "is no valid YAML"), ("- a\n- b", "is no trials config")])
 def test_a_file_that_is_no_config_is_one_line(written, text, line):
     with pytest.raises(LayerTracerError, match=line) as raised:
         TrialsConfig.from_file(written(text))

@@ -92,6 +92,6 @@ def what_was_measured(inputs: PlanInputs, trained: set[int]) -> str:
         more = f"the trained ones are {'more' if difference.value > 0 else 'less'} sensitive"
         verdict = f"{more if difference.beyond_error else 'no difference beyond the error of measurement'} ({size})"
     return (
-        f"On this model the trained layers have a mean sensitivity of {ours:.3f} bits and the frozen ones of "
-        f"{others:.3f}: {verdict}."
+        f"On this model the trained layers have a mean sensitivity of {with_error(ours)} bits and the frozen ones of "
+        f"{with_error(others)}: {verdict}."
     )

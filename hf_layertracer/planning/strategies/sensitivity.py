@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...text import with_error
 from .base import Choice, PlanInputs, Strategy
 from .ratio import MeasureOptions
 
@@ -13,8 +14,8 @@ def choose(inputs: PlanInputs, options: MeasureOptions) -> Choice:
     return Choice(
         trained,
         f"The layers whose perturbation ({measure}) moves the output most train (sensitivity at least "
-        f"{min(scores[layer] for layer in trained):.3f} bits); the {options.freeze_ratio:.0%} least sensitive are "
-        "frozen.",
+        f"{with_error(min(scores[layer] for layer in trained))} bits); the {options.freeze_ratio:.0%} least sensitive "
+        "are frozen.",
     )
 
 

@@ -1,0 +1,54 @@
+"""Tables of the report's section in a model card."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..records import Savings, TrainingOutcome
+from .markdown_text import name, number, optional, saved, table
+
+
+def savings_table(savings: Savings) -> str:
+    """What a plan saves against full training.
+
+    Args:
+        savings ([`Savings`]): The plan's.
+
+    Returns:
+        `str`: A table, and the size of the model.
+    """
+    quantities = [
+        ("Trainable parameters", "M", 1e6, savings.trainable_parameters, savings.trainable_parameters_full),
+        ("Optimizer state (Adam, float32)", "MiB", 2**20, savings.optimizer_bytes, savings.optimizer_bytes_full),
+        ("Gradients", "MiB", 2**20, savings.gradient_bytes, savings.gradient_bytes_full),
+        ("Matrix products per token", "GFLOPs", 1e9, savings.flops_per_token, savings.flops_per_token_full),
+    ]
+    rows = [
+        [label, f"{number(plan / scale)} {unit}", f"{number(full / scale)} {unit}", saved(plan, full)]
+        for label, unit, scale, plan, full in quantities
+    ]
+    total = f"The model has {number(savings.total_parameters / 1e6)} M parameters in all."
+    return f"{table(['', 'This plan', 'Full training', 'Saved'], rows)}\n\n{total}"
+
+
+def training_table(training: TrainingOutcome) -> str:
+    """What a training run took and came to.
+
+    Args:
+        training ([`TrainingOutcome`]): The run.
+
+    Returns:
+        `str`: A table of what is known.
+    """
+    rows: list[list[Any]] = [
+        ["Optimizer steps", f"{training.steps:,}"],
+        ["Wall time", f"{number(training.seconds)} s"],
+        ["Tokens, padding included", None if training.tokens is None else f"{training.tokens:,}"],
+        ["Tokens per second", optional(training.tokens_per_second)],
+        [f"Peak memory ({name(training.peak_memory_of)})", f"{number(training.peak_memory_bytes / 2**20)} MiB"],
+        ["Trained parameters", f"{number(training.trainable_parameters / 1e6)} M"],
+        ["Mean training loss", optional(training.train_loss)],
+        ["Evaluation loss before", optional(training.eval_loss_before)],
+        ["Evaluation loss after", optional(training.eval_loss_after)],
+    ]
+    return table(["", "Measured"], [row for row in rows if row[1] is not None])
