@@ -18,7 +18,7 @@ from ..text import compact_ranges, one_line
 from .binding import check_binding
 from .cost import savings_of
 from .fitting import check_fits, split_limit
-from .strategies import Choice, PlanInputs, strategy_named
+from .strategies import Choice, Moment, PlanInputs, strategy_named
 
 
 if TYPE_CHECKING:
@@ -95,7 +95,58 @@ def make_plan(
     wishes = dict(zip(_OUTSIDE, (train_embeddings, train_norm, train_head), strict=True))
     inputs = PlanInputs(facts, report, model, frozenset(part for part, wish in wishes.items() if wish))
     chosen.check_inputs(inputs)
-    choice = chosen.choose(inputs, settings)
+    plan = _plan_of(facts, strategy, options, wishes, chosen.choose(inputs, settings))
+    if limit is not None:
+        check_fits(facts, plan, limit)
+    if strategy == "full":  # it decides nothing, so there is nothing to refuse: what trains may lie around the model
+        return plan
+    if plan.savings.trainable_parameters == 0:
+        raise LayerTracerError(
+            f"This plan would train nothing: strategy {strategy!r} with {options or 'no options'}.{_frozen(facts, plan)}"
+        )
+    if plan.savings.trainable_parameters == plan.savings.trainable_parameters_full:
+        raise LayerTracerError(
+            f"This plan would freeze nothing: strategy {strategy!r} with {options or 'no options'}. If that is what you "
+            "want, use the strategy 'full'."
+        )
+    return plan
+
+
+def change_plan(facts: ModelFacts, plan: LayerPlan, moment: Moment, report: ReportData | None = None) -> LayerPlan | None:
+    """Asks the strategy of a plan again what trains.
+
+    Args:
+        facts ([`ModelFacts`]): The model as it was before any plan.
+        plan ([`LayerPlan`]): The plan in force, of a strategy that changes.
+        moment ([`Moment`]): When, and what was seen since.
+        report ([`LayerTracerReport`], *optional*): The measurements before training.
+
+    Returns:
+        [`LayerPlan`] or `None`: The plan from now on; `None` where nothing changes.
+
+    Raises:
+        LayerTracerError: The new plan takes more than the limit on memory.
+    """
+    strategy = strategy_named(plan.strategy)
+    assert strategy.change is not None
+    wishes = {part: plan.options.get(f"train_{part}") for part in _OUTSIDE}
+    options = {name: value for name, value in plan.options.items() if name.removeprefix("train_") not in _OUTSIDE}
+    own_options, limit = split_limit(strategy, options)
+    inputs = PlanInputs(facts, report if report is not None and report.is_measured else None)
+    choice = strategy.change.choose(inputs, moment, strategy.check_options(own_options))
+    if choice is None:
+        return None
+    changed = _plan_of(facts, plan.strategy, options, wishes, choice)
+    if limit is not None:
+        check_fits(facts, changed, limit)
+    same = ("trained_layers", "train_embeddings", "train_norm", "train_head", "patterns")
+    return None if all(getattr(changed, name) == getattr(plan, name) for name in same) else changed
+
+
+def _plan_of(
+    facts: ModelFacts, strategy: str, options: dict[str, Any], wishes: dict[str, bool | None], choice: Choice
+) -> LayerPlan:
+    """A strategy's choice as a plan, with what it saves."""
     outside = _outside(facts, choice, wishes)
     overruled = {f"train_{part}": wish for part, wish in wishes.items() if wish is not None}
     plan = LayerPlan(
@@ -113,19 +164,6 @@ def make_plan(
         savings=_NO_SAVINGS,
     )
     plan.savings = savings_of(facts, plan)
-    if limit is not None:
-        check_fits(facts, plan, limit)
-    if strategy == "full":  # it decides nothing, so there is nothing to refuse: what trains may lie around the model
-        return plan
-    if plan.savings.trainable_parameters == 0:
-        raise LayerTracerError(
-            f"This plan would train nothing: strategy {strategy!r} with {options or 'no options'}.{_frozen(facts, plan)}"
-        )
-    if plan.savings.trainable_parameters == plan.savings.trainable_parameters_full:
-        raise LayerTracerError(
-            f"This plan would freeze nothing: strategy {strategy!r} with {options or 'no options'}. If that is what you "
-            "want, use the strategy 'full'."
-        )
     return plan
 
 

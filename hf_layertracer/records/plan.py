@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from .base import Count, Record
+from .base import Count, Real, Record
 
 
 class Savings(Record):
@@ -89,7 +89,11 @@ class PlanRecord(Record):
     Args:
         step (`int`): The optimizer step from which it holds.
         plan ([`LayerPlan`]): The plan.
+        seen (`list[float | None]`):
+            What the strategy chose it by, one value a layer: norms of gradients, or sensitivity. Empty where it looked at
+            nothing, or at a diagnosis of the report.
     """
 
     step: Count
     plan: LayerPlan
+    seen: list[Real | None] = []

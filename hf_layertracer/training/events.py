@@ -19,6 +19,7 @@ from ..planning.config import LayerTracerConfig
 from ..probes import Probe
 from ..report import FIGURE_FILE, REPORT_FILE, LayerTracerReport
 from .checkpoints import checkpoint_of
+from .metrics import trained_metrics
 from .outcome import ends_no_training, without_tracing
 from .prefix import FrozenPrefix
 from .publish import write_card
@@ -70,6 +71,9 @@ class TracingEvents(TrainerCallback):
             return
         self.tracer.start(state.global_step)
         self._is_training = True
+        if self.tracer.changes is not None:
+            self.tracer.changes.wrap(self._trainer().model_wrapped)
+            self.tracer.changes.remember(state)
         if not args.torch_compile:  # a hook would break the graph, which a compiler keeps small by itself
             self._prefix = FrozenPrefix(model, find_parts(model, self.report.model.layers_path))
             self._prefix.install()
@@ -81,14 +85,31 @@ class TracingEvents(TrainerCallback):
                 self._log(self.tracer.metrics(), args, state, control)
 
     def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
+        if self.tracer.changes is not None:
+            self._change(args, state, control, model)
         self.tracer.begin_step()
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+    ) -> None:
+        if self.tracer.changes is not None:
+            self.tracer.changes.before_update(model, state.global_step)
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
+    ) -> None:
+        if self.tracer.changes is not None:
+            skipped = self._trainer().accelerator.optimizer_step_was_skipped
+            self.tracer.changes.after_update(model, state.global_step, skipped=skipped)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
         self.tracer.end_step()
+        if self.tracer.changes is not None:
+            self.tracer.changes.remember(state)
         every = self.tracer.config.diagnose_steps
         if every is None or not self.tracer.can_diagnose_again or state.global_step % every:
             return
@@ -194,6 +215,18 @@ class TracingEvents(TrainerCallback):
         trainer = self._trainer()
         if args.should_save and not (trainer is not None and is_uploading(trainer)):
             self.tracer.save(args.output_dir)
+
+    def _change(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any
+    ) -> None:
+        """Lets the strategy choose again. What goes wrong here ends the run: it would train what the report does not say."""
+        began = time.perf_counter()
+        if self.tracer.change(model, state.global_step, state.max_steps):
+            with ends_no_training("log what trains"):
+                self._log(trained_metrics(self.tracer.applied), args, state, control)
+            if args.should_save and not is_uploading(self._trainer()):
+                self.tracer.save(args.output_dir, only_json=True)
+        self.tracer.seconds_apart += time.perf_counter() - began
 
     def _log(
         self, metrics: dict[str, float], args: TrainingArguments, state: TrainerState, control: TrainerControl

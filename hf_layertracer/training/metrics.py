@@ -22,12 +22,23 @@ def metrics_of(report: ReportData, applied: AppliedPlan, later: Diagnosis | None
     """
     diagnosis = later or report.first
     values = _measured(diagnosis, report.plan) if diagnosis is not None else {}
-    if later is None:
-        values |= {
-            "trained_layers": len(report.plan.trained_layers),
-            "trainable_parameters": applied.trainable_parameters,
-        }
-    return {f"layertracer/{name}": value for name, value in values.items()}
+    named = {f"layertracer/{name}": value for name, value in values.items()}
+    return named if later is not None else named | trained_metrics(applied)
+
+
+def trained_metrics(applied: AppliedPlan) -> dict[str, float]:
+    """How much trains now, for the trackers.
+
+    Args:
+        applied ([`AppliedPlan`]): The plan in force.
+
+    Returns:
+        `dict[str, float]`: Names begin with `layertracer/`.
+    """
+    return {
+        "layertracer/trained_layers": len(applied.plan.trained_layers),
+        "layertracer/trainable_parameters": applied.trainable_parameters,
+    }
 
 
 def _measured(diagnosis: Diagnosis, plan: LayerPlan) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from ..planning.config import LayerTracerConfig
 from ..probes import Probe
 from ..records import Diagnosis, TrainingOutcome
 from ..report import REPORT_FILE, LayerTracerReport
+from .changes import Changes, options_of
 from .measuring import first_report
 from .metrics import metrics_of, plan_line
 from .outcome import losses
@@ -45,6 +47,7 @@ class Tracer:
         self.config = LayerTracerConfig.of(config)
         self.report: LayerTracerReport | None = None
         self.applied: AppliedPlan | None = None
+        self.changes: Changes | None = None
         self.tokens: int | None = None
         self.seconds_apart = 0.0
         self._given_probes = probes
@@ -140,7 +143,12 @@ class Tracer:
                 )
         self.applied = apply_plan(model, self.report.plan)
         self._prepared = parts.model
-        if optimizer is not None:
+        self.changes = None
+        if options_of(self.report.plan) is not None:
+            # Optimizer and wrappers have to know all that may ever train; `take_optimizer` freezes.
+            self.changes = Changes(self.report, self._measure)
+            self.applied.undo()
+        elif optimizer is not None:
             drop_frozen(optimizer)
         self._say(output_dir)
         return dataset
@@ -232,6 +240,39 @@ class Tracer:
         diagnosis.notes = [note for note in now.notes if note not in self.report.notes]
         self.report.diagnoses.append(diagnosis)
         return diagnosis
+
+    def take_optimizer(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, resume_from: str | Path | None
+    ) -> None:
+        """Of a strategy that changes what trains: freezes what does not train now, once everything is wrapped.
+
+        Args:
+            model (`nn.Module`): The model as the trainer has it.
+            optimizer (`torch.optim.Optimizer`): The optimizer, which holds all that may ever train.
+            resume_from (`str` or `Path`, *optional*): The checkpoint that the run goes on from.
+        """
+        if self.changes is not None:
+            self.applied = self.changes.take(model, optimizer, Path(resume_from) if resume_from else None)
+
+    def change(self, model: nn.Module, step: int, total_steps: int) -> bool:
+        """Asks a strategy that changes what trains again; says whether something changed.
+
+        Args:
+            model (`nn.Module`): The model, wrapped or not.
+            step (`int`): Optimizer steps made so far.
+            total_steps (`int`): Optimizer steps of the run.
+        """
+        if self.changes is None or not self.changes.is_due(step):
+            return False
+        applied = self.changes.change(model, step, total_steps)
+        self.applied = applied or self.applied
+        return applied is not None
+
+    def _measure(self, model: nn.Module, perturbation: str | None, probes: int) -> list[float]:
+        """Sensitivity of the layers of the model as it is now, by one perturbation on a few probes."""
+        name = perturbation or ("skip" if "skip" in self.report.first.sensitivities else self.report.first.perturbation)
+        config = replace(self.config.diagnosis(), perturbation=name)
+        return diagnose(model, self._probes[:probes], tokenizer=self._tokenizer, config=config).sensitivity.mean
 
     def metrics(self, later: Diagnosis | None = None) -> dict[str, float]:
         """Numbers for the trackers: of a later diagnosis, or of the first one with the plan.

@@ -85,10 +85,20 @@ class LayerTracerMixin:
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         self._trace(None)
+        if self._layertracer.tracer.changes is not None:
+            check_launcher(self)
         optimizer = super().create_optimizer(*args, **kwargs)
-        if isinstance(self.optimizer, torch.optim.Optimizer):
+        if isinstance(self.optimizer, torch.optim.Optimizer) and self._layertracer.tracer.changes is None:
             drop_frozen(self.optimizer)  # some, as GaLore's, hold every parameter that they are meant for
         return optimizer
+
+    def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
+        # The model is wrapped, and the optimizer's state is not loaded yet: its groups have to be those of the checkpoint.
+        if self.is_in_train and self._layertracer.tracer.changes is not None:
+            optimizer = getattr(self.optimizer, "optimizer", self.optimizer)  # out of accelerate's
+            resume_from = last_checkpoint(self._resume_from, self.args.output_dir)
+            self._layertracer.tracer.take_optimizer(self.model, optimizer, resume_from)
+        return super().create_scheduler(*args, **kwargs)
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         self._layertracer.tracer.count_tokens(inputs)
@@ -125,6 +135,27 @@ class LayerTracerMixin:
         )
         if dataset is not given:
             setattr(self, source, dataset)
+
+
+def check_launcher(trainer: Trainer) -> None:
+    """Refuses launchers under which what trains cannot change.
+
+    Args:
+        trainer ([`~transformers.Trainer`]): The trainer, once it knows how it runs.
+
+    Raises:
+        LayerTracerError: It runs under DeepSpeed or FSDP1, or keeps states where shards have no place to keep them.
+    """
+    plan = trainer._layertracer.report.plan
+    plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
+    if trainer.is_deepspeed_enabled or (trainer.is_fsdp_enabled and plugin is not None and plugin.fsdp_version == 1):
+        what = "DeepSpeed" if trainer.is_deepspeed_enabled else "FSDP1"
+        raise LayerTracerError(
+            f"The strategy {plan.strategy!r} changes what trains, and {what} decides that once, when it flattens the "
+            "parameters. Use DDP or FSDP2, or a strategy that does not change."
+        )
+    if trainer.is_fsdp_enabled and plan.options.get("keep_optimizer_state"):
+        raise LayerTracerError("keep_optimizer_state is not for FSDP, whose checkpoints hold no state of what is frozen.")
 
 
 def bound_arguments(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -11,10 +11,23 @@ import pkgutil
 from dataclasses import Field, fields
 
 from ...errors import LayerTracerError
-from .base import Choice, NoOptions, PlanInputs, Strategy, option
+from .base import Change, Choice, Moment, NoOptions, PlanInputs, Strategy, option
+from .changing import ChangingOptions
 
 
-__all__ = ["STRATEGIES", "Choice", "NoOptions", "PlanInputs", "Strategy", "all_options", "option", "strategy_named"]
+__all__ = [
+    "STRATEGIES",
+    "Change",
+    "ChangingOptions",
+    "Choice",
+    "Moment",
+    "NoOptions",
+    "PlanInputs",
+    "Strategy",
+    "all_options",
+    "option",
+    "strategy_named",
+]
 
 
 def _discover() -> dict[str, Strategy]:

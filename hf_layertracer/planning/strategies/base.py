@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 from ...checks import as_meant
 from ...errors import LayerTracerError
-from ...records import ModelFacts, ReportData
+from ...records import Diagnosis, ModelFacts, ReportData
 
 
 if TYPE_CHECKING:
@@ -59,7 +59,23 @@ class PlanInputs:
         Raises:
             LayerTracerError: It was not measured.
         """
-        diagnosis = self.measured.latest
+        return self._scores_of(self.measured.latest, measure)
+
+    def first_scores(self, measure: str | None) -> tuple[str, list[float]]:
+        """The scores of the diagnosis before training, as [`PlanInputs.scores`] gives those of the latest.
+
+        Args:
+            measure (`str`, *optional*): A perturbation that was measured, or `"context"`.
+
+        Returns:
+            `tuple[str, list[float]]`: The measure's name and the scores.
+
+        Raises:
+            LayerTracerError: It was not measured.
+        """
+        return self._scores_of(self.measured.diagnoses[0], measure)
+
+    def _scores_of(self, diagnosis: Diagnosis, measure: str | None) -> tuple[str, list[float]]:
         known = {name: sensitivity.mean for name, sensitivity in diagnosis.sensitivities.items()}
         if diagnosis.context is not None:
             known["context"] = diagnosis.context.delta
@@ -101,6 +117,40 @@ class NoOptions:
 
 
 @dataclass(frozen=True)
+class Moment:
+    """When a strategy is asked again what trains, and what was seen since it was asked last.
+
+    Args:
+        step (`int`): Optimizer steps made so far.
+        total_steps (`int`): Optimizer steps of the whole run.
+        trained (`frozenset[int]`): Layers that train until now.
+        scores (`list[float]`, *optional*):
+            What the strategy watches, one a layer: the root mean square of the gradient's norm over the steps in which
+            the layer last trained (`None` for one that has not), or its sensitivity now.
+    """
+
+    step: int
+    total_steps: int
+    trained: frozenset[int]
+    scores: list[float | None] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Change:
+    """How a strategy changes during training what trains. Its options are [`ChangingOptions`] at least.
+
+    Args:
+        choose (`Callable[[PlanInputs, Moment, Any], Choice | None]`):
+            Chooses again; `None` leaves all as it is. It has to give the same answer to the same question: a run that is
+            resumed asks again.
+        watches (`str`, *optional*): What it looks at: the layers' `"gradients"`, or their `"sensitivity"` now.
+    """
+
+    choose: Callable[[PlanInputs, Moment, Any], Choice | None]
+    watches: Literal["gradients", "sensitivity"] | None = None
+
+
+@dataclass(frozen=True)
 class Strategy:
     """A way to choose the layers that train.
 
@@ -113,6 +163,7 @@ class Strategy:
             [`option`]; two strategies that share a name for an option share its type, default and help too.
         needs (`frozenset[str]`, *optional*):
             `"measurements"` of the model (a report), its `"weights"`, a `"budget"` to keep, a hybrid's `"new mixers"`.
+        change ([`Change`], *optional*): How it chooses again during training; most strategies choose once.
 
     Example:
 
@@ -128,6 +179,7 @@ class Strategy:
     choose: Callable[[PlanInputs, Any], Choice]
     options: type = NoOptions
     needs: frozenset[Need] = frozenset()
+    change: Change | None = None
 
     @property
     def option_names(self) -> list[str]:
