@@ -112,7 +112,9 @@ def make_plan(
     return plan
 
 
-def change_plan(facts: ModelFacts, plan: LayerPlan, moment: Moment, report: ReportData | None = None) -> LayerPlan | None:
+def change_plan(
+    facts: ModelFacts, plan: LayerPlan, moment: Moment, report: ReportData | None = None
+) -> LayerPlan | None:
     """Asks the strategy of a plan again what trains.
 
     Args:

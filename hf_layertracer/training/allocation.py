@@ -97,9 +97,7 @@ class Allocation:
                 self.thawed_at[name] = step
                 self._restore(name, parameters[name])
         for home, group in enumerate(self._optimizer.param_groups):
-            group["params"] = [
-                parameters[name] for name, own in self._homes.items() if own == home and name in after
-            ]
+            group["params"] = [parameters[name] for name, own in self._homes.items() if own == home and name in after]
         self._tell_reducer()
         self.check()
         return applied

@@ -129,7 +129,8 @@ class Changes:
 
     def before_update(self, model: nn.Module, step: int) -> None:
         """Before an optimizer step, with the gradients at hand."""
-        assert self._allocation is not None and self._optimizer is not None
+        assert self._allocation is not None
+        assert self._optimizer is not None
         if self._strategy.change.watches == "gradients":
             self._norms.add(model)
         self._allocation.before_update(step)
@@ -137,7 +138,8 @@ class Changes:
 
     def after_update(self, model: nn.Module, step: int, *, skipped: bool) -> None:
         """After an optimizer step, which mixed precision may have skipped."""
-        assert self._allocation is not None and self._optimizer is not None
+        assert self._allocation is not None
+        assert self._optimizer is not None
         self._allocation.after_update()
         if not skipped:
             self._motion.after_update(model, self._optimizer, step)

@@ -216,9 +216,7 @@ class TracingEvents(TrainerCallback):
         if args.should_save and not (trainer is not None and is_uploading(trainer)):
             self.tracer.save(args.output_dir)
 
-    def _change(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any
-    ) -> None:
+    def _change(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any) -> None:
         """Lets the strategy choose again. What goes wrong here ends the run: it would train what the report does not say."""
         began = time.perf_counter()
         if self.tracer.change(model, state.global_step, state.max_steps):

@@ -270,7 +270,9 @@ class Tracer:
 
     def _measure(self, model: nn.Module, perturbation: str | None, probes: int) -> list[float]:
         """Sensitivity of the layers of the model as it is now, by one perturbation on a few probes."""
-        name = perturbation or ("skip" if "skip" in self.report.first.sensitivities else self.report.first.perturbation)
+        name = perturbation or (
+            "skip" if "skip" in self.report.first.sensitivities else self.report.first.perturbation
+        )
         config = replace(self.config.diagnosis(), perturbation=name)
         return diagnose(model, self._probes[:probes], tokenizer=self._tokenizer, config=config).sensitivity.mean
 

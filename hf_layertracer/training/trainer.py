@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import Trainer
 
+from ..errors import LayerTracerError
 from ..hub.transport import hub_errors
 from ..planning.config import LayerTracerConfig
 from ..probes import Probe
@@ -155,7 +156,9 @@ def check_launcher(trainer: Trainer) -> None:
             "parameters. Use DDP or FSDP2, or a strategy that does not change."
         )
     if trainer.is_fsdp_enabled and plan.options.get("keep_optimizer_state"):
-        raise LayerTracerError("keep_optimizer_state is not for FSDP, whose checkpoints hold no state of what is frozen.")
+        raise LayerTracerError(
+            "keep_optimizer_state is not for FSDP, whose checkpoints hold no state of what is frozen."
+        )
 
 
 def bound_arguments(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

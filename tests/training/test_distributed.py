@@ -102,5 +102,36 @@ def test_sharding_changes_neither_diagnosis_nor_plan(folder):
     assert _means(fsdp2["diagnoses"][1]) == pytest.approx(_means(ddp["diagnoses"][1]), abs=1e-5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("run", ["", "-resumed"])
+def test_every_rank_changes_to_the_same_layers_and_gradients_of_thawed_ones_are_averaged(kind, run, folder):
+    first, second = (_left(folder, f"{kind}-grass{run}-rank{rank}") for rank in range(2))
+    assert first["plans"] == second["plans"]
+    assert [step for step, _ in first["plans"]][:2] == [0, 1]
+    # Each rank reads other rows: a layer whose gradients are not averaged is another one on each.
+    assert_close_weights(first["after"], second["after"])
+    trained = {layer for _, layers in first["plans"] for layer in layers}
+    assert len(trained) > 2
+    changed = {name for name in first["after"] if not torch.equal(first["after"][name], first["before"][name])}
+    assert {int(name.split(".")[2]) for name in changed if name.startswith("model.layers.")} == trained
+    assert first["optimizer_parameters"] == len(first["trainable"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_resumed_run_changes_as_a_whole_one_does(kind, folder):
+    whole, resumed = (_left(folder, f"{kind}-grass{run}-rank0") for run in ("", "-resumed"))
+    assert resumed["plans"] == whole["plans"]
+    assert_close_weights(resumed["after"], whole["after"])
+
+
+def test_sharding_changes_no_draw(folder):
+    ddp, fsdp2 = (_left(folder, f"{kind}-grass-rank0") for kind in KINDS)
+    assert fsdp2["plans"] == ddp["plans"]
+
+
+def _left(folder: Path, name: str) -> dict[str, Any]:
+    return json.loads((folder / f"{name}.json").read_text()) | torch.load(folder / f"{name}.pt")
+
+
 def _means(diagnosis: dict) -> list[float]:
     return diagnosis["sensitivities"]["mask"]["mean"]

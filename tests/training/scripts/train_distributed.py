@@ -1,4 +1,6 @@
-"""One rank of a run under DDP, then of one under FSDP2: train_distributed.py OUTPUT_DIR, which holds the model.
+"""One rank of runs under DDP and under FSDP2: train_distributed.py OUTPUT_DIR, which holds the model.
+
+Then the same with a strategy that changes what trains, whole and resumed.
 
 Leaves what it saw in OUTPUT_DIR/<kind>-rank<N>.json, and the weights before and after in OUTPUT_DIR/<kind>-rank<N>.pt.
 """
@@ -35,9 +37,12 @@ FSDP2 = {
 }
 
 
-def main(output_dir: Path, kind: str) -> None:
+def main(output_dir: Path, kind: str, strategy: str = "freeze-deep", resume: bool = False) -> None:
+    steps = 3 if strategy == "freeze-deep" else 6
+    suffix = "" if strategy == "freeze-deep" else f"-{strategy}"
     args = TrainingArguments(
-        output_dir=str(output_dir / kind), max_steps=3, per_device_train_batch_size=2, learning_rate=1e-2,
+        output_dir=str(output_dir / f"{kind}{suffix}"), max_steps=steps,
+        per_device_train_batch_size=2, learning_rate=1e-2,
         save_strategy="steps", save_steps=2, logging_strategy="no", report_to="none", use_cpu=True, disable_tqdm=True,
         dataloader_pin_memory=False, ddp_backend="gloo", bf16=False, **(FSDP2 if kind == "fsdp2" else {}),
     )  # fmt: skip
@@ -50,15 +55,17 @@ def main(output_dir: Path, kind: str) -> None:
     model = LlamaForCausalLM.from_pretrained(output_dir / "model")
     before = weights(model)
     ids = torch.randint(3, 80, (16, 12), generator=torch.Generator().manual_seed(7)).tolist()
-    config = LayerTracerConfig(num_probes=4, repeats=2, diagnose_steps=2)
+    changing = {"change_steps": 1, "thaw_warmup_steps": 1} if strategy != "freeze-deep" else {"diagnose_steps": 2}
+    config = LayerTracerConfig(strategy=strategy, num_probes=4, repeats=2, **changing)
     dataset = Dataset.from_dict({"input_ids": ids, "labels": ids})
     trainer = LayerTracerTrainer(model=model, args=args, train_dataset=dataset, layertracer_config=config)
     with writes() as written:
-        trainer.train()
+        trainer.train(resume_from_checkpoint=str(Path(args.output_dir) / "checkpoint-2") if resume else None)
     result = trainer.layertracer_report
     seen = {
         "wrapper": type(trainer.model_wrapped).__name__,
         "plan": result.plan.model_dump(),
+        "plans": [[record.step, record.plan.trained_layers] for record in result.plans],
         "sensitivity": result.first.sensitivity.mean,
         "diagnoses": [d.model_dump(exclude={"durations", "memory"}) for d in result.diagnoses],
         "tokens": result.training.tokens,
@@ -66,7 +73,7 @@ def main(output_dir: Path, kind: str) -> None:
         "optimizer_parameters": sum(len(group["params"]) for group in trainer.optimizer.param_groups),
         "written": written,
     }
-    place = output_dir / f"{kind}-rank{os.environ['RANK']}"
+    place = output_dir / f"{kind}{suffix}{'-resumed' * resume}-rank{os.environ['RANK']}"
     place.with_suffix(".json").write_text(json.dumps(seen))
     torch.save({"before": before, "after": weights(trainer.model)}, place.with_suffix(".pt"))
 
@@ -103,4 +110,6 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     for kind in ("ddp", "fsdp2"):
         main(Path(sys.argv[1]), kind)
+        for resume in (False, True):
+            main(Path(sys.argv[1]), kind, "grass", resume)
     torch.distributed.destroy_process_group()

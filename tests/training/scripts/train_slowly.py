@@ -1,4 +1,4 @@
-"""Trains a tiny model with a checkpoint every other step, slowly enough to be killed: train_slowly.py OUTPUT_DIR."""
+"""Trains a tiny model with a checkpoint every other step, slowly enough to be killed: train_slowly.py OUTPUT_DIR [lisa]."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from hf_layertracer import LayerTracerConfig, LayerTracerTrainer
 
 
 CONFIG = LayerTracerConfig(strategy="explicit", train_layers="1,3", num_probes=4, repeats=2)
+CHANGING = LayerTracerConfig(strategy="lisa", change_steps=3, thaw_warmup_steps=2, num_probes=4, repeats=2)
 
 
 class Slowly(TrainerCallback):
@@ -22,7 +23,9 @@ class Slowly(TrainerCallback):
         time.sleep(0.3)
 
 
-def make_trainer(output_dir: Path, config: LayerTracerConfig = CONFIG, **arguments: Any) -> LayerTracerTrainer:
+def make_trainer(
+    output_dir: Path, config: LayerTracerConfig = CONFIG, logging: int = 0, **arguments: Any
+) -> LayerTracerTrainer:
     torch.set_num_threads(1)
     torch.manual_seed(1)
     model = LlamaForCausalLM(
@@ -34,7 +37,8 @@ def make_trainer(output_dir: Path, config: LayerTracerConfig = CONFIG, **argumen
     ids = torch.randint(3, 80, (16, 12)).tolist()
     args = TrainingArguments(
         output_dir=str(output_dir), max_steps=12, per_device_train_batch_size=2, learning_rate=1e-2,
-        save_strategy="steps", save_steps=2, logging_strategy="no", report_to="none", use_cpu=True, disable_tqdm=True,
+        save_strategy="steps", save_steps=2,
+        logging_strategy="steps" if logging else "no", logging_steps=1, report_to="none", use_cpu=True, disable_tqdm=True,
         dataloader_pin_memory=False,
     )  # fmt: skip
     dataset = Dataset.from_dict({"input_ids": ids, "labels": ids})
@@ -42,4 +46,5 @@ def make_trainer(output_dir: Path, config: LayerTracerConfig = CONFIG, **argumen
 
 
 if __name__ == "__main__":
-    make_trainer(Path(sys.argv[1]), callbacks=[Slowly()]).train()
+    chosen = CHANGING if "lisa" in sys.argv else CONFIG
+    make_trainer(Path(sys.argv[1]), chosen, int(chosen is CHANGING), callbacks=[Slowly()]).train()

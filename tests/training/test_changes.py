@@ -1,0 +1,300 @@
+"""Strategies that change during training what trains: flags, optimizer, report and checkpoints agree at every step."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.tolerance import assert_close_weights
+from torch import nn
+from transformers import Trainer, TrainerCallback
+
+from hf_layertracer import LayerTracerCallback, LayerTracerConfig, LayerTracerError, LayerTracerTrainer, make_plan
+from hf_layertracer.training.allocation import Allocation
+from hf_layertracer.training.motion import MotionCheck
+
+
+SCRIPTS = Path(__file__).parent / "scripts"
+OPTIONS: dict[str, dict[str, Any]] = {
+    "lisa": {},
+    "grass": {"keep_optimizer_state": True},
+    "schedule": {"frozen_end": "shallow"},
+    "adaptive": {"hysteresis": 0},
+}
+
+
+class Watch(TrainerCallback):
+    """What was frozen, and did it move? What did the optimizer hold?"""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, Any]] = []
+        self.trainer: Trainer | None = None
+
+    def on_pre_optimizer_step(self, *_: Any, model: nn.Module, **__: Any) -> None:
+        self._before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: nn.Module, **__: Any) -> None:
+        optimizer = self.trainer.optimizer.optimizer
+        names = {parameter: name for name, parameter in model.named_parameters()}
+        self.steps.append(
+            {
+                "trained": {name for name, parameter in model.named_parameters() if parameter.requires_grad},
+                "moved": {n for n, p in model.named_parameters() if not torch.equal(p, self._before[n])},
+                "held": sorted(names[p] for group in optimizer.param_groups for p in group["params"]),
+                "states": {names[p] for p, state in optimizer.state.items() if state},
+                "decayed": {names[p] for p in optimizer.param_groups[0]["params"]},
+                "rates": [group["lr"] for group in optimizer.param_groups],
+            }
+        )
+
+
+@pytest.fixture
+def train(make_model, make_args, token_dataset, quick):
+    """`train(strategy, name="run", resume=None, **options)`: ten steps, a change every third; trainer and what was seen."""
+
+    def run(strategy: str, name: str = "run", resume: str | None = None, **options: Any):
+        watch = Watch()
+        settings = {"change_steps": 3, "thaw_warmup_steps": 2, **options} if strategy in OPTIONS else options
+        arguments = {"save_strategy": "steps", "save_steps": 1, "weight_decay": 0.1, "lr_scheduler_type": "linear"}
+        watch.trainer = trainer = LayerTracerTrainer(
+            model=make_model(),
+            args=make_args(name, max_steps=10, **arguments),
+            train_dataset=token_dataset,
+            layertracer_config=quick(strategy=strategy, **settings),
+            callbacks=[watch],
+        )
+        trainer.train(resume_from_checkpoint=resume and str(Path(trainer.args.output_dir) / resume))
+        return trainer, watch.steps
+
+    return run
+
+
+@pytest.mark.parametrize("strategy", OPTIONS)
+def test_what_trains_is_what_the_report_says_at_every_step_and_a_resumed_run_ends_the_same(strategy, train):
+    whole, steps = train(strategy, **OPTIONS[strategy])
+    plans = whole.layertracer_report.plans
+    assert len(plans) > 1
+    rates = [10, 9, 8, 7, 6, 5, 4, 3, 2, 1]
+    for step, seen in enumerate(steps):
+        plan = [record.plan for record in plans if record.step <= step][-1]
+        layers = {int(name.split(".")[2]) for name in seen["trained"] if name.startswith("model.layers.")}
+        assert layers == set(plan.trained_layers)
+        assert ("lm_head.weight" in seen["trained"]) == plan.train_head
+        assert seen["moved"] == seen["trained"]
+        assert set(seen["held"]) == seen["trained"]
+        assert len(seen["held"]) == len(seen["trained"])
+        assert seen["states"] == seen["trained"]
+        assert not any("norm" in name for name in seen["decayed"])
+        assert {name for name in seen["trained"] if "norm" not in name} == seen["decayed"]
+        # The scheduler goes on as if nothing changed; this is the rate of the step after.
+        assert seen["rates"] == pytest.approx([1e-2 * (rates[step] - 1) / 10] * 2)
+
+    for checkpoint in ("checkpoint-3", "checkpoint-4"):  # before a change, and while what it thawed warms up
+        resumed, _ = train(strategy, resume=checkpoint, **OPTIONS[strategy])
+        assert [r.plan for r in resumed.layertracer_report.plans] == [r.plan for r in plans]
+        assert [r.step for r in resumed.layertracer_report.plans] == [r.step for r in plans]
+        assert_close_weights(resumed.model, whole.model)
+
+
+def test_the_callback_changes_what_trains_too(make_model, make_args, token_dataset, quick):
+    callback = LayerTracerCallback(quick(strategy="lisa", change_steps=1, thaw_warmup_steps=1))
+    Trainer(model=make_model(), args=make_args(), train_dataset=token_dataset, callbacks=[callback]).train()
+    assert len(callback.report.plans) > 1
+
+
+def test_a_checkpoint_without_the_history_is_refused(train):
+    train("freeze-deep", name="other")
+    trainer, _ = train("lisa")
+    state = Path(trainer.args.output_dir) / "checkpoint-4" / "trainer_state.json"
+    state.write_text((Path(trainer.args.output_dir).parent / "other/checkpoint-4/trainer_state.json").read_text())
+    with pytest.raises(LayerTracerError, match="does not say which layers trained when"):
+        train("lisa", resume="checkpoint-4")
+
+
+def test_something_else_that_thaws_is_found_at_the_next_change(make_model, make_args, token_dataset, quick):
+    class Thaw(TrainerCallback):
+        def on_step_end(self, *_: Any, model: nn.Module, **__: Any) -> None:
+            model.visited.requires_grad_(True)
+
+    model = make_model()
+    model.register_parameter("visited", nn.Parameter(torch.zeros(1), requires_grad=False))
+    trainer = LayerTracerTrainer(
+        model=model,
+        args=make_args(),
+        train_dataset=token_dataset,
+        layertracer_config=quick(strategy="lisa", change_steps=1, thaw_warmup_steps=1),
+        callbacks=[Thaw()],
+    )
+    with pytest.raises(LayerTracerError, match=r"1 require a gradient and are not in the optimizer \(visited\)"):
+        trainer.train()
+
+
+# -- the mechanism ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def model(make_model) -> nn.Module:
+    return make_model(attention_dropout=0.0).double()
+
+
+def _plan(model: nn.Module, layers: str):
+    return make_plan(model, "explicit", train_layers=layers)
+
+
+def _step(model: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
+    ids = torch.randint(3, 60, (2, 8), generator=torch.Generator().manual_seed(seed))
+    model(input_ids=ids, labels=ids).loss.backward()
+
+
+@pytest.mark.parametrize("kind", ["adamw", "sgd"])
+def test_a_warm_up_is_a_step_with_a_fraction_of_the_learning_rate(kind, model):
+    def optimizer_of(parameters) -> torch.optim.Optimizer:
+        if kind == "sgd":
+            return torch.optim.SGD(parameters, lr=0.1, momentum=0.5, weight_decay=0.01)
+        return torch.optim.AdamW(parameters, lr=0.1, weight_decay=0.01)
+
+    reference = copy.deepcopy(model)
+    optimizer = optimizer_of(model.parameters())
+    allocation = Allocation(model, optimizer, warmup_steps=4, keep_state=False)
+    allocation.put_into_force(_plan(model, "1"))
+    allocation.put_into_force(_plan(model, "1,2"), step=7)
+    groups = [{"params": list(reference.model.layers[layer].parameters())} for layer in (1, 2)]
+    by_hand = optimizer_of(groups)
+    for step in range(7, 12):
+        by_hand.param_groups[1]["lr"] = 0.1 * min((step - 7 + 1) / 4, 1)
+        _step(model, optimizer, step)
+        allocation.before_update(step)
+        optimizer.step()
+        allocation.after_update()
+        _step(reference, by_hand, step)
+        by_hand.step()
+        for each in (model, reference):
+            each.zero_grad()
+    for one, other in zip(model.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_the_state_of_what_is_frozen_is_freed_or_kept(keep, model):
+    optimizer = torch.optim.AdamW(model.parameters())
+    allocation = Allocation(model, optimizer, warmup_steps=0, keep_state=keep)
+    allocation.put_into_force(_plan(model, "0,1"))
+    _step(model, optimizer, 0)
+    optimizer.step()
+    frozen = model.model.layers[1].mlp.up_proj.weight
+    moments = optimizer.state[frozen]["exp_avg"].clone()
+    allocation.put_into_force(_plan(model, "0"), step=1)
+    assert frozen not in optimizer.state
+    assert frozen.grad is None
+
+    saved = copy.deepcopy(optimizer.state_dict())
+    assert ("layertracer_kept" in saved) == keep
+    optimizer.load_state_dict(saved)
+    allocation.put_into_force(_plan(model, "0,1"), step=2)
+    if keep:
+        assert torch.equal(optimizer.state[frozen]["exp_avg"], moments)
+        assert optimizer.state[frozen]["step"] == 1
+    else:
+        assert frozen not in optimizer.state
+
+
+def test_bytes_of_gradients_and_states_fall_as_arithmetic_says(model):
+    model = model.float()
+    optimizer = torch.optim.AdamW(model.parameters())
+    allocation = Allocation(model, optimizer, warmup_steps=0, keep_state=False)
+    for step, layers in enumerate(("0,1,2", "1", "1,3")):
+        plan = _plan(model, layers)
+        allocation.put_into_force(plan, step)
+        _step(model, optimizer, step)
+        optimizer.step()
+        gradients = sum(p.grad.nbytes for p in model.parameters() if p.grad is not None)
+        states = sum(v.nbytes for state in optimizer.state.values() for v in state.values() if v.dim())
+        assert gradients == plan.savings.gradient_bytes
+        assert states == plan.savings.optimizer_bytes
+        model.zero_grad()
+
+
+def test_an_optimizer_that_lacks_a_parameter_is_refused(model):
+    optimizer = torch.optim.AdamW(model.model.parameters())
+    with pytest.raises(LayerTracerError, match=r"AdamW lacks 1, such as lm_head\.weight"):
+        Allocation(model, optimizer, warmup_steps=0, keep_state=False)
+
+
+@pytest.mark.parametrize(("dtype", "raises"), [(torch.float32, True), (torch.bfloat16, False)])
+def test_a_tensor_that_has_gradients_and_stays_is_told(dtype, raises, caplog):
+    model = nn.Linear(4, 4).to(dtype)
+    nn.init.ones_(model.weight)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-5)
+    model(torch.ones(1, 4, dtype=dtype)).sum().backward()
+    nn.init.zeros_(model.bias)
+    optimizer.param_groups[0]["params"] = [model.bias] if raises else [model.weight, model.bias]
+    check = MotionCheck()
+    check.ask()
+    check.before_update(model, optimizer)
+    optimizer.step()
+    if raises:
+        with pytest.raises(LayerTracerError, match=r"step 3, 1 of 2 tensors that train \(weight"):
+            check.after_update(model, optimizer, 3)
+    else:
+        check.after_update(model, optimizer, 3)
+        assert "lost in rounding" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"strategy": "lisa", "change_steps": 0}, "change_steps"),
+        ({"strategy": "lisa", "change_steps": 2, "thaw_warmup_steps": 3}, "longer than change_steps=2"),
+        ({"strategy": "schedule", "final_freeze_ratio": 1.0}, "final_freeze_ratio"),
+        ({"strategy": "schedule", "frozen_end": "middle"}, "frozen_end must be one of deep, shallow"),
+        ({"strategy": "adaptive", "hysteresis": -1}, "hysteresis"),
+        ({"strategy": "freeze-deep", "change_steps": 3}, "has no option change_steps"),
+    ],
+)
+def test_options_that_cannot_be_used_are_refused(options, message):
+    with pytest.raises(LayerTracerError, match=message):
+        LayerTracerConfig(**options)
+
+
+# -- a real kill -----------------------------------------------------------------------------------------------------
+
+
+def test_a_killed_run_goes_on_to_the_same_losses(tmp_path):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    run = tmp_path / "run"
+    command = [sys.executable, str(SCRIPTS / "train_slowly.py"), str(run), "lisa"]
+    process = subprocess.Popen(command, env=environment)
+    try:
+        deadline = time.monotonic() + 120
+        while not (run / "checkpoint-4" / "trainer_state.json").is_file():
+            assert process.poll() is None, "the script ended before it could be killed"
+            assert time.monotonic() < deadline, "no checkpoint in two minutes"
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+
+    spec = importlib.util.spec_from_file_location("train_slowly", SCRIPTS / "train_slowly.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    resumed = script.make_trainer(run, script.CHANGING, logging=1)
+    resumed.train(resume_from_checkpoint=True)
+    whole = script.make_trainer(tmp_path / "whole", script.CHANGING, logging=1)
+    whole.train()
+    assert [r.step for r in resumed.layertracer_report.plans] == [r.step for r in whole.layertracer_report.plans]
+    ours, theirs = (
+        {entry["step"]: entry["loss"] for entry in trainer.state.log_history if "loss" in entry}
+        for trainer in (resumed, whole)
+    )
+    assert len(ours) == 12
+    assert ours == pytest.approx(theirs, abs=1e-6)
+    assert_close_weights(resumed.model, whole.model)
