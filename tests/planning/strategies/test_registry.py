@@ -19,7 +19,7 @@ OPTIONS = [(strategy.name, own) for strategy in STRATEGIES.values() for own in f
 def test_the_strategies_are_those_of_the_contract():
     assert set(STRATEGIES) >= {
         *("freeze-deep", "freeze-shallow", "full", "task-particle", "sensitivity", "budget", "explicit"),
-        *("random", "block-influence", "weight-snr"),
+        *("random", "block-influence", "weight-snr", "lisa", "grass", "adaptive", "schedule"),
     }
 
 
