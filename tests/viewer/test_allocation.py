@@ -37,7 +37,7 @@ def test_the_savings_are_those_of_the_library(make_report, strategy):
     report = make_report()
     plan = try_allocation(report, strategy, **CONTROLS)
     options = {
-        **dict.fromkeys(("random", "lisa", "grass"), {"freeze_ratio": 0.5, "plan_seed": 3}),
+        **{key: {"freeze_ratio": 0.5, "plan_seed": 3} for key in ("random", "lisa", "grass")},
         "budget": {"max_trainable_parameters": 4000},
         "explicit": {"train_layers": [0, 1, 4]},
         "full": {},
