@@ -56,9 +56,9 @@ def test_layer_sensitivity_equals_a_naive_loop_of_hooks_and_whole_passes(report,
                 with torch.no_grad():
                     clean = real_model(input_ids=ids).logits[:, -1].double()
                     hook = layers[layer].register_forward_hook(lambda _m, _i, out, mask=mask: out.masked_fill(mask, 0))
-                    disturbed = real_model(input_ids=ids).logits[:, -1].double()
+                    perturbed = real_model(input_ids=ids).logits[:, -1].double()
                     hook.remove()
-                values.append(float(jensen_shannon(clean, disturbed)))
+                values.append(float(jensen_shannon(clean, perturbed)))
         # Batches and single prompts round differently, and a masked massive dimension magnifies that: AVX2 kernels moved a
         # sensitivity of 0.656 by 1.04e-5.
         assert report.sensitivity.mean[layer] == pytest.approx(np.mean(values), rel=1e-4, abs=1e-5)

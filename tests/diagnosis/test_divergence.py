@@ -73,7 +73,7 @@ def test_batches_are_compared_row_by_row_and_broadcast():
 
 
 def test_small_divergences_over_a_large_vocabulary_survive_float32(reference):
-    # 150 000 tokens, as Qwen has: rounding must not drown what a weak disturbance does.
+    # 150 000 tokens, as Qwen has: rounding must not drown what a weak perturbation does.
     torch.manual_seed(0)
     p = 3 * torch.randn(150_000)
     q = p + 0.02 * torch.randn(150_000)
