@@ -45,7 +45,7 @@ def run() -> list[tuple[str, str]]:
     with tempfile.TemporaryDirectory(prefix="layertracer-bench-") as place:
         folder = Path(place)
         for size in SIZES_GB:
-            # In a process of its own: what a process holds when it starts another counts as the other's peak.
+            # In its own process: what a process holds when it starts another counts as the other's peak.
             with ProcessPoolExecutor(1, get_context("spawn")) as pool:
                 recipe, elements = pool.submit(make_model, folder / "model", size).result()
             (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))

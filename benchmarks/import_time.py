@@ -1,4 +1,4 @@
-"""What `import hf_layertracer` costs against `import transformers`, each in processes of its own, in turn."""
+"""What `import hf_layertracer` costs against `import transformers`, each in separate processes, in turn."""
 
 from __future__ import annotations
 

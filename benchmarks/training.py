@@ -109,7 +109,7 @@ def in_trainer(
 
 
 def run() -> list[tuple[str, str]]:
-    """Times both strategies in both loops, in turn, and takes each one's peak memory in a process of its own.
+    """Times both strategies in both loops, in turn, and takes each one's peak memory in its own process.
 
     Returns:
         `list[tuple[str, str]]`: Rows of the results.

@@ -48,7 +48,7 @@ def progress_bar(desc: str, *, total: int | None = None, unit: str = "it", initi
 
 
 class _Lines:
-    """Standard error, on which each state of a bar is a line of its own."""
+    """Standard error, on which each state of a bar is its own line."""
 
     def write(self, text: str) -> None:
         if line := text.strip():

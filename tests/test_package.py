@@ -11,7 +11,7 @@ import hf_layertracer
 
 
 def test_importing_the_package_imports_no_heavy_library():
-    # In a process of its own: this one has imported everything already.
+    # In its own process: this one has imported everything already.
     heavy = ("torch", "transformers", "datasets", "matplotlib", "gradio", "pydantic")
     code = f"import sys, hf_layertracer; print([name for name in {heavy} if name in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -22,7 +22,7 @@ def main() -> None:
 
         run()
     except BaseException:
-        # Libraries turn an interruption into errors of their own.
+        # Libraries turn an interruption into their own errors.
         if not interrupted:
             raise
         print("Interrupted.", file=sys.stderr)

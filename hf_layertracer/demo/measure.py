@@ -1,4 +1,4 @@
-"""How fast this machine is, measured in a process of its own: `python -m hf_layertracer.demo.measure MODEL`."""
+"""How fast this machine is, measured in its own process: `python -m hf_layertracer.demo.measure MODEL`."""
 
 from __future__ import annotations
 

@@ -146,7 +146,7 @@ class LayerStack:
     def replay(self, clean: CleanRun, first: int, answers: Sequence[Tensor], input_ids: Tensor) -> Tensor:
         """The model's output if a layer had answered otherwise. Only the layers after it run.
 
-        Several layers share one forward pass, each with rows of its own: the rows of the k-th answer enter where layer
+        Several layers share one forward pass, each with its own rows: the rows of the k-th answer enter where layer
         `first + k` would have returned, so that a layer runs on the rows that entered before it and on no others.
 
         Args:

@@ -90,9 +90,9 @@ def _add_task(result: EvaluationResult, task: str, lm: Any, config: EvaluationCo
     try:
         manager = TaskManager(include_defaults=False) if local else _manager()
         loaded = manager.load([harness_group(local) if local else task])
-    except Exception as error:  # a data set that is gone, no network, a task that asks for a package of its own
+    except Exception as error:  # a data set that is gone, no network, a task that needs another package
         raise LayerTracerError(f"Could not load the task {name}: {one_line(str(error), 200)}") from error
-    # A tag stands for several tasks; a group has a mean of its own.
+    # A tag stands for several tasks; a group has its own mean.
     parts = [loaded["groups"][name]] if name in loaded["groups"] else list(loaded["tasks"].values())
     evaluated = simple_evaluate(
         lm,

@@ -1,4 +1,4 @@
-"""A dataset repository that collects reports: one row per layer, each report in a file of its own."""
+"""A dataset repository that collects reports: one row per layer, each report in its own file."""
 
 from __future__ import annotations
 
@@ -136,9 +136,7 @@ def dataset_card(text: str | None, repo_id: str, files: Iterable[str]) -> str:
     other = [file for file in files if file.endswith(_DATA) and not file.startswith(_OUR_FOLDERS)]
     if other:
         # One set of files is all that a reader gets by default: rows beside it would hide it, or be hidden.
-        raise LayerTracerError(
-            f"{repo_id!r} holds other data ({other[0]}). Collect reports in a repository of their own."
-        )
+        raise LayerTracerError(f"{repo_id!r} holds other data ({other[0]}). Collect reports in a separate repository.")
     features = [{"name": name, "dtype": dtype} for name, (dtype, _) in COLUMNS.items()]
     ours = {
         "configs": [{"config_name": "default", "data_files": _DATA_FILES}],

@@ -83,7 +83,7 @@ class StoredTensor:
         return LayerTracerError(f"{self.file} ends inside {self.name!r}: it changed while it was read.")
 
     def load(self) -> Tensor:
-        """The tensor, in memory of its own."""
+        """The tensor, in its own memory."""
         tensor = torch.empty(self.shape, dtype=self.dtype)
         self.load_into(tensor)
         return tensor

@@ -104,7 +104,7 @@ def load_skeleton(name: str, *, revision: str | None = None, trust_remote_code: 
 
 
 def _base_of_adapter(name: str) -> str | None:
-    """The model that a folder's adapter was trained on; `None` for a folder with a model of its own, and on the Hub."""
+    """The model that a folder's adapter was trained on; `None` for a folder with its own model, and on the Hub."""
     adapter = Path(name) / ADAPTER_FILE
     if not os.path.isfile(adapter) or os.path.isfile(Path(name) / CONFIG_FILE):
         return None

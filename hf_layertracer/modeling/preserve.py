@@ -43,7 +43,7 @@ def preserved(model: nn.Module) -> Iterator[None]:
         model (`nn.Module`): The model that the body runs.
 
     Raises:
-        LayerTracerError: The model has changed weights of its own in a way that cannot be undone.
+        LayerTracerError: The model has changed its own weights in a way that cannot be undone.
     """
     modules = list(model.modules())
     found, fingerprints = _State(modules), Fingerprints(model)

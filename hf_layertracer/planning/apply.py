@@ -101,7 +101,7 @@ def apply_plan(model: nn.Module, plan: LayerPlan) -> AppliedPlan:
     hold_adapters(parts, before, partial(_may_train, plan))
     return AppliedPlan(
         plan,
-        # Of the model as it is given: a wrapper may have parameters of its own.
+        # Of the model as it is given: a wrapper may have its own parameters.
         trainable_parameters=sum(elements(p) for p in model.parameters() if p.requires_grad),
         frozen_parameters=sum(elements(parameters[name]) for name in in_force.frozen),
         _model=weakref.ref(parts.model),

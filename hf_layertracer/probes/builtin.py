@@ -9,7 +9,7 @@ from typing import Any
 from .probe import Probe
 
 
-# A pair is asked in both directions, each by a template of its own; the next pair by the other two. No template holds a word
+# A pair is asked in both directions, each by its own template; the next pair by the other two. No template holds a word
 # of any pair.
 _TEMPLATES = {
     "antonym": (

@@ -25,7 +25,7 @@ class FrozenPrefix:
     What trains is looked up at every forward pass, so a plan that changes during training is followed.
 
     Args:
-        model (`nn.Module`): The model as it is trained, with the wrappers that hold parameters of their own.
+        model (`nn.Module`): The model as it is trained, with the wrappers that hold their own parameters.
         parts ([`ModelParts`]): Its layers.
     """
 

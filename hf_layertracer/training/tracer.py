@@ -325,7 +325,7 @@ class Tracer:
                 report.save_json(directory)
             else:
                 report.save_or_keep(directory)
-        except (LayerTracerError, OSError) as error:  # the picture's library has files of its own to write
+        except (LayerTracerError, OSError) as error:  # the picture's library has its own files to write
             logger.error(f"The LayerTracer report was not saved. {error}")
 
 

@@ -123,7 +123,7 @@ class TrialFolder:
         return self.path / "data" / "blocks.npy"
 
     def blocks_of(self, content: str | None) -> Path:
-        """The training data of an arm: files of its own by the hash of their content, or what all arms share."""
+        """The training data of an arm: its own files by the hash of their content, or what all arms share."""
         return self.blocks if content is None else self.blocks.with_name(f"blocks-{content}.npy")
 
     def unit(self, name: str) -> UnitFolder:

@@ -48,8 +48,8 @@ class HalvingResult(BaseModel):
 def run_halving(config: TrialsConfig, out_dir: str | Path, total_tokens: int | None = None) -> HalvingResult:
     """Spends a token budget on finding the best arm: each round costs the same, and half of the arms leave after it.
 
-    Arms are ranked by `objective`. Each run of a round is a whole training with a schedule of its own, not the
-    continuation of a shorter one. Every round is a trial in a folder of its own, so an interrupted call goes on.
+    Arms are ranked by `objective`. Each run of a round is a whole training with its own schedule, not the
+    continuation of a shorter one. Every round is a trial in its own folder, so an interrupted call goes on.
 
     Args:
         config ([`TrialsConfig`]): The arms and the objective; `train.tokens` is not used where `total_tokens` is given.

@@ -1,4 +1,4 @@
-"""What all runs share, made once in a process of its own: token blocks, the diagnosis, the arms' plans."""
+"""What all runs share, made once in its own process: token blocks, the diagnosis, the arms' plans."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs in processes of their own: started, watched, and never outliving the one that started them."""
+"""Starts runs in separate processes, watches them, and lets none outlive its parent."""
 
 from __future__ import annotations
 

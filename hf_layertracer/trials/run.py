@@ -1,4 +1,4 @@
-"""Runs a trial: every arm with every seed, one after the other, each in a process of its own."""
+"""Runs a trial: every arm with every seed, one after the other, each in its own process."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Unit:
 def run_trials(config: TrialsConfig, out_dir: str | Path) -> TrialsResult:
     """Trains and evaluates every arm with every seed, and the untouched model.
 
-    Each run has a folder and a process of its own. Finished runs are kept: call it again after an interruption, and the
+    Each run has its own folder and process. Finished runs are kept: call it again after an interruption, and the
     run that was cut goes on from its last checkpoint, to the same numbers. A run that fails is reported with its cause,
     the others still finish, and the next call tries it again.
 

@@ -1,4 +1,4 @@
-"""One run of a trial, in a process of its own: an arm trained with a seed and evaluated, or the model as it was."""
+"""One run of a trial, in its own process: an arm trained with a seed and evaluated, or the model as it was."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def build_app(sources: Sequence[str | Path]) -> gr.Blocks:
         gr.on([fetch.click, asked.submit], open_from_hub, [asked, opened], shown, **private)
         found.input(open_from_hub, [found, opened], shown, **private)
         search.click(search_for, asked, [message, found], **private)
-    # Nothing here takes long but a diagnosis, which has a limit of its own: a class that opens the page at once is served.
+    # Nothing here takes long but a diagnosis, which has its own limit: a class that opens the page at once is served.
     return app.queue(max_size=_WAITING, default_concurrency_limit=8)
 
 

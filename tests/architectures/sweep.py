@@ -1,4 +1,4 @@
-"""Checks every model type in processes of their own: one that crashes, hangs or eats memory ends no other."""
+"""Checks model types in separate processes: one that crashes, hangs or eats memory ends no other."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def check_group(model_types: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _work(model_types: Sequence[str]) -> None:
-    """In a process of its own: one line of JSON a type, as soon as it is known."""
+    """In its own process: one line of JSON a type, as soon as it is known."""
     import warnings
 
     from transformers.utils import logging

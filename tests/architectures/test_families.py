@@ -17,7 +17,7 @@ FAMILIES = [
     "gpt2",  # learned positions, tied head
     "bart",  # the decoder of an encoder-decoder
     "gemma3",  # a vision-language model with two kinds of attention
-    "gemma3n_text",  # four residual streams, inputs of its own for each layer, shared keys and values
+    "gemma3n_text",  # four residual streams, its own inputs for each layer, shared keys and values
     "deepseek_v4",  # hyper-connections, compressed attention, experts chosen by token
     "qwen3_next",  # gated delta nets, experts
     "jamba",  # state-space layers, attention, experts

@@ -96,7 +96,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     },
     # Numbers that mean another thing than their names elsewhere.
     "Mamba2Config": {"num_heads": 8},  # heads of the doubled width
-    "GPTNeoConfig": {"attention_types": [[["global", "local"], 2]]},  # the depth in a list of its own
+    "GPTNeoConfig": {"attention_types": [[["global", "local"], 2]]},  # the depth in its own list
     "xLSTMConfig": {"hidden_size": 64},  # widths are rounded up to multiples of 64
     "CohereCompassTextConfig": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e4}}},
     # Positions come from two tables whose sizes multiply to the length, and hashes are drawn anew in each pass.
@@ -114,7 +114,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
             "num_kv_shared_layers": 4,
         }
     },
-    # Widths of single layers have names of their own.
+    # Widths of single layers have their own names.
     "Gemma4TextConfig": {"global_head_dim": 16},
     "Gemma4UnifiedTextConfig": {"global_head_dim": 16},
     "Dots3NoteTextConfig": {
@@ -157,7 +157,7 @@ def _shrunk(cls: type[PreTrainedConfig], **fixed: Any) -> PreTrainedConfig:
             values[name] = True
         else:
             values[name] = _size(name, declared[name])
-        # Where every head has keys and values of its own by default, the small model's have so too.
+        # Where every head has its own keys and values by default, the small model's have so too.
         if re.search(_KV_HEADS, name) and value == getattr(default, "num_attention_heads", None):
             values[name] = None if declared[name] is None else 4
     values = {name: value for name, value in values.items() if value != declared[name] or isinstance(value, list)}

@@ -215,7 +215,7 @@ def test_every_strategy_is_described_where_it_is_asked_for(run: Run, monkeypatch
 
 
 def test_help_waits_for_no_heavy_library():
-    # In a process of its own: this one has imported everything already.
+    # In its own process: this one has imported everything already.
     code = (
         "import sys; from hf_layertracer.cli.app import build_command; build_command();"
         "print([name for name in ('torch', 'transformers', 'matplotlib', 'gradio', 'datasets') if name in sys.modules])"

@@ -1,4 +1,4 @@
-"""`layertracer push` and `layertracer list`, as processes of their own that speak to the Hub."""
+"""`layertracer push` and `layertracer list`, as separate processes that speak to the Hub."""
 
 from __future__ import annotations
 

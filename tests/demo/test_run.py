@@ -34,7 +34,7 @@ def tiny(tmp_path: Path, tiny_llama, tiny_tokenizer, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(demo_run, "standard_library_docs", lambda: TEXTS)
     monkeypatch.setattr(demo_run, "measure_speed", lambda model, clock: SPEED)
     monkeypatch.setattr("hf_layertracer.trials.run.run_module", _run_here)
-    # Pictures take longer than the training; they have tests of their own.
+    # Pictures take longer than the training; they have their own tests.
     monkeypatch.setattr("hf_layertracer.report.figure.draw_report", lambda report: Figure((1, 1)))
     return folder
 

@@ -45,7 +45,7 @@ EXAMPLES = [
     for name, docstring in documented()
     for _, code in FENCE.findall(docstring)
 ]
-# What the tests of these rooms run at length, with donors, corpora and processes of their own. Of their examples, only the
+# What the tests of these rooms run at length, with donors, corpora and processes. Of their examples, only the
 # imports run here.
 AT_LENGTH = ("data_selection.", "hybrid.", "trials.run.", "trials.halving.")
 

@@ -155,7 +155,7 @@ def test_whatever_stands_in_a_card_stays(make_report, data, tags, body):
     assert after.pop("tags") == (tags if "layertracer" in tags else [*tags, "layertracer"])
     before.pop("tags", None)
     assert after == before
-    # `split` and not the parser: a body may begin with dashes of its own.
+    # `split` and not the parser: a body may begin with its own dashes.
     assert once.split(START)[0].rstrip().endswith(body.rstrip())
     assert model_card(once, make_report(), "alice/tiny") == once
 

@@ -23,7 +23,7 @@ def load_model(folder):
 
 
 def tensors_of(file: Path) -> dict[str, torch.Tensor]:
-    """A file's tensors in memory of their own, as the file may be written over."""
+    """A file's tensors in their own memory, as the file may be written over."""
     return load(file.read_bytes())
 
 

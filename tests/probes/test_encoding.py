@@ -75,7 +75,7 @@ def test_a_special_token_can_be_the_target(make_tokenizer, template):
 
 
 def test_a_target_that_the_tokenizer_drops_is_refused(make_tokenizer):
-    # With an ending of its own, the first new token would be that ending.
+    # With its own ending, the first new token would be that ending.
     from tokenizers import normalizers
 
     for template in (None, "<s> $A </s>"):

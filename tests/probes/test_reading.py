@@ -342,7 +342,7 @@ def test_every_cut_is_a_stretch_of_the_document_with_its_next_token(ids, longest
     stretches = [tuple(ids[start : start + length + 1]) for start in range(len(ids) - length)]
     assert (*probe.prompt, probe.target) in stretches
     if longest >= 16 and len(ids) > 16:
-        # Equal lengths share a batch; a ragged cut would make every probe a batch of its own.
+        # Equal lengths share a batch; a ragged cut would make every probe its own batch.
         assert length % 16 == 0
         assert probe.prompt == tuple(ids[:length])
 

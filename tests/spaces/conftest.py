@@ -1,4 +1,4 @@
-"""A real browser, and the Space running as a process of its own."""
+"""A real browser, and the Space running as its own process."""
 
 from __future__ import annotations
 

@@ -341,7 +341,7 @@ def test_two_processes_push_once(hub, make_model, tmp_path):
 def test_the_three_lines_in_the_card_train_the_same_model_again(
     hub, make_model, make_args, token_dataset, tokenizer, assert_same_weights, quick
 ):
-    """With a strategy, options and probes of its own, whose values all have to stand in the card."""
+    """With its own strategy, options and probes, whose values all have to stand in the card."""
     config = quick(
         strategy="explicit", train_layers="1,3", train_embeddings=False, perturbation="noise", noise_scale=0.4
     )

@@ -1,4 +1,4 @@
-"""Arms that train on files of their own, such as a selection of the corpus."""
+"""Arms that train on their own files, such as a selection of the corpus."""
 
 from __future__ import annotations
 

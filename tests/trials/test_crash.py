@@ -43,7 +43,7 @@ def prepared(config, finished, tmp_path) -> Path:
 
 @pytest.fixture
 def start(config, tmp_path) -> Iterator[Callable[[Path], subprocess.Popen]]:
-    """`start(folder)`: `layertracer trials run` in a process of its own."""
+    """`start(folder)`: `layertracer trials run` in its own process."""
     path = tmp_path / "trials.yaml"
     path.write_text(yaml.safe_dump(config.model_dump(exclude_none=True)))
     started: list[subprocess.Popen] = []

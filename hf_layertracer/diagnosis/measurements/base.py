@@ -72,7 +72,7 @@ class Measurement(ABC):
     """Something that is measured of every probe, from a clean run over it or with further forward passes.
 
     The engine calls `start` once, `observe` for every batch, again for as long as `more` asks for it, and `result` at the
-    end. A new measurement is a subclass in a module of its own and an entry in the list in `measurements/__init__.py`.
+    end. A new measurement is a subclass in its own module and an entry in the list in `measurements/__init__.py`.
     """
 
     name: str

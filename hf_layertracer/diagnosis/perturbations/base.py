@@ -42,7 +42,7 @@ class Draw:
 class Perturbation(ABC):
     """What is done to a layer's output, whose effect on the model's output is the layer's sensitivity.
 
-    A new one is a subclass in a module of its own in this folder.
+    A new one is a subclass in its own module in this folder.
 
     Args:
         config ([`DiagnosisConfig`]): The settings; each perturbation reads its own.

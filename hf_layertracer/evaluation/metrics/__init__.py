@@ -1,4 +1,4 @@
-"""Metrics for the library `evaluate`, each a script of its own: `evaluate.load(metric_path("paired_accuracy"))`."""
+"""Metrics for the library `evaluate`, each its own script: `evaluate.load(metric_path("paired_accuracy"))`."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def heal_hybrid(
     *,
     donor: str | Path | None = None,
 ) -> HybridRecord:
-    """Heals a hybrid on text, and writes the result into a folder of its own.
+    """Heals a hybrid on text, and writes the result into its own folder.
 
     Called again after an interruption, it goes on from the last checkpoint, which lies beside `out_dir` until the end.
 

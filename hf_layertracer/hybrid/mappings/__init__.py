@@ -1,6 +1,6 @@
 """Classes that hold attention and other token mixers, and which models can become one of them.
 
-Each mapping lies in a file of its own: how a configuration and a layer are said in the other class, so that the model
+Each mapping lies in its own file: how a configuration and a layer are said in the other class, so that the model
 computes the same, and where the new mixer gets its weights from.
 """
 
