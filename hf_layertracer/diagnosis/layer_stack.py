@@ -21,6 +21,7 @@ from ..errors import UntraceableModelError
 from ..modeling import ModelParts
 from ..modeling.wrappers import input_device, input_embeddings
 from .clean_run import CleanRun
+from .controls import final_norm
 from .layout import Layout, argument_axes, hidden_axes
 from .patching import LayerForward, hidden_input, hidden_of, patched, with_hidden, with_hidden_input
 from .recording import Recording, record
@@ -41,6 +42,7 @@ class LayerStack:
     def __init__(self, parts: ModelParts):
         self.model = parts.model
         self.layers = parts.layers
+        self.final_norm = final_norm(parts)
         self._accepted = inspect.signature(parts.model.forward).parameters
 
     @property

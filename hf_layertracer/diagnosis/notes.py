@@ -42,6 +42,17 @@ def notes_of(report: ReportData, not_run: Sequence[int]) -> list[str]:
     for name, sensitivity in measured.items():
         found = _sensitivity_notes(sensitivity, [layer.kind for layer in report.model.layers])
         notes += [f"Perturbation {name}: {note}" for note in found] if len(measured) > 1 else found
+    control = report.lens.control
+    if control is not None and control.layers:
+        notes.append(
+            f"At layers {control.layers} the lens probability of the targets rises no more than that of other probes' "
+            "targets on the same prompts: what rises there is the kind of answer, not the answer."
+        )
+    if control is not None and control.unsupported:
+        notes.append(
+            f"In {control.unsupported} of {report.probes.count} probes the target of another probe rises at the task "
+            "particle by as much as their own."
+        )
     if not report.lens.valid:
         notes.append(f"The lens is not valid for this model, so there is no task particle: {report.lens.reason}.")
     elif particle.unresolved:

@@ -9,12 +9,12 @@ from .base import SCHEMA_VERSION, Measured, Record, halves, relative_depth
 from .diagnosis import (
     ContextSensitivity,
     Diagnosis,
-    Lens,
     MaxRatio,
     Scores,
     TaskParticle,
     TaskParticleSummary,
 )
+from .lens import Lens, LensControl, LensWithoutNorm
 from .model import LayerFacts, ModelFacts
 from .plan import LayerPlan, PlanRecord, Savings
 from .probes import ProbeFacts, ProbeRecord
@@ -31,6 +31,8 @@ __all__ = [
     "LayerFacts",
     "LayerPlan",
     "Lens",
+    "LensControl",
+    "LensWithoutNorm",
     "MaxRatio",
     "Measured",
     "ModelFacts",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -85,3 +86,19 @@ def relative_depth(layer: float, num_layers: int) -> float:
     ```
     """
     return (layer + 1) / num_layers
+
+
+def is_long(name: str, values: Sequence[Any], length: int, or_empty: bool = False) -> None:
+    """Refuses a list of another length.
+
+    Args:
+        name (`str`): What to call it.
+        values (`Sequence[Any]`): The list.
+        length (`int`): How long it has to be.
+        or_empty (`bool`, *optional*, defaults to `False`): Whether it may be empty.
+
+    Raises:
+        ValueError: It has another length.
+    """
+    if len(values) != length and not (or_empty and not values):
+        raise ValueError(f"{name:.80} has {len(values)} entries, not {length}")

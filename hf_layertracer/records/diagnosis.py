@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
-from .base import Bits, Count, Error, NonNegative, Probability, Real, Record
+from .base import Bits, Count, Error, NonNegative, Probability, Real, Record, is_long
+from .lens import Lens
 from .sensitivity import Sensitivity
 
 
@@ -20,30 +20,6 @@ HEADLINE = (
     "mean_sensitivity",
     "shallow_minus_deep",
 )
-
-
-class Lens(Record):
-    """What the model would answer if it stopped after each layer.
-
-    Args:
-        valid (`bool`): Whether the reading at the last layer is the model's own output.
-        reason (`str`, *optional*): Why it is not.
-        error (`float`, *optional*): Largest difference between the two, as a fraction of the largest probability.
-        mean_probability (`list[float]`): Mean lens probability of the targets, L + 1 values, the embedding's first.
-        stderr (`list[float]`): Standard errors of these means over probes.
-        by_task (`dict[str, list[float]]`): The mean curve of each task.
-        per_probe (`list[list[float]]`): The curve of each probe.
-        top_tokens (`list[list[str]]`, *optional*): The likeliest token at each layer, for each probe.
-    """
-
-    valid: bool
-    reason: str | None = None
-    error: NonNegative | None = None
-    mean_probability: list[Probability] = []
-    stderr: list[Error] = []
-    by_task: dict[str, list[Probability]] = {}
-    per_probe: list[list[Probability]] = []
-    top_tokens: list[list[str]] | None = None
 
 
 class TaskParticleSummary(Record):
@@ -217,60 +193,41 @@ class Diagnosis(Record):
         Raises:
             ValueError: Something does not fit.
         """
-        self._check_lens(num_layers, num_probes, whole)
+        self.lens.check(num_layers, num_probes, whole)
         particle = self.task_particle
-        _is_long("block_influence", self.block_influence, num_layers, or_empty=not whole)
-        _is_long("task_particle.per_probe", particle.per_probe, num_probes, or_empty=not whole)
-        _is_long("scores.probability", self.scores.probability, num_probes, or_empty=not whole)
-        _is_long("scores.correct", self.scores.correct, num_probes, or_empty=not whole)
+        is_long("block_influence", self.block_influence, num_layers, or_empty=not whole)
+        is_long("task_particle.per_probe", particle.per_probe, num_probes, or_empty=not whole)
+        is_long("scores.probability", self.scores.probability, num_probes, or_empty=not whole)
+        is_long("scores.correct", self.scores.correct, num_probes, or_empty=not whole)
         if whole and None in (particle.unresolved, *(summary.unresolved for summary in particle.by_task.values())):
             raise ValueError("task_particle does not count the unresolved probes")
         named: list[float] = [layer for layer in particle.per_probe if layer is not None]
         rules = [particle.max_ratio] if particle.max_ratio is not None else []
         for rule in rules:
-            _is_long("task_particle.max_ratio.per_probe", rule.per_probe, num_probes)
+            is_long("task_particle.max_ratio.per_probe", rule.per_probe, num_probes)
             named += rule.per_probe
         if self.context is not None:
             for values, more in (("mean", 1), ("stderr", 1), ("delta", 0), ("delta_stderr", 0)):
-                _is_long(f"context.{values}", getattr(self.context, values), num_layers + more)
+                is_long(f"context.{values}", getattr(self.context, values), num_layers + more)
         for summary in (particle, *rules, *particle.by_task.values()):
             named += summary.named_layers()
         for name, sensitivity in self.sensitivities.items():
             _check_sensitivity(f"sensitivities.{name}", sensitivity, num_layers, whole)
             named += sensitivity.contenders or []
+        named += self.lens.named_layers()
         for layer in named:
             if layer >= num_layers:
                 raise ValueError(f"layer {layer:g} does not exist: the model has {num_layers} layers")
 
-    def _check_lens(self, num_layers: int, num_probes: int, whole: bool) -> None:
-        lens = self.lens
-        if not lens.mean_probability:
-            if lens.per_probe or lens.by_task:
-                raise ValueError("lens has curves of probes or tasks, but no mean_probability")
-        else:
-            _is_long("lens.mean_probability", lens.mean_probability, num_layers + 1)
-            _is_long("lens.stderr", lens.stderr, num_layers + 1, or_empty=not whole)
-            _is_long("lens.per_probe", lens.per_probe, num_probes, or_empty=not whole)
-        if lens.top_tokens is not None:
-            _is_long("lens.top_tokens", lens.top_tokens, len(lens.per_probe))
-        curves: list[Sequence[Any]] = [*lens.by_task.values(), *lens.per_probe, *(lens.top_tokens or [])]
-        for curve in curves:
-            _is_long("a lens curve", curve, num_layers + 1)
-
 
 def _check_sensitivity(name: str, sensitivity: Sensitivity, num_layers: int, whole: bool) -> None:
-    _is_long(f"{name}.mean", sensitivity.mean, num_layers)
-    _is_long(f"{name}.stderr", sensitivity.stderr, num_layers)
+    is_long(f"{name}.mean", sensitivity.mean, num_layers)
+    is_long(f"{name}.stderr", sensitivity.stderr, num_layers)
     if whole and None in (sensitivity.contenders, sensitivity.shallow_minus_deep_stderr):
         raise ValueError(f"{name:.80} lacks its contenders or the standard error of its shallow minus its deep half")
     for task, values in sensitivity.by_task.items():
-        _is_long(f"{name}.by_task of {task!r}", values, num_layers)
+        is_long(f"{name}.by_task of {task!r}", values, num_layers)
     if sensitivity.covariance is not None:
-        _is_long(f"{name}.covariance", sensitivity.covariance, num_layers)
+        is_long(f"{name}.covariance", sensitivity.covariance, num_layers)
         for layer, row in enumerate(sensitivity.covariance):
-            _is_long(f"{name}.covariance of layer {layer}", row, layer + 1)
-
-
-def _is_long(name: str, values: Sequence[Any], length: int, or_empty: bool = False) -> None:
-    if len(values) != length and not (or_empty and not values):
-        raise ValueError(f"{name:.80} has {len(values)} entries, not {length}")
+            is_long(f"{name}.covariance of layer {layer}", row, layer + 1)

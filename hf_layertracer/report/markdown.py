@@ -14,16 +14,15 @@ from ..records import (
     ReportData,
     Scores,
     Sensitivity,
-    TaskParticleSummary,
 )
-from ..text import compact_ranges, with_error
+from ..text import compact_ranges
+from .markdown_particle import task_particle_blocks
 from .markdown_tables import savings_table, training_table
 from .markdown_text import bullets, layer, name, percent, prose, span, table, value
 from .recipe import asked_builtin_probes, recipe
 from .templates import render
 
 
-_TASKS_SHOWN = 20
 _STRENGTHS = {"mask": "mask_ratio", "noise": "noise_scale"}
 
 
@@ -36,7 +35,7 @@ def report_section(report: ReportData) -> str:
     Returns:
         `str`: Markdown without the markers of [`~report.card_section.put_section`], ending in a newline.
     """
-    findings = [*_task_particle(report), *_sensitivity(report)] if report.is_measured else []
+    findings = [*task_particle_blocks(report), *_sensitivity(report)] if report.is_measured else []
     if report.plan is not None:
         findings += _plan(report, report.plan)
     if report.training is not None:
@@ -104,7 +103,7 @@ def _measurement(report: ReportData) -> str:
             f"**Probes:** {probes.count} (SHA-256 {name(probes.sha256)}). In {percent(scores.accuracy)} of them the "
             f"target is the model's likeliest next token; its mean log-probability is {scores.mean_log_probability:.3f}."
             f"{_choices(scores)}",
-            f"**Perturbation:** {_perturbation(report.first, report.settings)}",
+            *(f"**Perturbation:** {said}" for said in _perturbations(report.first, report.settings)),
             f"**Method:** {_method(report.first.sensitivity)}",
             f"**Task Particle:** {_settings(asdict(report.settings), ['rise', 'min_probability'])}",
             made,
@@ -120,10 +119,12 @@ def _choices(scores: Scores) -> str:
     return f" Of the choices alone, the target is the likeliest in {percent(scores.choice_accuracy)}{chance}."
 
 
-def _perturbation(diagnosis: Diagnosis, settings: DiagnosisConfig) -> str:
-    perturbation, sensitivity = diagnosis.perturbation, diagnosis.sensitivity
-    said = _settings(asdict(settings), [_STRENGTHS.get(perturbation, ""), "diagnosis_seed"])
-    return f"{name(perturbation)}, {said}, {sensitivity.draws} draws ({sensitivity.repeats} per probe)"
+def _perturbations(diagnosis: Diagnosis, settings: DiagnosisConfig) -> list[str]:
+    found = []
+    for perturbation, sensitivity in diagnosis.sensitivities.items():
+        said = _settings(asdict(settings), [_STRENGTHS.get(perturbation, ""), "diagnosis_seed"])
+        found.append(f"{name(perturbation)}, {said}, {sensitivity.draws} draws ({sensitivity.repeats} per probe)")
+    return found
 
 
 def _settings(settings: dict[str, Any], names: Iterable[str]) -> str:
@@ -137,59 +138,6 @@ def _method(sensitivity: Sensitivity) -> str:
     if not corrected:
         return path
     return f"{path}; means corrected for how often the masks hit each layer's {corrected} most massive dimensions"
-
-
-def _task_particle(report: ReportData) -> list[str]:
-    heading = "### Task Particle: where the tasks begin to be executed"
-    particle, lens = report.first.task_particle, report.first.lens
-    if not lens.valid:
-        reason = f": {prose(lens.reason)}" if lens.reason else ""
-        return [heading, f"The lens is not valid for this model, so there is no Task Particle{reason}."]
-    blocks = [heading, f"{_particle_sentence(particle)} {_unresolved(particle.unresolved, report.probes.count)}"]
-    if particle.max_ratio is not None:
-        blocks.append(
-            "By the rule of arXiv 2605.11416 (where the probability of the model's own answer changes most in proportion): "
-            f"{_particle_sentence(particle.max_ratio)}"
-        )
-    context = report.first.context
-    if context is not None:
-        layer = context.delta.index(max(context.delta))
-        blocks.append(
-            f"The context comes in most at **layer {layer}**: there the divergence between the lens with and without a part "
-            f"of the prompt grows by {with_error(context.delta[layer], context.delta_stderr[layer])} bits, and reaches "
-            f"{with_error(context.mean[-1])} bits at the output."
-        )
-    return [*blocks, _task_table(report)] if len(particle.by_task) > 1 else blocks
-
-
-def _particle_sentence(particle: TaskParticleSummary) -> str:
-    if particle.layer is None:
-        return "No probe has one."
-    quartiles = f", quartiles {span(particle.quartiles)}" if particle.quartiles else ""
-    interval = f", 95 % interval of the median {span(particle.interval)}" if particle.interval else ""
-    return f"Median **layer {particle.layer:g}**{quartiles}{interval}."
-
-
-def _unresolved(unresolved: int | None, count: int) -> str:
-    return f"{unresolved} of {count} probes {'is' if unresolved == 1 else 'are'} unresolved."
-
-
-def _task_table(report: ReportData) -> str:
-    tasks, accuracy = report.first.task_particle.by_task, report.first.scores.accuracy_by_task
-    rows = [
-        [
-            name(task),
-            str(report.probes.tasks.get(task, "-")),
-            percent(accuracy[task]) if task in accuracy else "-",
-            layer(summary.layer),
-            span(summary.interval),
-            str(summary.unresolved),
-        ]
-        for task, summary in list(tasks.items())[:_TASKS_SHOWN]
-    ]
-    shown = table(["Task", "Probes", "Accuracy", "Task Particle", "95 % interval", "Unresolved"], rows)
-    more = len(tasks) - len(rows)
-    return f"{shown}\n\n{more} more tasks are in `layertracer_report.json`." if more else shown
 
 
 def _sensitivity(report: ReportData) -> list[str]:
@@ -210,9 +158,23 @@ def _sensitivity(report: ReportData) -> list[str]:
                 + " bits",
                 "**Rank stability** (mean rank correlation between halves of the probes): "
                 + ("not known" if stability is None else f"{stability:.2f}"),
+                *_further(report.first),
             ]
         ),
     ]
+
+
+def _further(diagnosis: Diagnosis) -> list[str]:
+    """The perturbations that were measured beside the first."""
+    said = []
+    for other, found in diagnosis.sensitivities.items():
+        if other != diagnosis.perturbation:
+            slope = value(found.shallow_minus_deep, found.shallow_minus_deep_stderr, found.stderr_known)
+            said.append(
+                f"**Under {name(other)}:** layer {found.vulnerable_layer} moves the output most, with {_highest(found)} "
+                f"bits; shallow half minus deep half {slope} bits"
+            )
+    return said
 
 
 def _vulnerable(diagnosis: Diagnosis) -> str:

@@ -17,6 +17,7 @@ from matplotlib.colors import to_hex
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from support.made_reports import with_further
 
 from hf_layertracer.records import ReportData
 from hf_layertracer.report.figure import draw_report
@@ -253,6 +254,35 @@ def test_the_latest_diagnosis_lies_dashed_over_both_panels(make_report, make_lat
         assert "after step 50" not in labels(axes)
     assert above.get_ylim()[1] > max(later[1]["sensitivities"]["mask"]["mean"])
     png(above.figure)
+
+
+def test_every_further_perturbation_is_a_line_over_the_bars_of_the_first(make_report):
+    report = with_further(make_report(num_layers=6))
+    above = draw_report(report).axes[0]
+    assert bars(above).get_label() == "mask"
+    assert line(above, "skip").get_ydata().tolist() == [0.9] + [0.1] * 5
+    assert {"mask", "skip"} <= set(labels(above))
+    assert above.get_ylim()[1] > 0.9
+
+
+def test_the_lens_panel_shows_the_control_and_the_second_rule(make_report):
+    report = with_further(make_report(num_layers=6))
+    below = draw_report(report).axes[1]
+    control = line(below, "targets of other probes")
+    assert control.get_xdata().tolist() == list(range(-1, 6))
+    assert control.get_ydata().tolist() == pytest.approx(report.lens.control.mean_probability)
+    assert set(line(below, "max-ratio rule: layer 4").get_xdata()) == {4.0}
+    assert {"targets of other probes", "max-ratio rule: layer 4"} <= set(labels(below))
+
+
+def test_the_context_sensitivity_has_a_panel_of_its_own(make_report):
+    figure = draw_report(with_further(make_report(num_layers=6)))
+    assert png(figure).shape == (1000, 1600, 4)
+    *_, lowest = figure.axes
+    assert len(figure.axes) == 3
+    assert title(lowest).startswith("Context sensitivity")
+    assert [bar.get_height() for bar in bars(lowest)] == [0.4] + [0.0] * 5
+    assert [(low, high) for _, low, high in error_bars(lowest)][0] == pytest.approx((0.35, 0.45))
 
 
 def test_the_title_names_model_layers_probes_and_plan(make_report):

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+from support.made_reports import with_further
 
 from hf_layertracer.report.card_section import END, START
 from hf_layertracer.report.markdown import report_section
@@ -143,6 +144,25 @@ def test_without_a_resolved_probe_no_layer_is_named(make_report):
     )
     assert "No probe has one. 4 of 4 probes are unresolved." in section
     assert "Median" not in section
+
+
+def test_the_controls_of_the_lens_and_the_second_rule_are_told(make_report):
+    section = report_section(with_further(make_report(num_layers=6)))
+    assert "(3 for each): 25.0 % of their curves have a Task Particle, against 75.0 % of the probes' own" in section
+    assert (
+        "The target rises no more than the control at layer 1, and in 1 of 4 probes at the Task Particle." in section
+    )
+    assert "**Control without the final norm:** it would be layer 4, with 2 of 4 probes unresolved." in section
+    assert "changes most in proportion): Median **layer 4**." in section
+    assert "The context comes in most at **layer 0**" in section
+    assert "**Control" not in report_section(make_report())
+
+
+def test_every_perturbation_is_named_with_what_it_found(make_report):
+    section = report_section(with_further(make_report(num_layers=6)))
+    assert "**Perturbation:** `mask`, `mask_ratio` `0.3`" in section
+    assert "**Perturbation:** `skip`, `diagnosis_seed` `7`" in section
+    assert "**Under `skip`:** layer 0 moves the output most, with 0.900 ± 0.020 bits" in section
 
 
 def test_an_invalid_lens_gives_its_reason_and_no_task_particle(make_report):

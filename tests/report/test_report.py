@@ -16,6 +16,7 @@ import huggingface_hub
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.made_reports import with_further
 
 from hf_layertracer import LayerTracerError, LayerTracerReport
 from hf_layertracer.errors import ReportNotFoundError
@@ -29,7 +30,7 @@ def report(make_report, make_later) -> LayerTracerReport:
     """A report with a history, a training run and text in several scripts."""
     unresolved = {"task_particle__layer": None, "task_particle__interval": None}
     later = [make_later(6, 3), make_later(6, 3, step=200, **unresolved)]
-    content = make_report(6, probes=3, later=later).model_dump()
+    content = with_further(make_report(6, probes=3, later=later)).model_dump()
     content["probes"]["items"][1] |= {"prompt": "Die Hauptstadt 法国的首都是\u2028", "target": " \U0001f600\t\"'\\"}
     content["diagnoses"][0]["lens"]["top_tokens"] = [[" a", "<b>", "的", " ", "\n", "\U0001f600", " c"]] * 3
     content["training"] = {
@@ -217,6 +218,11 @@ def test_a_report_without_a_required_part_is_refused_by_its_name(report, field):
         "diagnoses.0.lens.by_task.facts",
         "diagnoses.0.lens.top_tokens",
         "diagnoses.0.lens.top_tokens.1",
+        "diagnoses.0.lens.control.mean_probability",
+        "diagnoses.0.lens.control.stderr",
+        "diagnoses.0.lens.without_norm.mean_probability",
+        "diagnoses.0.context.mean",
+        "diagnoses.0.task_particle.max_ratio.per_probe",
         "diagnoses.1.lens.mean_probability",
         "diagnoses.1.sensitivities.mask.mean",
         "diagnoses.1.sensitivities.mask.stderr",
@@ -240,6 +246,9 @@ def test_lists_of_another_length_are_refused(report, place, longer):
     "place",
     [
         "diagnoses.0.sensitivities.mask.contenders.0",
+        "diagnoses.0.lens.control.layers.0",
+        "diagnoses.0.lens.without_norm.layer",
+        "diagnoses.0.task_particle.max_ratio.layer",
         "diagnoses.0.task_particle.layer",
         "diagnoses.0.task_particle.mean_curve_layer",
         "diagnoses.0.task_particle.quartiles.1",

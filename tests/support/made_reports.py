@@ -7,7 +7,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from hf_layertracer.records import LayerPlan, ModelFacts
+from hf_layertracer.records import (
+    ContextSensitivity,
+    LayerPlan,
+    LensControl,
+    LensWithoutNorm,
+    MaxRatio,
+    ModelFacts,
+)
 from hf_layertracer.report import LayerTracerReport
 
 
@@ -148,6 +155,35 @@ def _first_diagnosis(num_layers: int, probes: int, tasks: list[str]) -> dict[str
             "correct": [True] * probes,
         },
     }
+
+
+def with_further(report: LayerTracerReport) -> LayerTracerReport:
+    """The report with all that a diagnosis may measure beside the first perturbation."""
+    num_layers, first = report.num_layers, report.first
+    skip = first.sensitivity.model_copy(update={"mean": [0.9] + [0.1] * (num_layers - 1)})
+    first.sensitivities = {**first.sensitivities, "skip": skip}
+    first.context = ContextSensitivity(
+        mean=[0.0] + [0.4] * num_layers,
+        stderr=[0.0] * (num_layers + 1),
+        delta=[0.4] + [0.0] * (num_layers - 1),
+        delta_stderr=[0.05] * num_layers,
+        draws=4,
+    )
+    curve = [0.01 * depth for depth in range(num_layers + 1)]
+    first.lens.control = LensControl(
+        targets=3, mean_probability=curve, stderr=[0.0] * len(curve), resolved=0.25, unsupported=1, layers=[1]
+    )
+    first.lens.without_norm = LensWithoutNorm(mean_probability=curve, layer=4.0, unresolved=2)
+    layer = num_layers - 2.0
+    first.task_particle.max_ratio = MaxRatio(
+        layer=layer,
+        quartiles=None,
+        interval=None,
+        mean_curve_layer=0,
+        unresolved=0,
+        per_probe=[0] * report.probes.count,
+    )
+    return report
 
 
 def independent(stderr: Sequence[float]) -> list[list[float]]:

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...records import Lens
+from ...records import Lens, LensWithoutNorm
 from ..clean_run import CleanRun
+from ..controls import control_targets, left_out, summarise_control
 from ..layer_stack import LayerStack
 from ..replay_check import tolerance
 from ..summary import summarise_lens, summarise_max_ratio, summarise_task_particle
@@ -18,7 +19,7 @@ from .base import Batch, Measurement, Subject
 
 
 class LensCurves(Measurement):
-    """The lens curve of each probe, and the task particles that follow from them."""
+    """The lens curve of each probe, the task particles that follow from them, and what controls make of both."""
 
     name = "lens"
 
@@ -28,6 +29,10 @@ class LensCurves(Measurement):
         self.top_tokens = np.zeros(shape, dtype=np.int64)
         self.problem: str | None = None
         self.errors: list[float] = []
+        self.others = control_targets(subject.probes, subject.config.diagnosis_seed)
+        self.other_curves = np.zeros((shape[0], 0 if self.others is None else self.others.shape[1], shape[1]))
+        self.norm = subject.stack.final_norm
+        self.normless = np.zeros(shape)
         self.whole_prompts = False
         return super().start(subject)
 
@@ -43,7 +48,7 @@ class LensCurves(Measurement):
     def _read(self, batch: Batch) -> str | None:
         """Reads the lens, or says why it is not valid."""
         try:
-            reading = read_lens(self.subject.stack, batch.clean, batch.targets, batch.rows, self.whole_prompts)
+            reading = self._reading(batch)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # an architecture may fail in any way here, and the rest of the report does not
@@ -57,7 +62,24 @@ class LensCurves(Measurement):
         self.errors.append(reading.error)
         self.curves[batch.members], self.top_tokens[batch.members] = reading.probability, reading.top_token
         self.own_curves[batch.members] = reading.own_probability
+        self.other_curves[batch.members] = reading.others
+        self._read_without_norm(batch)
         return None
+
+    def _reading(self, batch: Batch) -> LensReading:
+        others = None if self.others is None else torch.from_numpy(self.others[batch.members])
+        return read_lens(self.subject.stack, batch.clean, batch.targets, batch.rows, self.whole_prompts, others)
+
+    def _read_without_norm(self, batch: Batch) -> None:
+        if self.norm is None:
+            return
+        try:
+            with left_out(self.norm):
+                self.normless[batch.members] = np.nan_to_num(self._reading(batch).probability)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # what follows may need more of the norm than its answer: then there is no such check
+            self.norm = None
 
     def result(self) -> dict[str, Any]:
         tasks, config = self.subject.tasks, self.subject.config
@@ -66,10 +88,17 @@ class LensCurves(Measurement):
             return {"lens": lens, "task_particle": summarise_task_particle(np.empty((0, 0)), tasks, config)}
         particle = summarise_task_particle(self.curves, tasks, config)
         particle.max_ratio = summarise_max_ratio(self.own_curves, config)
-        return {
-            "lens": summarise_lens(self.curves, tasks, self._decoded(), max(self.errors)),
-            "task_particle": particle,
-        }
+        lens = summarise_lens(self.curves, tasks, self._decoded(), max(self.errors))
+        if self.others is not None:
+            lens.control = summarise_control(self.curves, self.other_curves, particle.per_probe, config)
+        if self.norm is not None:
+            without = summarise_task_particle(self.normless, tasks, config)
+            lens.without_norm = LensWithoutNorm(
+                mean_probability=summarise_lens(self.normless, tasks, None, 0).mean_probability,
+                layer=without.layer,
+                unresolved=without.unresolved or 0,
+            )
+        return {"lens": lens, "task_particle": particle}
 
     def _decoded(self) -> list[list[str]] | None:
         tokenizer = self.subject.tokenizer
@@ -86,6 +115,7 @@ class LensReading:
     Args:
         probability (`np.ndarray`): Probability of each probe's target, of shape `(probes, layers + 1)`.
         own_probability (`np.ndarray`): That of the token which the model itself predicts, of the same shape.
+        others (`np.ndarray`): That of other tokens, of shape `(probes, tokens, layers + 1)`.
         top_token (`np.ndarray`): The likeliest token at each layer, of the same shape.
         error (`float`):
             Largest difference between the reading at the last layer and the model's own output, as a fraction of the
@@ -94,12 +124,18 @@ class LensReading:
 
     probability: np.ndarray
     own_probability: np.ndarray
+    others: np.ndarray
     top_token: np.ndarray
     error: float
 
 
 def read_lens(
-    stack: LayerStack, clean: CleanRun, targets: Tensor, rows: int, whole_prompts: bool = False
+    stack: LayerStack,
+    clean: CleanRun,
+    targets: Tensor,
+    rows: int,
+    whole_prompts: bool = False,
+    others: Tensor | None = None,
 ) -> LensReading:
     """Lens probabilities p[i, l] = softmax(U(N(h[i, l])))[target_i], with the model's own final norm and head.
 
@@ -113,14 +149,17 @@ def read_lens(
         rows (`int`): The most hidden states to read at once.
         whole_prompts (`bool`, *optional*, defaults to `False`):
             Whether what follows the layers is given all positions and the tokens, rather than the last position alone.
+        others (`Tensor`, *optional*): Further tokens of each probe, of shape `(probes, tokens)`.
 
     Returns:
         [`LensReading`]: The readings; at the last layer they should be the model's own output.
     """
     depth, probes = len(clean.states), len(targets)
     device, wanted, own = clean.states[-1].device, targets.to(clean.logits.device), clean.logits.softmax(-1)
-    probability, own_probability = np.empty((probes, depth)), np.empty((probes, depth))
-    top_token, predicted = np.empty((probes, depth), dtype=np.int64), own.argmax(-1)
+    further = wanted.new_zeros(probes, 0) if others is None else others.to(wanted.device)
+    asked = torch.cat([wanted[:, None], own.argmax(-1)[:, None], further], 1)
+    found = np.empty((probes, asked.shape[1], depth))
+    top_token = np.empty((probes, depth), dtype=np.int64)
     gaps = []
     for start in range(0, probes, rows):
         at = slice(start, min(start + rows, probes))
@@ -133,9 +172,9 @@ def read_lens(
             read = (
                 stack.unembed(clean, torch.cat(states), prompts).softmax(-1).view(len(states), at.stop - at.start, -1)
             )
-            for tokens, values in ((wanted, probability), (predicted, own_probability)):
-                answers = tokens[at].expand(len(states), -1)[..., None]
-                values[at, group] = read.gather(-1, answers)[..., 0].T.double().cpu()
+            answers = asked[at].expand(len(states), -1, -1)
+            found[at, :, group] = read.gather(-1, answers).permute(1, 2, 0).double().cpu()
             top_token[at, group] = read.argmax(-1).T.cpu()
         gaps.append((read[-1] - own[at]).abs().amax(-1) / own[at].amax(-1))
-    return LensReading(probability, own_probability, top_token, float(torch.cat(gaps).max()))
+    error = float(torch.cat(gaps).max())
+    return LensReading(found[:, 0], found[:, 1], found[:, 2:], top_token, error)
