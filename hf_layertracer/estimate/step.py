@@ -93,6 +93,8 @@ class FakeModel:
     def _copy(self, model: nn.Module) -> nn.Module:
         with FakeCopyMode(self.mode):
             fake = copy.deepcopy(model)
+        if "_original_forward" in vars(fake):
+            vars(fake).pop("forward")  # accelerate's, for mixed precision: it would run the real model
         # The model's own device may not be there (meta, or an accelerator on another machine). Shared tensors stay shared.
         moved: dict[int, Tensor] = {}
         with self.mode:

@@ -26,6 +26,23 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model
 
 
+def put_shards_back(model: nn.Module) -> None:
+    """Gives a model its own parameters back where FSDP2 has left whole ones in their place.
+
+    After a forward pass without a backward pass, as in a diagnosis, the outermost modules still hold the parameters that
+    were gathered: flags that are set on these are lost, and an optimizer that takes them trains nothing.
+
+    Args:
+        model (`nn.Module`): The model.
+    """
+    if torch.distributed.is_available():
+        from torch.distributed.fsdp import FSDPModule
+
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
+
 def input_device(model: nn.Module, embeddings: nn.Module | None) -> torch.device:
     """The device that token ids belong on: that of the embedding, or the one accelerate runs it on when it is offloaded.
 

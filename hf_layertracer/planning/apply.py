@@ -13,6 +13,7 @@ from ..logs import get_logger
 from ..modeling import EMBEDDINGS, HEAD, NORM, ModelParts, find_parts
 from ..modeling.facts import elements
 from ..modeling.in_force import PlanInForce, plan_in_force, remember_plan, trainable_before_plan
+from ..modeling.wrappers import put_shards_back
 from ..records import LayerPlan
 from .adapters import hold_adapters, release_adapters
 from .cost import matches_patterns
@@ -82,6 +83,7 @@ def apply_plan(model: nn.Module, plan: LayerPlan) -> AppliedPlan:
     parts = find_parts(model, plan.layers_path)
     if parts.num_layers != plan.num_layers:
         raise LayerTracerError(f"The plan is for {plan.num_layers} layers, the model has {parts.num_layers}.")
+    put_shards_back(parts.model)
     parameters = dict(parts.model.named_parameters())
     found = {name: parameter.requires_grad for name, parameter in parameters.items()}
     before = {name for name, required in trainable_before_plan(parts.model).items() if required}

@@ -15,6 +15,7 @@ class TrainingOutcome(Record):
         tokens_per_second (`float`, *optional*): Over all processes.
         peak_memory_bytes (`int`): Peak of the accelerator's allocated memory, or of the process where there is none.
         peak_memory_of (`str`): `"cuda"` or `"process"`.
+        expected_memory_bytes (`int`, *optional*): What that peak was estimated to be before the first step.
         trainable_parameters (`int`): Parameters counted in the optimizer.
         train_loss (`float`, *optional*): Mean training loss.
         eval_loss_before, eval_loss_after (`float`, *optional*): First and last evaluation loss that was logged.
@@ -26,6 +27,7 @@ class TrainingOutcome(Record):
     tokens_per_second: NonNegative | None = None
     peak_memory_bytes: Count
     peak_memory_of: str
+    expected_memory_bytes: Count | None = None
     trainable_parameters: Count
     train_loss: Real | None = None
     eval_loss_before: Real | None = None

@@ -40,12 +40,14 @@ def training_table(training: TrainingOutcome) -> str:
     Returns:
         `str`: A table of what is known.
     """
+    expected = training.expected_memory_bytes
     rows: list[list[Any]] = [
         ["Optimizer steps", f"{training.steps:,}"],
         ["Wall time", f"{number(training.seconds)} s"],
         ["Tokens, padding included", None if training.tokens is None else f"{training.tokens:,}"],
         ["Tokens per second", optional(training.tokens_per_second)],
         [f"Peak memory ({name(training.peak_memory_of)})", f"{number(training.peak_memory_bytes / 2**20)} MiB"],
+        ["Estimated before", expected and f"{number(expected / 2**20)} MiB"],
         ["Trained parameters", f"{number(training.trainable_parameters / 1e6)} M"],
         ["Mean training loss", optional(training.train_loss)],
         ["Evaluation loss before", optional(training.eval_loss_before)],

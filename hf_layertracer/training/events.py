@@ -19,6 +19,7 @@ from ..planning.config import LayerTracerConfig
 from ..probes import Probe
 from ..report import FIGURE_FILE, REPORT_FILE, LayerTracerReport
 from .checkpoints import checkpoint_of
+from .estimating import estimate_line, estimate_of_run, expected_peak
 from .metrics import trained_metrics
 from .outcome import ends_no_training, without_tracing
 from .prefix import FrozenPrefix
@@ -41,7 +42,7 @@ class TracingEvents(TrainerCallback):
     def __init__(self, config: LayerTracerConfig | None = None, probes: Sequence[Probe] | None = None):
         self.tracer = Tracer(config, probes)
         self._trainer: Callable[[], Trainer | None] = lambda: None
-        self._is_training = False
+        self._is_training, self._is_estimated = False, True
         self._prefix: FrozenPrefix | None = None
         self._told_of: Any = None
         self._trial_dir: Path | None = None
@@ -70,7 +71,7 @@ class TracingEvents(TrainerCallback):
         if not self.tracer.is_tracing:
             return
         self.tracer.start(state.global_step)
-        self._is_training = True
+        self._is_training, self._is_estimated = True, False
         if self.tracer.changes is not None:
             self.tracer.changes.wrap(self._trainer().model_wrapped)
             self.tracer.changes.remember(state)
@@ -90,6 +91,22 @@ class TracingEvents(TrainerCallback):
         if self.tracer.changes is not None:
             self._change(args, state, control, model)
         self.tracer.begin_step()
+
+    def before_forward(self, inputs: Any) -> None:
+        """Counts the tokens of a batch; the first one of a run shows what memory it will take.
+
+        Args:
+            inputs (`dict`): The batch.
+        """
+        trainer = self._trainer()
+        if self.tracer.is_tracing and not self._is_estimated and trainer is not None:
+            self._is_estimated = True
+            with self._apart("estimate the memory of this run"):
+                estimate = estimate_of_run(trainer, inputs)
+                if estimate is not None:
+                    self.tracer.expected_peak = expected_peak(estimate, trainer.args.device)
+                    logger.warning(estimate_line(estimate))
+        self.tracer.count_tokens(inputs)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any

@@ -50,6 +50,7 @@ class Tracer:
         self.changes: Changes | None = None
         self.tokens: int | None = None
         self.seconds_apart = 0.0
+        self.expected_peak: int | None = None
         self._given_probes = probes
         self._probes: list[Probe] = []
         self._tokenizer: Any = None
@@ -204,7 +205,7 @@ class Tracer:
 
     def start(self, step: int) -> None:
         """Resets the counts and the memory gauge, and drops the diagnoses of steps that this run makes anew."""
-        self._first_step, self._seconds, self.tokens = step, 0.0, None
+        self._first_step, self._seconds, self.tokens, self.expected_peak = step, 0.0, None, None
         first, later = self.report.diagnoses[:1], self.report.diagnoses[1:]
         self.report.diagnoses = first + [diagnosis for diagnosis in later if diagnosis.step <= step]
         self.seconds_apart = 0.0
@@ -312,6 +313,7 @@ class Tracer:
             tokens_per_second=round(tokens / self._seconds, 2) if tokens and self._seconds else None,
             peak_memory_bytes=peak,
             peak_memory_of=owner,
+            expected_memory_bytes=self.expected_peak,
             trainable_parameters=self.applied.trainable_parameters,
             **figures,
         )

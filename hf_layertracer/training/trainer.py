@@ -102,7 +102,7 @@ class LayerTracerMixin:
         return super().create_scheduler(*args, **kwargs)
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        self._layertracer.tracer.count_tokens(inputs)
+        self._layertracer.before_forward(inputs)
         return super().training_step(model, inputs, *args, **kwargs)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""Two real processes on CPU, under DDP and under FSDP2."""
+"""Two real processes on CPUs, as `accelerate launch` starts them: under DDP, and under FSDP2 with real shards."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ from hf_layertracer import LayerTracerReport
 
 
 SCRIPT = Path(__file__).parent / "scripts" / "train_distributed.py"
-KINDS = ["ddp", "fsdp2"]
+# FSDP2 twice: sharded by transformers when the model is loaded, and by accelerate when it is prepared.
+KINDS = ["ddp", "sharded", "fsdp2"]
+# accelerate runs one process alone where it is told --cpu; with --multi_gpu it starts torchrun, also without a GPU.
+LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+LAUNCH += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
 
 
 @pytest.fixture(scope="module")
@@ -25,31 +29,40 @@ def folder(tmp_path_factory: pytest.TempPathFactory, make_model) -> Path:
     """What two ranks left behind; importing takes longer than training, so one launch serves all tests."""
     folder = tmp_path_factory.mktemp("distributed")
     make_model().save_pretrained(folder / "model")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*command, str(SCRIPT), str(folder)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    done = launched(folder)
     assert done.returncode == 0, done.stderr[-4000:]
     return folder
+
+
+def launched(folder: Path, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [*LAUNCH, str(SCRIPT), str(folder)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def saw(folder: Path, kind: str, rank: int) -> dict[str, Any]:
+    """What a rank saw in a run."""
+    place = folder / f"{kind}-rank{rank}"
+    return json.loads(place.with_suffix(".json").read_text()) | torch.load(place.with_suffix(".pt"))
 
 
 @pytest.fixture(params=KINDS)
 def run(request: pytest.FixtureRequest, folder: Path) -> tuple[str, list[dict[str, Any]]]:
     """The kind of run and what each rank saw."""
-    places = [folder / f"{request.param}-rank{rank}" for rank in range(2)]
-    return request.param, [
-        json.loads(place.with_suffix(".json").read_text()) | torch.load(place.with_suffix(".pt")) for place in places
-    ]
+    return request.param, [saw(folder, request.param, rank) for rank in range(2)]
 
 
 def test_the_processes_were_wrapped_as_meant(run):
     kind, ranks = run
-    wrapper = {"ddp": "DistributedDataParallel", "fsdp2": "FSDPLlamaForCausalLM"}[kind]
+    wrapper = "DistributedDataParallel" if kind == "ddp" else "FSDPLlamaForCausalLM"
     assert [rank["wrapper"] for rank in ranks] == [wrapper, wrapper]
+    whole = sum(weight.numel() for weight in ranks[0]["after"].values())
+    assert [rank["local"] for rank in ranks] == ([whole] * 2 if kind == "ddp" else [whole // 2] * 2)
 
 
 def test_all_ranks_have_one_plan_from_one_diagnosis(run):
@@ -93,16 +106,33 @@ def test_a_later_diagnosis_measures_the_same_on_all_ranks(run):
     assert first["diagnoses"] == nearly(second["diagnoses"])
 
 
-def test_sharding_changes_neither_diagnosis_nor_plan(folder):
-    ddp, fsdp2 = (json.loads((folder / f"{kind}-rank0.json").read_text()) for kind in KINDS)
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_sharding_changes_neither_diagnosis_nor_plan(folder, kind):
+    ddp, sharded = saw(folder, "ddp", 0), saw(folder, kind, 0)
     # Whole and sharded parameters lie elsewhere in memory, which changes the order of sums in matrix products.
-    assert fsdp2["sensitivity"] == nearly(ddp["sensitivity"], abs=1e-8)
-    assert fsdp2["plan"] == ddp["plan"]  # of the numbers of layers alone
+    assert sharded["sensitivity"] == nearly(ddp["sensitivity"], abs=1e-8)
+    assert sharded["plan"] == ddp["plan"]  # of the numbers of layers alone
     # After training, rounding has gone through Adam as well.
-    assert _means(fsdp2["diagnoses"][1]) == pytest.approx(_means(ddp["diagnoses"][1]), abs=1e-5)
+    assert _means(sharded["diagnoses"][1]) == pytest.approx(_means(ddp["diagnoses"][1]), abs=1e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def test_a_resumed_run_ends_with_the_weights_of_the_whole(folder):
+    for rank in range(2):
+        whole, resumed = saw(folder, "ddp", rank), saw(folder, "ddp-resumed", rank)
+        assert_close_weights(resumed["after"], whole["after"])
+        assert resumed["plan"] == whole["plan"]
+        assert [diagnosis["step"] for diagnosis in resumed["diagnoses"]] == [0, 2]
+
+
+def test_a_rank_that_dies_ends_the_launch(folder, tmp_path):
+    (tmp_path / "model").symlink_to(folder / "model")
+    done = launched(tmp_path, DIE_IN_DIAGNOSIS="1")  # without an end, subprocess raises TimeoutExpired
+    assert done.returncode != 0
+    assert "exitcode  : 7" in done.stderr
+    assert not list(tmp_path.glob("*-rank*.json"))
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
 @pytest.mark.parametrize("run", ["", "-resumed"])
 def test_every_rank_changes_to_the_same_layers_and_gradients_of_thawed_ones_are_averaged(kind, run, folder):
     first, second = (_left(folder, f"{kind}-grass{run}-rank{rank}") for rank in range(2))
@@ -117,7 +147,7 @@ def test_every_rank_changes_to_the_same_layers_and_gradients_of_thawed_ones_are_
     assert first["optimizer_parameters"] == len(first["trainable"])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
 def test_a_resumed_run_changes_as_a_whole_one_does(kind, folder):
     whole, resumed = (_left(folder, f"{kind}-grass{run}-rank0") for run in ("", "-resumed"))
     assert resumed["plans"] == whole["plans"]

@@ -1,8 +1,9 @@
-"""One rank of runs under DDP and under FSDP2: train_distributed.py OUTPUT_DIR, which holds the model.
+"""One rank of several runs: train_distributed.py OUTPUT_DIR, which holds the model.
 
-Then the same with a strategy that changes what trains, whole and resumed.
-
+Under DDP, under FSDP2 sharded by transformers, under FSDP2 sharded by accelerate; whole and resumed, and with a
+strategy that changes what trains.
 Leaves what it saw in OUTPUT_DIR/<kind>-rank<N>.json, and the weights before and after in OUTPUT_DIR/<kind>-rank<N>.pt.
+With DIE_IN_DIAGNOSIS set, the second rank is gone as soon as it is to diagnose.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from datasets import Dataset
 from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers import LlamaForCausalLM, TrainingArguments
+from transformers.distributed import DistributedConfig
 
 from hf_layertracer import LayerTracerConfig, LayerTracerTrainer
 from hf_layertracer.report import report
+from hf_layertracer.training import measuring
 
 
 FSDP2 = {
@@ -39,12 +42,13 @@ FSDP2 = {
 
 def main(output_dir: Path, kind: str, strategy: str = "freeze-deep", resume: bool = False) -> None:
     steps = 3 if strategy == "freeze-deep" else 6
-    suffix = "" if strategy == "freeze-deep" else f"-{strategy}"
+    name = kind if strategy == "freeze-deep" else f"{kind}-{strategy}"
     args = TrainingArguments(
-        output_dir=str(output_dir / f"{kind}{suffix}"), max_steps=steps,
+        output_dir=str(output_dir / f"{name}{'-resumed' * resume}"), max_steps=steps,
         per_device_train_batch_size=2, learning_rate=1e-2,
         save_strategy="steps", save_steps=2, logging_strategy="no", report_to="none", use_cpu=True, disable_tqdm=True,
-        dataloader_pin_memory=False, ddp_backend="gloo", bf16=False, **(FSDP2 if kind == "fsdp2" else {}),
+        dataloader_pin_memory=False, ddp_backend="gloo", bf16=False, save_only_model=kind == "sharded",
+        **(FSDP2 if kind == "fsdp2" else {}),
     )  # fmt: skip
     if kind == "fsdp2":
         # What `accelerate launch --use_fsdp --fsdp_cpu_ram_efficient_loading true` sets.
@@ -52,7 +56,8 @@ def main(output_dir: Path, kind: str, strategy: str = "freeze-deep", resume: boo
         # accelerate shards on accelerators only, and on CPUs falls back to DDP without a word; its code runs there too.
         assert args.device.type == "cpu"  # asking for it sets the processes up
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
-    model = LlamaForCausalLM.from_pretrained(output_dir / "model")
+    sharding = {"distributed_config": DistributedConfig(fsdp_size=2)} if kind == "sharded" else {}
+    model = LlamaForCausalLM.from_pretrained(output_dir / "model", **sharding)
     before = weights(model)
     ids = torch.randint(3, 80, (16, 12), generator=torch.Generator().manual_seed(7)).tolist()
     changing = {"change_steps": 1, "thaw_warmup_steps": 1} if strategy != "freeze-deep" else {"diagnose_steps": 2}
@@ -60,10 +65,13 @@ def main(output_dir: Path, kind: str, strategy: str = "freeze-deep", resume: boo
     dataset = Dataset.from_dict({"input_ids": ids, "labels": ids})
     trainer = LayerTracerTrainer(model=model, args=args, train_dataset=dataset, layertracer_config=config)
     with writes() as written:
-        trainer.train(resume_from_checkpoint=str(Path(args.output_dir) / "checkpoint-2") if resume else None)
+        trainer.train(resume_from_checkpoint=str(output_dir / name / "checkpoint-2") if resume else None)
     result = trainer.layertracer_report
     seen = {
         "wrapper": type(trainer.model_wrapped).__name__,
+        "local": sum(
+            p.to_local().numel() if isinstance(p, DTensor) else p.numel() for p in trainer.model.parameters()
+        ),
         "plan": result.plan.model_dump(),
         "plans": [[record.step, record.plan.trained_layers] for record in result.plans],
         "sensitivity": result.first.sensitivity.mean,
@@ -73,7 +81,7 @@ def main(output_dir: Path, kind: str, strategy: str = "freeze-deep", resume: boo
         "optimizer_parameters": sum(len(group["params"]) for group in trainer.optimizer.param_groups),
         "written": written,
     }
-    place = output_dir / f"{kind}{suffix}{'-resumed' * resume}-rank{os.environ['RANK']}"
+    place = output_dir / f"{name}{'-resumed' * resume}-rank{os.environ['RANK']}"
     place.with_suffix(".json").write_text(json.dumps(seen))
     torch.save({"before": before, "after": weights(trainer.model)}, place.with_suffix(".pt"))
 
@@ -108,8 +116,14 @@ def writes() -> Iterator[list[str]]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for kind in ("ddp", "fsdp2"):
-        main(Path(sys.argv[1]), kind)
-        for resume in (False, True):
-            main(Path(sys.argv[1]), kind, "grass", resume)
+    if os.environ.get("DIE_IN_DIAGNOSIS") and os.environ["RANK"] == "1":
+        measuring.diagnose = lambda *_, **__: os._exit(7)
+    place = Path(sys.argv[1])
+    for kind in ("ddp", "sharded", "fsdp2"):
+        main(place, kind)
+        if kind != "sharded":  # transformers saves no optimizer of a model that it has sharded
+            for resume in (False, True):
+                main(place, kind, "grass", resume)
+        if kind == "ddp":
+            main(place, kind, resume=True)
     torch.distributed.destroy_process_group()

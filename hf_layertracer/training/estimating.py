@@ -1,0 +1,79 @@
+"""What a run's first batch says about the memory that all of it will take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psutil
+import torch
+from transformers import Trainer
+
+from ..errors import LayerTracerError
+from ..estimate.estimate import TrainingEstimate, estimate_training
+from ..logs import get_logger
+from ..text import gibibytes
+
+
+logger = get_logger(__name__)
+
+# Tracing a step costs a few seconds for a deep model, which a shorter run would notice.
+_FEWEST_STEPS = 100
+
+
+def estimate_of_run(trainer: Trainer, inputs: Any) -> TrainingEstimate | None:
+    """Estimates a run before its first step, from its model, its arguments and the shape of its first batch.
+
+    Args:
+        trainer ([`~transformers.Trainer`]): The trainer, with the plan in force on its model.
+        inputs (`dict`): The first batch.
+
+    Returns:
+        [`TrainingEstimate`]: The estimate of one process, or `None` where the run is short, or where a launcher shards its
+            model or its tokens are not known.
+    """
+    ids = inputs.get("input_ids") if hasattr(inputs, "get") else None
+    sharded = trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled or trainer.is_distributed_loading_by_transformers
+    if trainer.state.max_steps < _FEWEST_STEPS or sharded or not isinstance(ids, torch.Tensor) or ids.ndim != 2:
+        return None
+    try:
+        return estimate_training(
+            trainer.model, None, trainer.args, sequence_length=ids.shape[1], world_size=trainer.args.world_size
+        )
+    except LayerTracerError as error:  # a step of a model that is not causal, or of an unusual optimizer
+        logger.info(f"The memory of this run cannot be estimated. {error}")
+        return None
+
+
+def expected_peak(estimate: TrainingEstimate, device: torch.device) -> int:
+    """What [`peak_bytes`] should read after training.
+
+    Args:
+        estimate ([`TrainingEstimate`]): The estimate.
+        device (`torch.device`): The training device.
+
+    Returns:
+        `int`: The estimate of what an accelerator holds; of a process on a CPU, what it holds now and what will come on top
+            of the weights.
+    """
+    if device.type in ("cuda", "xpu"):
+        return estimate.total_bytes
+    return psutil.Process().memory_info().rss + estimate.total_bytes - estimate.weights_bytes
+
+
+def estimate_line(estimate: TrainingEstimate) -> str:
+    """The estimate in one line.
+
+    Args:
+        estimate ([`TrainingEstimate`]): The estimate.
+
+    Returns:
+        `str`: The line.
+    """
+    parts = {
+        "weights": estimate.weights_bytes,
+        "gradients": estimate.gradient_bytes,
+        "optimizer": estimate.optimizer_bytes,
+        "activations": estimate.activation_bytes,
+    }
+    said = ", ".join(f"{name} {gibibytes(size)}" for name, size in parts.items())
+    return f"Training takes {gibibytes(estimate.total_bytes)} of memory in a process at its peak ({said}; traced)."
