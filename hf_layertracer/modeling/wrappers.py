@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import nn
@@ -24,6 +27,25 @@ def unwrap(model: nn.Module) -> nn.Module:
         if isinstance(model, PeftModel | PeftMixedModel):
             return model.get_base_model() if isinstance(model, PeftModel) else model.base_model.model
     return model
+
+
+@contextmanager
+def whole_parameters(model: nn.Module) -> Iterator[None]:
+    """Gathers what DeepSpeed's ZeRO-3 has shared out over the processes, which all have to take part.
+
+    FSDP gathers by itself whatever runs; DeepSpeed does once its engine is there, which is after the plan.
+
+    Args:
+        model (`nn.Module`): The model.
+    """
+    shared = [parameter for parameter in model.parameters() if hasattr(parameter, "ds_id")]
+    if not shared:
+        yield
+        return
+    from deepspeed.zero import GatheredParameters
+
+    with GatheredParameters(shared):
+        yield
 
 
 def put_shards_back(model: nn.Module) -> None:

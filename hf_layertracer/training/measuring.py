@@ -14,6 +14,7 @@ from ..errors import LayerTracerError, UntraceableModelError
 from ..logs import get_logger
 from ..modeling import ModelParts
 from ..modeling.facts import model_facts
+from ..modeling.wrappers import whole_parameters
 from ..planning.binding import check_binding
 from ..planning.config import LayerTracerConfig
 from ..planning.strategies import STRATEGIES, strategy_named
@@ -57,7 +58,7 @@ def first_report(
     report = None
     if problem is None:
         try:
-            with precision():
+            with precision(), whole_parameters(parts.model):
                 report = diagnose(parts.model, probes, tokenizer=tokenizer, config=config.diagnosis())
         except UntraceableModelError as error:
             problem = str(error)

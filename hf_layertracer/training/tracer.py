@@ -20,6 +20,7 @@ from ..logs import get_logger
 from ..modeling import context_length, find_parts, unwrap
 from ..modeling.devices import default_device, peak_bytes, reset_peak
 from ..modeling.preserve import preserved
+from ..modeling.wrappers import whole_parameters
 from ..planning import AppliedPlan, apply_plan, configured_plan, make_plan, read_plan
 from ..planning.config import LayerTracerConfig
 from ..probes import Probe
@@ -235,7 +236,8 @@ class Tracer:
         Returns:
             [`Diagnosis`]: What was measured.
         """
-        now = diagnose(model, self._probes, tokenizer=self._tokenizer, config=self.config.diagnosis())
+        with whole_parameters(model):
+            now = diagnose(model, self._probes, tokenizer=self._tokenizer, config=self.config.diagnosis())
         diagnosis = now.latest
         diagnosis.step = step
         diagnosis.notes = [note for note in now.notes if note not in self.report.notes]

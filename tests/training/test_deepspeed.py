@@ -46,6 +46,7 @@ def test_both_ranks_train_under_one_plan_and_one_writes_the_report(folder, stage
     assert first["plan"] == second["plan"]
     assert first["plan"]["frozen_layers"] == [2, 3]
     assert first["steps"] == 3
+    assert first["diagnoses"] == second["diagnoses"] == [0, 3]
     assert first["trainable"] == second["trainable"] > 0
     report = LayerTracerReport.load(folder / f"zero{stage}")
     assert report.plan.model_dump() == first["plan"]

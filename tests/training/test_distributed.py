@@ -135,7 +135,7 @@ def test_a_rank_that_dies_ends_the_launch(folder, tmp_path):
 @pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
 @pytest.mark.parametrize("run", ["", "-resumed"])
 def test_every_rank_changes_to_the_same_layers_and_gradients_of_thawed_ones_are_averaged(kind, run, folder):
-    first, second = (_left(folder, f"{kind}-grass{run}-rank{rank}") for rank in range(2))
+    first, second = (saw(folder, f"{kind}-grass{run}", rank) for rank in range(2))
     assert first["plans"] == second["plans"]
     assert [step for step, _ in first["plans"]][:2] == [0, 1]
     # Each rank reads other rows: a layer whose gradients are not averaged is another one on each.
@@ -149,18 +149,14 @@ def test_every_rank_changes_to_the_same_layers_and_gradients_of_thawed_ones_are_
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
 def test_a_resumed_run_changes_as_a_whole_one_does(kind, folder):
-    whole, resumed = (_left(folder, f"{kind}-grass{run}-rank0") for run in ("", "-resumed"))
+    whole, resumed = (saw(folder, f"{kind}-grass{run}", 0) for run in ("", "-resumed"))
     assert resumed["plans"] == whole["plans"]
     assert_close_weights(resumed["after"], whole["after"])
 
 
 def test_sharding_changes_no_draw(folder):
-    ddp, fsdp2 = (_left(folder, f"{kind}-grass-rank0") for kind in KINDS)
+    ddp, fsdp2 = (saw(folder, f"{kind}-grass", 0) for kind in ("ddp", "fsdp2"))
     assert fsdp2["plans"] == ddp["plans"]
-
-
-def _left(folder: Path, name: str) -> dict[str, Any]:
-    return json.loads((folder / f"{name}.json").read_text()) | torch.load(folder / f"{name}.pt")
 
 
 def _means(diagnosis: dict) -> list[float]:

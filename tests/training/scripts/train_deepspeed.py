@@ -34,7 +34,7 @@ def main(output_dir: Path, stage: int) -> None:
         model=LlamaForCausalLM.from_pretrained(output_dir / "model"),
         args=args,
         train_dataset=Dataset.from_dict({"input_ids": ids, "labels": ids}),
-        layertracer_config=LayerTracerConfig(num_probes=4, repeats=2),
+        layertracer_config=LayerTracerConfig(num_probes=4, repeats=2, diagnose_after=True),
     )
     trainer.train()
     report = trainer.layertracer_report
@@ -44,7 +44,7 @@ def main(output_dir: Path, stage: int) -> None:
         "world_size": args.world_size,
         "sharded": parameter.numel() == 0,
         "plan": report.plan.model_dump(),
-        "measured": report.is_measured,
+        "diagnoses": [diagnosis.step for diagnosis in report.diagnoses],
         "notes": report.notes,
         "steps": report.training.steps,
         "trainable": report.training.trainable_parameters,
