@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -93,7 +94,7 @@ def push(
 @command.command()
 def status(directory: Directory) -> None:
     """Show how far a trial is, also while it runs."""
-    from ..trials.status import trial_status
+    from ..trials.status import seconds_left, trial_status
 
     rounds = sorted(directory.glob("round-*"))
     statuses = [status for folder in rounds or [directory] for status in trial_status(folder)]
@@ -105,14 +106,22 @@ def status(directory: Directory) -> None:
         table.add_row(escape(unit.name), unit.state, steps, escape(unit.note))
     Console().print(table)
     finished = sum(unit.state == "finished" for unit in statuses)
-    typer.echo(f"{finished} of {len(statuses)} runs are finished.")
+    left = seconds_left(statuses)
+    about = "" if not left else f" About {timedelta(seconds=round(left))} left at the pace so far."
+    typer.echo(f"{finished} of {len(statuses)} runs are finished.{about}")
 
 
 @command.command()
-def show(directory: Directory) -> None:
+def show(
+    directory: Directory,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, as results.md has it.")] = False,
+) -> None:
     """Show the results of a trial, finished or not."""
     from ..trials import HalvingResult, TrialsResult
 
+    if markdown:
+        typer.echo(TrialsResult.load(directory).to_markdown())
+        return
     rounds = sorted(directory.glob("round-*"))
     print_trial(TrialsResult.load(rounds[-1] if rounds else directory))
     if (halving := HalvingResult.load(directory)) is not None:

@@ -57,6 +57,13 @@ class ArmConfig(BaseModel):
         """Whether adapters train instead of layers."""
         return self.strategy == LORA
 
+    @property
+    def changes_every(self) -> int | None:
+        """Steps between two changes of what trains; `None` for an arm that chooses once."""
+        if self.is_lora or strategy_named(self.strategy).change is None:
+            return None
+        return strategy_named(self.strategy).check_options(_own(self.options)).change_steps
+
     def with_options(self, **options: Any) -> ArmConfig:
         """The same arm with more options."""
         return ArmConfig(**{**self.model_dump(), **options})
@@ -89,7 +96,7 @@ class ArmConfig(BaseModel):
         except LayerTracerError as error:
             # LoRA is no strategy: it adds parameters instead of choosing them.
             raise ValueError(f"strategy: {str(error).rstrip('.')}, {LORA}.") from error
-        strategy.check_options({name: value for name, value in self.options.items() if name not in _OVERRULES})
+        strategy.check_options(_own(self.options))
         return self
 
 
@@ -124,6 +131,10 @@ def with_adapters(model: nn.Module, arm: ArmConfig, rank: int | None = None) -> 
         return get_peft_model(model, settings)
     except ValueError as error:
         raise LayerTracerError(f"The arm {arm.name!r}: {str(error).splitlines()[0]}") from error
+
+
+def _own(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in _OVERRULES}
 
 
 def _check_lora(options: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..evaluation.estimates import SeedEstimate
-from ..evaluation.statistics import accuracy, paired_difference_over_seeds
+from ..evaluation.statistics import accuracy, average_relative_improvement, paired_difference_over_seeds
 from .config import UNTOUCHED, ObjectiveConfig
 from .results import TrialsResult
 
@@ -131,6 +131,29 @@ class Summary:
         """Decline on what was known, against the untouched model: positive where it forgot."""
         gain = self.gain(arm, self.objective.forget)
         return None if gain is None else _negative(gain)
+
+    def relative_improvement(self, arm: str, metrics: Sequence[str], against: str) -> float | None:
+        """Mean over metrics of how many times better an arm is than another, less one, as the paper's headline is made.
+
+        Args:
+            arm (`str`): The arm.
+            metrics (`Sequence[str]`): Accuracies, and metrics of text, of which less is better.
+            against (`str`): What to compare with.
+
+        Returns:
+            `float` or `None`: 0.1 stands for 10 %; `None` where a mean is missing or not above 0.
+        """
+        ours, theirs = [], []
+        for metric in metrics:
+            pair = [self.mean(name, metric) for name in (arm, against)]
+            if any(mean is None or mean.mean <= 0 for mean in pair):
+                return None
+            values = [mean.mean for mean in pair if mean is not None]
+            # Where less is better, half of it is twice as good.
+            own, other = reversed(values) if _points_down(metric) else values
+            ours.append(own)
+            theirs.append(other)
+        return average_relative_improvement(ours, theirs) if ours else None
 
     def score(self, arm: str) -> Score | None:
         """The arm's value by the objective; `None` where there is no data for it."""

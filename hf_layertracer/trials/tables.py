@@ -101,13 +101,20 @@ def _between(summary: Summary) -> ResultTable | None:
         for metric in metrics:
             difference = summary.gain(arm, metric, reference)
             row += [_difference(difference)[0], verdict(difference)]
-        rows.append(row)
+        improvement = summary.relative_improvement(arm, metrics, reference)
+        rows.append([*row, "" if improvement is None else f"{improvement:+.1%}"])
     return ResultTable(
         f"Against {reference}",
-        ["arm", *(cell for metric in metrics for cell in (f"gain in {metric}", ""))],
+        [
+            "arm",
+            *(cell for metric in metrics for cell in (f"gain in {metric}", "")),
+            "average relative improvement",
+        ],
         rows,
         f"How much better than {reference}, with the same seeds on the same items; above 0 is better, whichever way the "
-        "metric points. Each comparison stands alone: of twenty without any effect, one looks like a difference.",
+        "metric points. Each comparison stands alone: of twenty without any effect, one looks like a difference. The "
+        "average relative improvement is the mean over these metrics of how many times better, less one, as in arXiv "
+        "2605.11416; it has no interval.",
     )
 
 
@@ -140,7 +147,7 @@ def _cost(result: TrialsResult) -> ResultTable:
             [
                 name,
                 "adapters" if plan is None else _layers(entry["arm"], plan),
-                f"{entry['trainable_parameters'] / 1e6:.2f} M",
+                f"{_trainable(entry, costs) / 1e6:.2f} M",
                 "" if entry["off_by"] is None else f"{entry['off_by']:+.1%}",
                 f"{sum(speeds) / len(speeds):.0f}" if speeds else "",
                 _most(costs, "peak_memory_bytes", 2**20),
@@ -153,7 +160,8 @@ def _cost(result: TrialsResult) -> ResultTable:
         ["arm", "layers", "trainable", "off by", "tokens/s", "peak MiB", "optimizer MiB", "TFLOP"],
         rows,
         f"On {result.machine}. Peak memory is of the whole process where there is no accelerator. FLOPs by arithmetic. "
-        "Off by: trainable parameters against those that were to be matched.",
+        "Off by: trainable parameters against those that were to be matched. Where what trains changes, trainable is the "
+        "mean over steps, and off by is of the first plan.",
     )
 
 
@@ -162,9 +170,19 @@ def _accuracies(summary: Summary) -> list[str]:
 
 
 def _layers(arm: dict[str, Any], plan: dict[str, Any]) -> str:
-    if ArmConfig(**arm).takes("plan_seed"):
+    config = ArmConfig(**arm)
+    if (every := config.changes_every) is not None:
+        return f"{len(plan['trained_layers'])} at first, changed every {every} steps"
+    if config.takes("plan_seed"):
         return f"{len(plan['trained_layers'])} drawn for each seed"
     return compact_ranges(plan["trained_layers"])
+
+
+def _trainable(entry: dict[str, Any], costs: list[dict[str, Any]]) -> float:
+    """Of an arm that changes what trains: the mean over steps, once there are runs."""
+    if not costs or ArmConfig(**entry["arm"]).changes_every is None:
+        return entry["trainable_parameters"]
+    return sum(cost["trainable_parameters"] for cost in costs) / len(costs)
 
 
 def _seeds_caveat(result: TrialsResult) -> str:

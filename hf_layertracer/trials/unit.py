@@ -62,7 +62,7 @@ def run_unit(folder: UnitFolder) -> None:
             model = _trained_model(model, arm, folder.training / trained["checkpoint"])
     if not is_main_process():
         return
-    _say(folder, phase="evaluating")
+    _say(folder, **(read_json(folder.progress) or {}) | {"phase": "evaluating"})
     evaluation = evaluate_model(model, tokenizer, config.evaluate)
     write_json(
         folder.result,
@@ -154,10 +154,11 @@ def _cost(trainer: LayerTracerTrainer, tokens: int) -> dict[str, Any]:
     outcome, steps = report.training, trainer.state.global_step
     # A strategy may change what trains, and with it what a step costs.
     ends = [*(record.step for record in report.plans[1:]), steps]
-    flops = sum(
-        (end - record.step) * record.plan.savings.flops_per_token
-        for record, end in zip(report.plans, ends, strict=True)
-    )
+    periods = [(end - record.step, record.plan.savings) for record, end in zip(report.plans, ends, strict=True)]
+    flops = sum(length * savings.flops_per_token for length, savings in periods)
+    trainable = outcome.trainable_parameters
+    if len(periods) > 1:
+        trainable = sum(length * savings.trainable_parameters for length, savings in periods) // steps
     state = [
         value
         for values in trainer.optimizer.state.values()
@@ -169,7 +170,7 @@ def _cost(trainer: LayerTracerTrainer, tokens: int) -> dict[str, Any]:
         "tokens_per_second": outcome.tokens_per_second,
         "peak_memory_bytes": outcome.peak_memory_bytes,
         "peak_memory_of": outcome.peak_memory_of,
-        "trainable_parameters": outcome.trainable_parameters,
+        "trainable_parameters": trainable,
         "optimizer_bytes": sum(value.numel() * value.element_size() for value in state),
         "flops": flops * tokens // steps,
     }
@@ -213,13 +214,20 @@ class _Progress(TrainerCallback):
 
     def __init__(self, folder: UnitFolder, steps: int):
         self._folder, self._steps, self._said = folder, steps, 0.0
+        self._began, self._first = 0.0, 0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._began, self._first = time.monotonic(), state.global_step
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if args.should_save and time.monotonic() - self._said > 1:
             self._said = time.monotonic()
-            _say(self._folder, phase="training", step=state.global_step)
+            pace = (self._said - self._began) / (state.global_step - self._first)
+            _say(self._folder, phase="training", step=state.global_step, seconds_a_step=round(pace, 4))
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         checkpoint = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"

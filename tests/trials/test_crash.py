@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -43,17 +44,22 @@ def prepared(config, finished, tmp_path) -> Path:
 
 @pytest.fixture
 def start(config, tmp_path) -> Iterator[Callable[[Path], subprocess.Popen]]:
-    """`start(folder)`: `layertracer trials run` in its own process."""
+    """`start(folder, most_bytes=None)`: `layertracer trials run` in its own process; no file grows beyond the bytes."""
     path = tmp_path / "trials.yaml"
     path.write_text(yaml.safe_dump(config.model_dump(exclude_none=True)))
     started: list[subprocess.Popen] = []
 
-    def run(folder: Path) -> subprocess.Popen:
+    def run(folder: Path, most_bytes: int | None = None) -> subprocess.Popen:
         command = [sys.executable, "-m", "hf_layertracer.cli", "trials", "run", str(path), "--out", str(folder)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        started.append(
-            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        )
+        limit = None
+        if most_bytes is not None:  # the kernel then refuses in the middle of a file, as on a disk that is full
+
+            def limit() -> None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+
+        pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        started.append(subprocess.Popen(command, env=environment, preexec_fn=limit, **pipe))
         return started[-1]
 
     yield run
@@ -104,6 +110,20 @@ def test_a_run_that_is_killed_alone_is_reported_with_its_cause(prepared, start):
     assert "Error: 1 of the runs failed" in output
     assert "SIGKILL" in read_json(unit.failure)["cause"]
     assert read_json(prepared / "results.json")["failures"] == {"freeze-deep-seed0": read_json(unit.failure)["cause"]}
+
+
+def test_a_disk_that_is_full_in_the_middle_is_one_line_and_the_run_goes_on_when_there_is_room(prepared, start):
+    unit = TrialFolder(prepared).unit("freeze-deep-seed0")
+    full = start(prepared, most_bytes=40_000)  # enough for all but a checkpoint's weights
+    output, _ = full.communicate(timeout=120)
+    assert full.returncode == 1
+    assert "Error: 1 of the runs failed" in output
+    assert "File too large" in read_json(unit.failure)["cause"]
+    assert not unit.result.exists()
+    again = start(prepared)
+    output, _ = again.communicate(timeout=240)
+    assert again.returncode == 0, output
+    assert not unit.failure.exists()
 
 
 def _child(unit: UnitFolder) -> psutil.Process:

@@ -21,7 +21,13 @@ ARMS = [
     {"strategy": "lora", "learning_rate": 1e-2},
 ]
 EITHER = pytest.mark.parametrize(
-    "arm", [{"strategy": "freeze-deep"}, {"strategy": "lora"}], ids=["layers", "adapters"]
+    "arm",
+    [
+        {"strategy": "freeze-deep"},
+        {"strategy": "lora"},
+        {"strategy": "lisa", "change_steps": 2, "thaw_warmup_steps": 1},
+    ],
+    ids=["layers", "adapters", "changing"],
 )
 
 

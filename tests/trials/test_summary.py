@@ -140,6 +140,17 @@ def test_a_benchmark_above_chance_is_compared(draw, result):
     assert tables["All metrics"].grey == set()
 
 
+def test_the_average_relative_improvement_counts_less_as_better_where_it_is(result):
+    summary = Summary(result)
+    full, random = (summary.mean(arm, "new/bits_per_byte").mean for arm in ("full", "random"))
+    found = summary.relative_improvement("random", ["new/bits_per_byte"], "full")
+    assert found == pytest.approx(full / random - 1)
+    assert found < 0
+    (table,) = [table for table in result_tables(result) if table.title == "Against full"]
+    assert table.columns[-1] == "average relative improvement"
+    assert table.rows[0][-1] == f"{found:+.1%}"  # the quiz is at chance, and counts nowhere
+
+
 def test_runs_on_other_items_are_not_compared(result):
     for unit in result.units:
         if unit["arm"] == "random":
