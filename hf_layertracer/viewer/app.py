@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from ..errors import LayerTracerError
-from ..report import LayerTracerReport
-from . import html_parts
-from .report_sources import MAX_BYTES, find_reports, hub_report, parse_report, search_hub
-from .report_store import OpenedReports, ReportStore
+from .links import Linked, follow_script
+from .opening import Opening, opener_of
+from .report_sources import MAX_BYTES, find_reports
+from .report_store import ReportStore
 from .tabs import Page, offered_tabs
 from .tabs.base import CHECKED_BY_HANDLER, QUIET
 from .upload_limit import UploadLimit
@@ -24,22 +25,27 @@ _WAITING = 1_000
 _HOUR = 3600
 
 
-def build_app(sources: Sequence[str | Path]) -> gr.Blocks:
+def build_app(sources: Sequence[str | Path], *, token_from_login: bool = False) -> gr.Blocks:
     """Builds the page.
 
     Args:
         sources (`Sequence[str]`): The reports to start with: files, folders or ids of repositories on the Hub.
+        token_from_login (`bool`, *optional*, defaults to `False`):
+            Read the Hub with your login, private repositories included. For a page that only you can reach.
 
     Returns:
         `gr.Blocks`: The page, for [`serve`].
 
     Raises:
         ReportNotFoundError: A folder holds no report, or a source is neither a path nor an id.
+        LayerTracerError: A Space asks for `token_from_login`, which would show private reports to its visitors.
     """
-    store = ReportStore(find_reports(sources))
+    if token_from_login and "SPACE_ID" in os.environ:
+        raise LayerTracerError("A Space never uses its owner's login: its visitors would see private reports.")
+    store = ReportStore(find_reports(sources), token=token_from_login)
     names = store.names({})
     with gr.Blocks(title="LayerTracer viewer", analytics_enabled=False, delete_cache=(_HOUR, _HOUR)) as app:
-        opened = gr.State({}, time_to_live=_HOUR)
+        opened, view = gr.State({}, time_to_live=_HOUR), gr.State({}, time_to_live=_HOUR)
         with gr.Row(elem_id="lt-top"):
             gr.HTML('<h1 title="What each layer of a language model does">LayerTracer</h1>', min_width=120)
             chosen = gr.Dropdown(
@@ -51,72 +57,43 @@ def build_app(sources: Sequence[str | Path]) -> gr.Blocks:
                 elem_id="lt-name",
                 **CHECKED_BY_HANDLER,
             )
-            upload = gr.UploadButton(
-                "Upload a report", file_types=[".json"], type="binary", min_width=140, elem_id="lt-upload"
-            )
-        with gr.Accordion("Open from the Hub", open=not names, elem_id="lt-open-hub"), gr.Row():
-            asked = gr.Textbox(
-                label="Repository, or words to search for",
-                placeholder="user/name",
-                max_length=200,
-                scale=2,
-                elem_id="lt-hub",
-            )
-            found = gr.Dropdown(
-                [],
-                label="Found",
-                info="Public repositories tagged layertracer.",
-                scale=2,
-                elem_id="lt-found",
-                **CHECKED_BY_HANDLER,
-            )
-            search = gr.Button("Search", elem_id="lt-search")
-            fetch = gr.Button("Open", variant="primary", elem_id="lt-open")
+            upload = gr.UploadButton("Upload", file_types=[".json"], type="binary", min_width=80, elem_id="lt-upload")
+        opener = opener_of(open=not names, private=token_from_login)
         message = gr.HTML(elem_id="lt-message")
-        page = Page(store, chosen, opened, loaded=app.load)
-        with gr.Tabs():
+        page = Page(store, chosen, opened, view)
+        page.linked["report"] = Linked(chosen, "")
+        with gr.Tabs() as tabs:
+            places = {}
             for name, tab in offered_tabs().items():
-                with gr.Tab(tab.title, id=name) as place:
-                    tab.build(page, place)
-
-        def show(report: LayerTracerReport, label: str, opened: OpenedReports) -> dict[Any, Any]:
-            shown = page.show(label, report, opened)
-            return {message: html_parts.note(f"Opened {next(iter(shown[page.opened]))}."), **shown}
-
-        def open_upload(content: bytes | None, opened: OpenedReports) -> dict[Any, Any]:
-            try:
-                report = parse_report(content or b"", "The uploaded file")
-            except LayerTracerError as error:
-                return {message: html_parts.error(error)}
-            return show(report, report.model.name, opened)
-
-        def open_from_hub(place: str | None, opened: OpenedReports) -> dict[Any, Any]:
-            try:
-                report = hub_report(place or "")
-            except LayerTracerError as error:
-                return {message: html_parts.error(error)}
-            return show(report, place or report.model.name, opened)
-
-        def search_for(text: str) -> dict[Any, Any]:
-            try:
-                repos = search_hub(text)
-            except LayerTracerError as error:
-                return {message: html_parts.error(error)}
-            said = (
-                f"Found {len(repos)}."
-                if repos
-                else "Found none: no public repository of that name is tagged layertracer."
-            )
-            return {message: html_parts.note(said), found: gr.Dropdown(repos, value=None)}
-
-        shown = [message, chosen, opened]
-        private: dict[str, Any] = {"api_visibility": QUIET["api_visibility"]}
-        upload.upload(open_upload, [upload, opened], shown, **private)
-        gr.on([fetch.click, asked.submit], open_from_hub, [asked, opened], shown, **private)
-        found.input(open_from_hub, [found, opened], shown, **private)
-        search.click(search_for, asked, [message, found], **private)
+                with gr.Tab(tab.title, id=name) as places[name]:
+                    tab.build(page, places[name])
+        opening = Opening(page, message)
+        opening.listen(upload, opener)
+        _follow_links(app, opening, tabs, places)
     # Nothing here takes long but a diagnosis, which has its own limit: a class that opens the page at once is served.
     return app.queue(max_size=_WAITING, default_concurrency_limit=8)
+
+
+def _follow_links(app: gr.Blocks, opening: Opening, tabs: gr.Tabs, places: dict[str, gr.Tab]) -> None:
+    """What an address says is shown, and what is shown stands in the address."""
+    page, linked = opening.page, opening.page.linked
+    controls = [entry.control for entry in linked.values()]
+    private: dict[str, Any] = {"api_visibility": "private"}
+    query = gr.Textbox(visible=False)
+    outputs = [opening.message, page.opened, page.view, tabs, *controls]
+    restored = app.load(
+        lambda query, opened: opening.restore(query, opened, tabs, places),
+        [query, page.opened],
+        outputs,
+        js="(query, opened) => [window.layertracer.asked, opened]",
+        **QUIET,
+    )
+    restored.then(None, None, None, js="() => { window.layertracer.isShown = true; }", **private)
+    for function, inputs, drawn in page.on_load:
+        restored.then(function, inputs, drawn, **QUIET)
+    gr.on([control.change for control in controls], None, controls, js=follow_script(linked), **private)
+    for name, place in places.items():
+        place.select(None, controls, js=follow_script(linked, name), **private)
 
 
 def serve(app: gr.Blocks, **options: Any) -> Any:
@@ -134,6 +111,7 @@ def serve(app: gr.Blocks, **options: Any) -> Any:
     return app.launch(
         theme=theme,
         css_paths=[Path(__file__).with_name("style.css")],
+        head=f"<script>{Path(__file__).with_name('page.js').read_text(encoding='utf-8')}</script>",
         max_file_size=MAX_BYTES,
         state_session_capacity=_SESSIONS,
         footer_links=[],

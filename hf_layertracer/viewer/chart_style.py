@@ -11,6 +11,7 @@ from .glossary import GLOSSARY
 
 LINES = (ORANGE, GREEN, VERMILLION, SKY, PURPLE, BLUE, GREY)
 DASHES = ("solid", "dot", "dash", "dashdot")
+BAR_WIDTH = 0.8  # of the distance between two layers
 
 
 def dress(figure: go.Figure, title: str, x: str, y: str) -> None:
@@ -64,17 +65,35 @@ def after_layer(index: int) -> str:
     return "the embedding" if index < 0 else f"after layer {index}"
 
 
-def name_embedding(figure: go.Figure, num_layers: int) -> None:
-    """Numbers a lens curve's axis: the embedding stands left of layer 0."""
+def name_layers(figure: go.Figure, num_layers: int) -> None:
+    """Numbers a layer axis that begins with the embedding, which stands left of layer 0."""
     step = next((step for step in (1, 2, 5, 10, 20, 50) if num_layers <= 16 * step), 100)
     ticks = [-1, *range(0, num_layers, step)]
     names = ["emb", *("" if step > 1 and tick == 0 else str(tick) for tick in ticks[1:])]
     figure.update_xaxes(tickvals=ticks, ticktext=names)
 
 
-def say_instead(figure: go.Figure, text: str) -> go.Figure:
-    """Puts a sentence where there is nothing to draw."""
-    figure.add_annotation(text=wrapped(text, 50), showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper")
-    figure.update_xaxes(visible=False)
-    figure.update_yaxes(visible=False)
+def titled(figure: go.Figure, text: str, row: int) -> None:
+    """Puts a title, already in lines, over one of several charts below each other."""
+    figure.add_annotation(
+        text=text,
+        x=0,
+        y=1,
+        xref="x domain" if row == 1 else f"x{row} domain",
+        yref="y domain" if row == 1 else f"y{row} domain",
+        xanchor="left",
+        yanchor="bottom",
+        align="left",
+        showarrow=False,
+        font={"size": 12},
+    )
+
+
+def say_instead(figure: go.Figure, text: str, **place: int) -> go.Figure:
+    """Puts a sentence where there is nothing to draw, at a place of a figure with several charts."""
+    domains = {"xref": "x domain", "yref": "y domain"} if place else {"xref": "paper", "yref": "paper"}
+    figure.add_annotation(text=wrapped(text, 50), showarrow=False, x=0.5, y=0.5, **domains, **place)
+    if not place:
+        figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False, **place)
     return figure

@@ -25,7 +25,10 @@ _TABLE = _TEMPLATES.from_string(
 <caption>{{ caption | text(200) }}</caption>
 <thead><tr>{% for name in header %}<th scope="col">{{ term(name) }}</th>{% endfor %}</tr></thead>
 <tbody>{% for row in rows %}<tr>
-{% for cell in row %}{% if loop.first %}<th scope="row">{% else %}<td>{% endif %}{{ cell | text(limit) }}
+{% for cell in row %}{% if loop.first %}<th scope="row">{% else %}<td>{% endif %}
+{%- if loop.first and pick -%}
+<button type="button" class="lt-pick" data-pick="{{ cell | text }}" aria-label="{{ pick }} {{ cell | text }}">
+{{- cell | text(limit) }}</button>{% else %}{{ cell | text(limit) }}{% endif %}
 {%- if loop.first %}</th>{% else %}</td>{% endif %}{% endfor %}
 </tr>{% endfor %}</tbody></table></div>"""
 )
@@ -43,12 +46,15 @@ _TITLE = _TEMPLATES.from_string(
     """<div class="lt-head lt-title"><h2>{{ title | text(100) }}</h2> <p>{{ subtitle | text(300) }}</p></div>"""
 )
 _MESSAGE = _TEMPLATES.from_string("""<p class="lt-{{ kind }}" role="{{ role }}">{{ message | text(400) }}</p>""")
+_DESCRIPTION = _TEMPLATES.from_string("""<p class="lt-unseen">{{ text_ | text(2000) }}</p>""")
 _PROGRESS = _TEMPLATES.from_string(
     """<p class="lt-note" role="status">{{ message | text }} <progress value="{{ done }}" max="1"></progress></p>"""
 )
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[object]], caption: str, limit: int = _CELL_LIMIT) -> str:
+def table(
+    header: Sequence[str], rows: Sequence[Sequence[object]], caption: str, limit: int = _CELL_LIMIT, pick: str = ""
+) -> str:
     """A table that scrolls sideways where the screen is narrow.
 
     Args:
@@ -56,11 +62,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], caption: str,
         rows (`Sequence[Sequence[object]]`): The cells, the first of each row being its name.
         caption (`str`): What the table shows.
         limit (`int`, *optional*): Most characters of a cell.
+        pick (`str`, *optional*): What a click on a row does; the rows' names become buttons.
 
     Returns:
         `str`: HTML.
     """
-    return _TABLE.render(header=header, rows=rows, caption=caption, limit=limit, term=term)
+    return _TABLE.render(header=header, rows=rows, caption=caption, limit=limit, pick=pick, term=term)
 
 
 def error(message: object) -> str:
@@ -71,6 +78,11 @@ def error(message: object) -> str:
 def note(message: object) -> str:
     """A message of how things stand."""
     return _MESSAGE.render(message=str(message), kind="note", role="status")
+
+
+def description(text: str) -> str:
+    """What a picture shows, for those who do not see it."""
+    return _DESCRIPTION.render(text_=text)
 
 
 def progress(message: str, done: float) -> str:

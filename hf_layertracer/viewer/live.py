@@ -20,7 +20,7 @@ from ..errors import LayerTracerError
 from ..hub.transport import hub_errors
 from ..report import REPORT_FILE, LayerTracerReport
 from .escaping import plain
-from .report_sources import hub_place
+from .hub_places import hub_place
 
 
 # Set by the owner of a page to let its visitors run models there.
@@ -51,8 +51,9 @@ def check_size(model_id: str) -> str:
     Raises:
         LayerTracerError: It is not public, has no safetensors weights or is too large.
     """
-    kind, name, folder = hub_place(model_id)
-    if kind != "model" or folder is not None:
+    place = hub_place(model_id)
+    name = place.repo_id
+    if str(place) != name:
         raise LayerTracerError(f"{plain(model_id)} is no model repository: user/name.")
     with hub_errors(name, token=False):
         try:

@@ -1,27 +1,20 @@
-"""Opens reports, which are someone else's files: from this machine, from an upload or from the Hub.
+"""Opens reports, which are someone else's files: from this machine or from an upload.
 
-A file's size is checked before it is parsed, only the report file itself is read, and requests to the Hub are anonymous:
-the owner's token must not show private repositories to visitors.
+A file's size is checked before it is parsed, and only the report file itself is read.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from huggingface_hub.utils import validate_repo_id
-
 from ..errors import LayerTracerError, ReportNotFoundError
-from ..hub.card import TAG
-from ..hub.transport import hub_errors, report_folders
 from ..report import REPORT_FILE, LayerTracerReport
 from ..strict_json import parse_json
 from .escaping import plain
+from .hub_places import hub_place
 
 
 # A report of 100 layers and 1,000 probes takes 4 MiB.
@@ -152,7 +145,7 @@ def find_reports(sources: Sequence[str | Path]) -> dict[str, Path | str]:
         elif path.is_file():
             found[_unused(path.resolve().parent.name if path.name == REPORT_FILE else path.stem, found)] = path
         else:
-            found[_unused("/".join(filter(None, hub_place(str(source))[1:])), found)] = str(source)
+            found[_unused(str(hub_place(str(source))), found)] = str(source)
     return found
 
 
@@ -172,89 +165,3 @@ def _unused(label: str, taken: dict) -> str:
     label = plain(label, 60) or "report"
     numbered = (f"{label} ({number})" for number in range(2, len(taken) + 3))
     return label if label not in taken else next(name for name in numbered if name not in taken)
-
-
-# -- the Hub ---------------------------------------------------------------------------------------------------------
-
-
-def hub_report(place: str) -> LayerTracerReport:
-    """Reads the report of a public repository on the Hub, without any token.
-
-    Args:
-        place (`str`):
-            `"user/name"` of a model repository, or `"datasets/user/name"` of one that collects reports, whose newest is
-            taken; a folder in the repository may follow.
-
-    Returns:
-        [`LayerTracerReport`]: The report.
-
-    Raises:
-        ReportNotFoundError: There is no such public repository, or it holds no report.
-        LayerTracerError: The report cannot be opened, or the Hub cannot be reached.
-    """
-    kind, name, subfolder = hub_place(place)
-    api = HfApi(token=False)
-    with hub_errors(name, token=False):
-        try:
-            if kind == "dataset" and subfolder is None:
-                folders = report_folders(api, name, REPORT_FILE)
-                subfolder = folders[-1] if folders else None
-            address = hf_hub_url(name, REPORT_FILE, subfolder=subfolder, repo_type=kind)
-            announced = get_hf_file_metadata(address, token=False)
-            if announced.size is None or announced.size > MAX_BYTES:
-                raise LayerTracerError(
-                    f"The report of {name} is too large: up to {MAX_BYTES // 2**20} MiB are opened."
-                )
-            with tempfile.TemporaryDirectory() as folder:
-                path = api.hf_hub_download(name, REPORT_FILE, subfolder=subfolder, repo_type=kind, local_dir=folder)
-                return read_report(path, name)
-        except HfHubHTTPError as error:
-            if getattr(error.response, "status_code", None) not in (401, 403, 404):
-                raise
-            raise ReportNotFoundError(
-                f"There is no public repository {name} with a {REPORT_FILE} on the Hub."
-            ) from error
-
-
-def search_hub(text: str = "", limit: int = 30) -> list[str]:
-    """Public repositories that are tagged as holding a report.
-
-    Args:
-        text (`str`, *optional*): What their name has to contain.
-        limit (`int`, *optional*, defaults to `30`): Most ids of each kind of repository to return.
-
-    Returns:
-        `list[str]`: Places as [`hub_report`] takes them, models first.
-
-    Raises:
-        LayerTracerError: The Hub cannot be reached.
-    """
-    api = HfApi(token=False)
-    asked = {"filter": TAG, "search": plain(text) or None, "limit": limit}
-    with hub_errors("the list of repositories", token=False):
-        models = [model.id for model in api.list_models(**asked)]
-        return models + [f"datasets/{dataset.id}" for dataset in api.list_datasets(**asked)]
-
-
-def hub_place(text: str) -> tuple[str, str, str | None]:
-    """What a text names on the Hub; never a path of this machine.
-
-    Args:
-        text (`str`): `"user/name"` or `"datasets/user/name"`, with or without a folder behind it.
-
-    Returns:
-        `tuple[str, str, str | None]`: `"model"` or `"dataset"`, the repository's id, and the folder in it.
-
-    Raises:
-        ReportNotFoundError: It names no repository.
-    """
-    path = text.strip()
-    kind = "dataset" if path.startswith("datasets/") else "model"
-    owner, name, *folders = path.removeprefix("datasets/").split("/") + [""] * (path.count("/") == 0)
-    try:
-        validate_repo_id(f"{owner}/{name}")
-        if all(folder.strip(".") and folder.isprintable() for folder in folders):
-            return kind, f"{owner}/{name}", "/".join(folders) or None
-    except HFValidationError:
-        pass
-    raise ReportNotFoundError(f"{plain(text)!r} is neither a report here nor the id of a repository (user/name).")

@@ -9,13 +9,15 @@ from pathlib import Path
 from ..errors import LayerTracerError
 from ..report import LayerTracerReport
 from .escaping import plain
-from .report_sources import hub_report, read_report
+from .hub_sources import hub_report
+from .report_sources import read_report
 
 
 # Reports by name, that one visitor opened; no other visitor sees them.
 OpenedReports = dict[str, LayerTracerReport]
 _OPENED_LIMIT = 6
 _KEPT = 16
+_NAME_LIMIT = 200
 
 
 class ReportStore:
@@ -23,11 +25,16 @@ class ReportStore:
 
     Args:
         sources (`Mapping[str, Path | str]`): Report files and ids of repositories, by the name to show.
+        token (`bool`, *optional*, defaults to `False`): Whether repositories are read with the owner's login.
     """
 
-    def __init__(self, sources: Mapping[str, Path | str]):
-        self._sources = dict(sources)
-        self._read = lru_cache(maxsize=_KEPT)(lambda name: _read(name, self._sources[name]))
+    def __init__(self, sources: Mapping[str, Path | str], token: bool = False):
+        self._sources, self.token = dict(sources), token
+        self._read = lru_cache(maxsize=_KEPT)(self._read_source)
+
+    def _read_source(self, name: str) -> LayerTracerReport:
+        source = self._sources[name]
+        return read_report(source, name) if isinstance(source, Path) else hub_report(source, self.token)
 
     def names(self, opened: OpenedReports) -> list[str]:
         """Names to choose from: what the visitor opened, then what the page starts with."""
@@ -64,12 +71,8 @@ class ReportStore:
         Returns:
             `tuple[str, dict[str, LayerTracerReport]]`: The name to choose it by, and all that the visitor opened.
         """
-        label = plain(name, 60) or "report"
+        label = plain(name, _NAME_LIMIT) or "report"
         while label in self._sources:
-            label += " (opened)"
+            label += " (2)"
         kept = [(other, value) for other, value in opened.items() if other != label][: _OPENED_LIMIT - 1]
         return label, {label: report, **dict(kept)}
-
-
-def _read(name: str, source: Path | str) -> LayerTracerReport:
-    return read_report(source, name) if isinstance(source, Path) else hub_report(source)

@@ -45,7 +45,6 @@ class Page:
         self.driver.get("about:blank")
         self.driver.get(self.url + query)
         self.wait(lambda: self.bars() > 0 or "alert" in self.find("#lt-report").get_attribute("innerHTML"))
-        self.wait(lambda: "page 1 of" in self.text("#lt-shown"))
 
     def wait(self, condition: Callable[[], object], what: str = "") -> object:
         def holds(_: object) -> object:
@@ -68,7 +67,7 @@ class Page:
     def script(self, code: str, *arguments: object) -> object:
         return self.driver.execute_script(code, *arguments)
 
-    def bars(self, selector: str = "#lt-sensitivity") -> int:
+    def bars(self, selector: str = "#lt-charts") -> int:
         return len(self.all(f"{selector} .barlayer .point"))
 
     def tab(self, name: str) -> None:
@@ -97,6 +96,16 @@ class Page:
         element = self.find(selector)
         self.script("arguments[0].scrollIntoView({block: 'center'})", element)
         element.click()
+
+    def click_chart(self, selector: str, across: float, down: float) -> None:
+        """Clicks into a chart, at a fraction of the width and height of its axes."""
+        from selenium.webdriver import ActionChains
+
+        self.script("document.querySelector(arguments[0]).scrollIntoView({block: 'center'})", selector)
+        area = self.find(f"{selector} .nsewdrag")
+        size = area.size
+        offset = round(size["width"] * (across - 0.5)), round(size["height"] * (down - 0.5))
+        ActionChains(self.driver).move_to_element_with_offset(area, *offset).pause(0.3).click().perform()
 
     def fill(self, selector: str, text: str, then: str = Keys.ENTER + Keys.TAB) -> None:
         box = self.find(f"{selector} input, {selector} textarea")

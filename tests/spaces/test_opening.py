@@ -8,9 +8,6 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 
 
-TABS = ("See", "Compare", "Try an allocation", "Diagnose")
-
-
 # -- open ----------------------------------------------------------------------------------------------------------------
 
 
@@ -20,12 +17,12 @@ def test_an_uploaded_report_opens_and_can_be_compared(page, make_report, tmp_pat
     page.wait(lambda: "Opened me/mine" in page.text("#lt-message"))
     page.wait(lambda: page.bars() == 7)
     page.tab("Compare")
-    page.choose("#lt-compared", "me/mine")
+    page.choose("#lt-compared", "me/mine (uploaded)")
     page.wait(lambda: "me/mine" in page.text("#lt-differences"))
     page.open()
     page.find("#lt-name input").click()
     offered = page.wait(lambda: [option.get_attribute("aria-label") for option in page.all("[role=option]")])
-    assert "me/mine" not in offered, "another visit sees what was uploaded in this one"
+    assert "me/mine (uploaded)" not in offered, "another visit sees what was uploaded in this one"
 
 
 HOSTILE = {
@@ -66,14 +63,13 @@ def test_a_report_full_of_markup_shows_it_as_text_and_runs_nothing(page, full_of
         full_of(markup).save_json(tmp_path / str(number))
         page.upload(tmp_path / str(number) / "layertracer_report.json")
         page.wait(lambda markup=markup: markup[:40] in page.text("#lt-report h2"), markup)
-        page.wait(lambda: "page 1 of" in page.text("#lt-shown"))
         texts.append(page.text("#lt-report"))
-    for tab in ("Compare", "Try an allocation", "See"):
+    for tab in ("Probes", "Compare", "Try an allocation", "See"):
         page.tab(tab)
         page.wait(lambda: not page.all(".generating"))
     page.tab("Compare")
     for markup in markups[-2:]:  # the others made room for later ones
-        page.choose("#lt-compared", markup)
+        page.choose("#lt-compared", f"{markup} (uploaded)")
     page.wait(lambda: len(page.all("#lt-differences thead th")) == 5)
     assert page.script("return window.hacked") is None
     tree = page.script(

@@ -48,16 +48,17 @@ def draw_everything() -> Callable[[LayerTracerReport], list[str]]:
 
 def _draw_everything(report: LayerTracerReport) -> list[str]:
     from hf_layertracer.errors import LayerTracerError
-    from hf_layertracer.viewer import allocation, compare, figures, html_parts, lens_figures, tables
+    from hf_layertracer.viewer import allocation, compare, describe, html_parts, plan_figures, probe_figures, tables
+    from hf_layertracer.viewer.layer_figure import layer_figure
 
     probes = list(range(report.probes.count))[:25]
     tasks = list(report.probes.tasks)[:5]
     kinds = [layer.kind for layer in report.model.layers]
     sizes = [sum(layer.parameters.values()) for layer in report.model.layers]
-    drawn = [figures.sensitivity_figure(report, tasks), lens_figures.lens_figure(report, tasks, probes[:2])]
-    drawn += [lens_figures.probes_figure(report, probes)]
+    drawn = [layer_figure(report, tasks), probe_figures.probes_figure(report, probes)]
     texts = [
         html_parts.report_title(report),
+        html_parts.description(describe.layers(report)),
         html_parts.report_facts(report),
         tables.layer_csv(report),
         report.model_dump_json(),
@@ -68,14 +69,16 @@ def _draw_everything(report: LayerTracerReport) -> list[str]:
     ]
     if report.first.lens.per_probe:
         texts += [html_parts.table(*tables.reading_table(report, probe), "probe") for probe in probes[:1]]
+        drawn += [probe_figures.probe_figure(report, probe) for probe in probes[:1]]
     if report.plan is not None:
-        drawn.append(figures.plan_figure(report.plan, kinds, sizes))
+        drawn.append(plan_figures.plan_figure(report.plan, kinds, sizes))
     if report.is_repeated:
         figure, table = compare.before_and_after(report)
-        drawn += [figures.history_figure(report), figure]
+        drawn += [plan_figures.history_figure(report), figure]
         texts.append(html_parts.table(*table, "before and after"))
     both = {report.model.id or "one": report, "other": compare.after_training(report)}
     drawn += [compare.sensitivity_curves(both), compare.lens_curves(both)]
+    texts.append(html_parts.description(describe.curves(both)))
     texts += [html_parts.note(caution) for caution in compare.cautions(both)]
     texts += [html_parts.table(*make(both), "x") for make in (compare.difference_table, compare.depth_table)]
     for strategy in ("freeze-deep", "sensitivity", "task-particle", "budget"):

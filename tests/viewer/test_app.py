@@ -14,7 +14,7 @@ import pytest
 from hf_layertracer.viewer.app import build_app, serve
 from hf_layertracer.viewer.live import SWITCH
 from hf_layertracer.viewer.report_store import ReportStore
-from hf_layertracer.viewer.tabs import see
+from hf_layertracer.viewer.tabs import probes, see
 
 
 @pytest.fixture
@@ -32,7 +32,8 @@ def test_nothing_of_the_viewer_is_imported_with_the_library():
 
 
 def test_what_is_drawn_needs_no_gradio():
-    modules = "allocation, compare, escaping, figures, html_parts, live, report_sources, report_store, space, tables"
+    modules = "allocation, compare, describe, escaping, html_parts, hub_places, hub_sources, layer_figure, links, live"
+    modules += ", plan_figures, probe_figures, report_sources, report_store, space, tables"
     code = f"import sys; from hf_layertracer.viewer import {modules}; print('gradio' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
@@ -40,7 +41,7 @@ def test_what_is_drawn_needs_no_gradio():
 def test_the_first_report_comes_with_the_page(app):
     config = json.dumps(app.get_config_file(), default=str)
     assert "someone/tiny-llama" in config
-    assert "Layer Sensitivity (bars" in config
+    assert "Layer Sensitivity, " in config
 
 
 def test_a_page_without_reports_can_be_built():
@@ -58,7 +59,7 @@ def test_diagnosing_is_there_only_where_the_owner_turned_it_on(app, monkeypatch,
     def tabs(page: gr.Blocks) -> list[str]:
         return [block.label for block in page.blocks.values() if isinstance(block, gr.Tab)]
 
-    assert tabs(app) == ["See", "Compare", "Try an allocation"]
+    assert tabs(app) == ["See", "Probes", "Compare", "Try an allocation"]
     monkeypatch.setenv(SWITCH, "1")
     page = build_app([write_report(make_report(), "x")])
     assert tabs(page)[-1] == "Diagnose"
@@ -107,9 +108,9 @@ def test_a_page_of_a_thousand_probes_sends_a_fraction_of_them(make_report, write
     def sent(contents: list) -> int:
         return len(json.dumps(contents, default=lambda value: value.model_dump()))
 
-    summary = sent(see._summary(store, "big", {}))
-    page = sent(see._probes(store, "big", {}, None, "", "as asked", 1))
-    one = sent(see._probe(store, "big", {}, 999))
+    summary = sent(see._summary(store, "big", {}, {}))
+    page = sent(probes._probes(store, "big", {}, None, "", "as asked", 1))
+    one = sent(probes._probe(store, "big", {}, 999))
     assert whole > 1_500_000
     assert summary < 200_000
     assert page < 600_000

@@ -6,14 +6,11 @@ import json
 
 import pytest
 
-from hf_layertracer.report.palette import ORANGE, SKY
-from hf_layertracer.viewer.figures import (
-    history_figure,
-    plan_figure,
-    sensitivity_figure,
-)
+from hf_layertracer.report.palette import ORANGE, PURPLE, SKY
 from hf_layertracer.viewer.glossary import GLOSSARY
-from hf_layertracer.viewer.lens_figures import lens_figure, probes_figure
+from hf_layertracer.viewer.layer_figure import layer_figure
+from hf_layertracer.viewer.plan_figures import history_figure, plan_figure
+from hf_layertracer.viewer.probe_figures import probe_figure, probes_figure
 
 
 def text_of(figure) -> str:
@@ -24,86 +21,111 @@ def flat(html: str) -> str:
     return html.replace("<br>", " ").replace("<i>", "").replace("</i>", "")
 
 
+def above(figure) -> list:
+    """The traces of Layer Sensitivity."""
+    return [trace for trace in figure.data if trace.yaxis == "y"]
+
+
+def below(figure) -> list:
+    """The traces of lens probability."""
+    return [trace for trace in figure.data if trace.yaxis == "y2"]
+
+
+def titles(figure) -> list[str]:
+    return [flat(text.text) for text in figure.layout.annotations if text.yanchor == "bottom"]
+
+
 @pytest.mark.parametrize("num_layers", [1, 6, 100])
 def test_every_layer_has_a_bar_with_its_standard_error(make_report, num_layers):
     report = make_report(num_layers)
-    (bars,) = sensitivity_figure(report).data
+    (bars,) = above(layer_figure(report))
     assert list(bars.x) == list(range(num_layers))
     assert list(bars.y) == report.sensitivity.mean
     assert list(bars.error_y.array) == report.sensitivity.stderr
     assert len(bars.hovertext) == num_layers
 
 
+def test_both_charts_have_one_layer_axis_and_are_read_together(make_report):
+    layout = layer_figure(make_report()).layout
+    assert layout.xaxis.matches == "x2"
+    assert (layout.hovermode, layout.hoversubplots) == ("x unified", "axis")
+    assert layout.xaxis2.ticktext[:2] == ("emb", "0")
+
+
 def test_kinds_of_layers_differ_in_colour_and_are_named(make_report):
     kinds = ["linear_attention", "full_attention"] * 3
     report = make_report(model__layers=[{"kind": kind, "parameters": {}} for kind in kinds])
-    figure = sensitivity_figure(report)
-    assert [(trace.name, list(trace.x)) for trace in figure.data] == [
+    bars = above(layer_figure(report))
+    assert [(trace.name, list(trace.x)) for trace in bars] == [
         ("linear_attention", [0, 2, 4]),
         ("full_attention", [1, 3, 5]),
     ]
-    assert figure.data[0].marker.color != figure.data[1].marker.color
-    assert [trace.width for trace in figure.data] == [0.8, 0.8], "bars of a rare kind would hide their neighbours"
-    assert figure.layout.showlegend
-    assert not sensitivity_figure(make_report()).layout.showlegend
+    assert bars[0].marker.color != bars[1].marker.color
+    assert [trace.width for trace in bars] == [0.8, 0.8], "bars of a rare kind would hide their neighbours"
 
 
 def test_the_vulnerable_layer_its_contenders_and_what_trains_are_marked(make_report):
     report = make_report(sensitivity__contenders=[0, 2])
-    figure = sensitivity_figure(report)
-    assert [(sign.x, sign.text) for sign in figure.layout.annotations] == [(0, "▼"), (2, "▽")]
-    assert [(band.x0, band.x1) for band in figure.layout.shapes] == [(-0.5, 2.5)]
-    assert "▽ contender; shaded: trained" in flat(figure.layout.title.text)
-    bare = sensitivity_figure(make_report(plan=None))
-    assert not bare.layout.shapes
-    assert "shaded" not in flat(bare.layout.title.text)
+    figure = layer_figure(report)
+    signs = [(sign.x, sign.text) for sign in figure.layout.annotations if sign.text in "▼▽"]
+    assert signs == [(0, "▼"), (2, "▽")]
+    bands = [(band.x0, band.x1, band.yref) for band in figure.layout.shapes if band.fillcolor == ORANGE]
+    assert bands == [(-0.5, 2.5, "y domain"), (-0.5, 2.5, "y2 domain")]
+    assert "▽ contender; shaded: trained" in titles(figure)[0]
+    bare = layer_figure(make_report(plan=None))
+    assert not [band for band in bare.layout.shapes if band.fillcolor == ORANGE]
+    assert "shaded" not in titles(bare)[0]
 
 
 def test_a_single_draw_claims_no_error(make_report):
-    figure = sensitivity_figure(make_report(sensitivity__draws=1, sensitivity__stderr=[0.0] * 6))
-    assert figure.data[0].error_y.array is None
-    assert "±" not in text_of(figure).replace("\\u00b1", "±")
-    assert "no standard error" in flat(figure.layout.title.text)
+    figure = layer_figure(make_report(sensitivity__draws=1, sensitivity__stderr=[0.0] * 6))
+    assert above(figure)[0].error_y.array is None
+    assert "±" not in "".join(above(figure)[0].hovertext)
+    assert "no standard error" in titles(figure)[0]
 
 
-def test_chosen_tasks_are_drawn_over_both(make_report):
+def test_chosen_tasks_and_other_perturbations_are_drawn_as_lines(make_report):
     report = make_report(sensitivity__by_task={"facts": [0.9] * 6, "sums": [0.1] * 6})
-    figure = sensitivity_figure(report, ["sums", "no such task"])
-    assert [list(trace.y) for trace in figure.data[1:]] == [[0.1] * 6]
-    assert sensitivity_figure(report, ["facts"]).layout.yaxis.range[1] > 0.9
-    curves = {trace.name: list(trace.y) for trace in lens_figure(report, ["sums"]).data}
-    assert curves["sums"] == report.lens.by_task["sums"]
+    skip = report.first.sensitivity.model_copy(update={"mean": [0.3] * 6})
+    report.first.sensitivities["skip"] = skip
+    figure = layer_figure(report, ["sums", "no such task"])
+    assert {trace.name: list(trace.y) for trace in above(figure)[1:]} == {
+        "perturbation skip": [0.3] * 6,
+        "sums": [0.1] * 6,
+    }
+    assert layer_figure(report, ["facts"]).layout.yaxis.range[1] > 0.9
+    curves = {trace.name: trace for trace in below(figure)}
+    assert list(curves["sums"].y) == report.lens.by_task["sums"]
+    assert curves["sums"].line.color == above(figure)[2].line.color, "a task has one colour in both charts"
     assert "facts" not in curves
 
 
 def test_the_lens_begins_with_the_embedding_and_has_a_band(make_report):
     report = make_report()
-    band, mean, particle = lens_figure(report).data
+    band, mean, particle = below(layer_figure(report))
     assert list(mean.x) == [-1, 0, 1, 2, 3, 4, 5]
     assert list(mean.y) == report.lens.mean_probability
     top = report.lens.mean_probability[-1] + report.lens.stderr[-1]
     assert max(band.y) == pytest.approx(top)
     assert len(band.x) == 2 * 7
     assert set(particle.x) == {report.task_particle.layer}
-    figure = lens_figure(report)
-    assert figure.layout.xaxis.ticktext[:2] == ("emb", "0")
-    (interval,) = figure.layout.shapes
+    (interval,) = [shape for shape in layer_figure(report).layout.shapes if shape.fillcolor == PURPLE]
     assert (interval.x0, interval.x1) == report.task_particle.interval
 
 
-def test_one_probe_is_drawn_by_its_own_curve(make_report):
+def test_one_probe_is_drawn_over_the_mean(make_report):
     report = make_report(probes=3, lens__per_probe=[[i / 10] * 7 for i in range(3)])
-    curves = {trace.name: list(trace.y) for trace in lens_figure(report, probes=[2, 99, -1]).data}
-    assert curves["probe 2"] == [0.2] * 7
-    assert "probe 99" not in curves
-    assert "probe -1" not in curves
+    mean, curve = probe_figure(report, 2).data
+    assert list(mean.y) == report.lens.mean_probability
+    assert (curve.name, list(curve.y)) == ("probe 2", [0.2] * 7)
 
 
 def test_without_a_valid_lens_its_reason_stands_in_place_of_curves(make_report):
     report = make_report(lens={"valid": False, "reason": "the head is <odd>"})
-    figure = lens_figure(report)
-    assert not figure.data
-    assert "the head is &lt;odd&gt;" in flat(figure.layout.annotations[0].text)
+    figure = layer_figure(report)
+    assert above(figure)
+    assert not below(figure)
+    assert any("the head is &lt;odd&gt;" in flat(note.text) for note in figure.layout.annotations)
     assert "not read" in flat(probes_figure(report, [0]).layout.annotations[0].text)
 
 
@@ -151,10 +173,10 @@ def test_the_heat_map_shows_only_the_probes_asked_for_with_their_tokens(make_rep
 def test_hover_explains_every_term_in_one_sentence(make_report, make_plan_for):
     report = make_report(history=True)
     shown = {
-        "Layer Sensitivity": sensitivity_figure(report),
-        "vulnerable layer": sensitivity_figure(report),
-        "lens probability": lens_figure(report),
-        "Task Particle": lens_figure(report),
+        "Layer Sensitivity": layer_figure(report),
+        "vulnerable layer": layer_figure(report),
+        "lens probability": layer_figure(report),
+        "Task Particle": layer_figure(report),
         "trained": plan_figure(report.plan, ["x"] * 6, [1] * 6),
         "frozen": plan_figure(report.plan, ["x"] * 6, [1] * 6),
     }

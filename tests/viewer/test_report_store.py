@@ -43,6 +43,6 @@ def test_what_a_visitor_opens_is_theirs_alone_and_limited(make_report, write_rep
 def test_nothing_opened_takes_the_place_of_what_the_page_starts_with(make_report, write_report, markup):
     store = ReportStore({"a": write_report(make_report(), "a")})
     label, opened = store.add("a", make_report(7), {})
-    assert label == "a (opened)"
+    assert label == "a (2)"
     assert store.report("a", opened).num_layers == 6
-    assert len(store.add("x" * 500 + markup, make_report(), {})[0]) == 60
+    assert len(store.add("x" * 500 + markup, make_report(), {})[0]) == module._NAME_LIMIT

@@ -8,8 +8,9 @@ import gradio as gr
 
 from ...errors import LayerTracerError
 from ...planning.strategies import all_options
-from .. import figures, html_parts
+from .. import html_parts, plan_figures
 from ..allocation import OFFERED, SNIPPETS, snippet, try_allocation
+from ..links import Linked
 from ..report_store import OpenedReports, ReportStore
 from .base import QUIET, Page, Tab, plot
 
@@ -40,6 +41,10 @@ def _build(page: Page, tab: gr.Tab) -> None:
     form = gr.Radio(list(SNIPPETS), value=SNIPPETS[0], label="Use it elsewhere", elem_id="lt-form")
     code = gr.Code(label="Copy this", interactive=False, lines=4, show_line_numbers=False, elem_id="lt-snippet")
 
+    page.linked["strategy"] = Linked(strategy, next(iter(OFFERED)), tab="allocate", choices=list(OFFERED))
+    page.linked["form"] = Linked(form, SNIPPETS[0], tab="allocate", choices=SNIPPETS)
+    for name, control in options.items():
+        page.linked[name] = Linked(control, control.value, tab="allocate")
     controls = [page.chosen, page.opened, strategy, form, layers, *options.values()]
     outputs = [facts, plan, layers, code, strategy, *options.values()]
     settings = {**QUIET, "trigger_mode": "always_last"}
@@ -122,7 +127,7 @@ def _allocate(
         kept = gr.CheckboxGroup(numbers, value=ticked)
         return [html_parts.error(error), gr.update(**plot(None)), kept, "", *shown]
     sizes = [layer.size for layer in report.model.layers]
-    drawn = figures.plan_figure(plan, [layer.kind for layer in report.model.layers], sizes)
+    drawn = plan_figures.plan_figure(plan, [layer.kind for layer in report.model.layers], sizes)
     try:
         text = gr.Code(snippet(plan, report, form), language=_LANGUAGES.get(form, "yaml"))
     except LayerTracerError as error:
@@ -136,4 +141,4 @@ def _allocate(
     ]
 
 
-TAB = Tab("Try an allocation", _build, place=3)
+TAB = Tab("Try an allocation", _build, place=4)

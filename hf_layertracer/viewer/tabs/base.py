@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 from gradio.components.plot import PlotData
 
 from ...report import LayerTracerReport
+from ..links import Linked
 from ..report_store import OpenedReports, ReportStore
 
 
@@ -31,13 +32,19 @@ class Page:
         reports ([`ReportStore`]): Where reports come from.
         chosen (`gr.Dropdown`): The name of the chosen report.
         opened (`gr.State`): What the visitor opened.
-        loaded (`Callable`): Listener for the event that the page was loaded.
+        view (`gr.State`):
+            What the link says that opened the page, by name of the control. While its report is drawn, it takes the
+            place of the usual.
+        linked (`dict[str, Linked]`): The controls that a link holds, by name; a tab adds its own.
+        on_load (`list`): What a tab draws when the page was loaded: function, inputs and outputs of each event.
     """
 
     reports: ReportStore
     chosen: gr.Dropdown
     opened: gr.State
-    loaded: Callable[..., Any]
+    view: gr.State
+    linked: dict[str, Linked] = field(default_factory=dict)
+    on_load: list[tuple[Callable[..., Any], list[Any], list[Any]]] = field(default_factory=list)
 
     def show(self, label: str, report: LayerTracerReport, opened: OpenedReports) -> dict[Any, Any]:
         """Opens a report.

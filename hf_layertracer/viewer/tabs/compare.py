@@ -8,6 +8,7 @@ import gradio as gr
 
 from ...errors import LayerTracerError
 from .. import compare, html_parts
+from ..links import Linked
 from ..report_store import OpenedReports, ReportStore
 from .base import CHECKED_BY_HANDLER, QUIET, Page, Tab, plot
 
@@ -60,6 +61,9 @@ def _build(page: Page, tab: gr.Tab) -> None:
     )
     for choose in (drawn.then, run.input):
         choose(lambda *a: _change(page.reports, *a), [run, page.opened], [change, changes], **QUIET)
+    page.linked["compare"] = Linked(chosen, names[:2], tab="compare")
+    page.linked["state"] = Linked(state, _STATES[0], tab="compare", choices=_STATES)
+    page.on_load.append((lambda *a: _compare(page.reports, *a), [chosen, state, page.opened], outputs))
     page.chosen.change(lambda *a: _offer(page.reports, *a), [chosen, page.opened], chosen, **QUIET)
 
 
@@ -103,4 +107,4 @@ def _change(reports: ReportStore, name: str | None, opened: OpenedReports) -> li
     return [gr.update(**plot(figure)), html_parts.table(*table, f"Before and after the training of {name}")]
 
 
-TAB = Tab("Compare", _build, place=2)
+TAB = Tab("Compare", _build, place=3)

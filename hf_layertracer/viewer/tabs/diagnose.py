@@ -38,7 +38,7 @@ def _build(page: Page, tab: gr.Tab) -> None:
                     continue
                 label = state.model.id or state.model.architecture
                 done = html_parts.note(f"Done: {label}. Its report is open on the other tabs.")
-                yield {progress: done, **page.show(label, state, opened)}
+                yield {progress: done, **page.show(f"{label} (diagnosed here)", state, opened)}
         except LayerTracerError as error:
             yield {progress: html_parts.error(error)}
 

@@ -1,4 +1,4 @@
-"""Layer Sensitivity, a plan and the history of a run as Plotly figures; all text in them is escaped."""
+"""A plan and the history of a run as Plotly figures; all text in them is escaped."""
 
 from __future__ import annotations
 
@@ -7,64 +7,13 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from ..records import LayerPlan, ReportData
-from ..report.palette import ORANGE, PURPLE, SKY, kind_colours
-from ..text import with_error
-from .chart_style import dress, explain, line, wrapped
+from ..report.palette import ORANGE, PURPLE, SKY
+from .chart_style import BAR_WIDTH, dress, explain
 from .escaping import for_plotly
-from .glossary import GLOSSARY
 from .units import amount, layer
 
 
 _TRAINED, _FROZEN = ORANGE, SKY
-_BAR_WIDTH = 0.8  # of the distance between two layers
-
-
-def sensitivity_figure(report: ReportData, tasks: Sequence[str] = ()) -> go.Figure:
-    """Layer Sensitivity of each layer with its standard error, coloured by the kind of layer.
-
-    Args:
-        report ([`ReportData`]): The report.
-        tasks (`Sequence[str]`, *optional*): Tasks to draw as lines over the bars.
-
-    Returns:
-        `go.Figure`: One trace a kind of layer, and one a task.
-    """
-    scores, figure = report.first.sensitivity, go.Figure()
-    kinds = [layer.kind for layer in report.model.layers]
-    known = scores.stderr_known
-    for kind, colour in kind_colours(kinds).items():
-        layers = [index for index, other in enumerate(kinds) if other == kind]
-        figure.add_bar(
-            x=layers,
-            y=[scores.mean[index] for index in layers],
-            error_y={"array": [scores.stderr[index] for index in layers], "thickness": 1.5} if known else None,
-            width=_BAR_WIDTH,  # by itself Plotly fills the gaps between the layers of a rare kind
-            marker={"color": colour},
-            name=for_plotly(kind),
-            hovertext=[_sensitivity_hover(report, index) for index in layers],
-            hoverinfo="text",
-        )
-    for number, task in enumerate(task for task in tasks if task in scores.by_task):
-        figure.add_scatter(
-            x=list(range(report.num_layers)),
-            y=scores.by_task[task],
-            hovertext=[
-                f"{for_plotly(task)}, layer {i}: {with_error(v)} bits" for i, v in enumerate(scores.by_task[task])
-            ],
-            **line(number, task),
-        )
-    errors = "bars: ±1 standard error" if known else "one perturbation: no standard error"
-    top = max(m + min(e, 1) for m, e in zip(scores.mean, scores.stderr, strict=True))
-    top = max([top, 1e-3, *(max(scores.by_task[task]) for task in tasks if task in scores.by_task)])
-    shaded = "; shaded: trained" if report.plan is not None else ""
-    signs = "; ▼ vulnerable layer" + (", ▽ contender" if len(scores.contenders or []) > 1 else "")
-    dress(figure, f"Layer Sensitivity ({errors}{signs}{shaded})", "layer", "divergence in bits")
-    _shade_trained(figure, report)
-    _mark_vulnerable(figure, report)
-    figure.update_xaxes(range=[-0.7, report.num_layers - 0.3])
-    figure.update_yaxes(range=[0, top * 1.16])
-    figure.update_layout(showlegend=len(set(kinds)) > 1 or len(figure.data) > 1, barmode="overlay")
-    return figure
 
 
 def plan_figure(plan: LayerPlan, kinds: Sequence[str], parameters: Sequence[int]) -> go.Figure:
@@ -93,7 +42,7 @@ def plan_figure(plan: LayerPlan, kinds: Sequence[str], parameters: Sequence[int]
             x=[1] * len(rows),
             y=[label for label, _ in rows],
             orientation="h",
-            width=_BAR_WIDTH,
+            width=BAR_WIDTH,
             marker={"color": colour, "line": {"width": 0}},
             name=name,
             hovertext=[f"<b>{hover}: {name}</b><br>{explain('trained' if trains else 'frozen')}" for _, hover in rows],
@@ -169,40 +118,3 @@ def history_figure(report: ReportData) -> go.Figure:
     figure.update_yaxes(title="layer", range=[-0.5, report.num_layers - 0.5], row=2, col=1)
     figure.update_layout(height=560, showlegend=False)
     return figure
-
-
-def _sensitivity_hover(report: ReportData, index: int) -> str:
-    scores, facts = report.first.sensitivity, report.model.layers[index]
-    size = with_error(scores.mean[index], scores.stderr[index] if scores.stderr_known else None)
-    plan = report.plan
-    does = "" if plan is None else f", {'trained' if index in plan.trained_layers else 'frozen'} by the plan"
-    role = "vulnerable layer" if index == scores.vulnerable_layer else "contender"
-    aside = f"<br><i>{role}: {wrapped(GLOSSARY[role])}</i>" if index in (scores.contenders or []) else ""
-    return (
-        f"<b>layer {index}</b> ({for_plotly(facts.kind)}{does})<br>Layer Sensitivity {size} bits"
-        f"<br>{explain('Layer Sensitivity')}{aside}"
-    )
-
-
-def _shade_trained(figure: go.Figure, report: ReportData) -> None:
-    """Bands behind the layers that the plan trains."""
-    trained = sorted(report.plan.trained_layers) if report.plan else []
-    starts = [layer for layer in trained if layer - 1 not in trained]
-    ends = [layer for layer in trained if layer + 1 not in trained]
-    for start, end in zip(starts, ends, strict=True):
-        figure.add_vrect(x0=start - 0.5, x1=end + 0.5, fillcolor=_TRAINED, opacity=0.12, line_width=0, layer="below")
-
-
-def _mark_vulnerable(figure: go.Figure, report: ReportData) -> None:
-    """A triangle over the bar of the vulnerable layer, an empty one over those that cannot be told from it."""
-    scores = report.first.sensitivity
-    for index in sorted({scores.vulnerable_layer, *(scores.contenders or [])}):
-        role = "vulnerable layer" if index == scores.vulnerable_layer else "contender"
-        figure.add_annotation(
-            x=index,
-            y=scores.mean[index] + (min(scores.stderr[index], 1) if scores.stderr_known else 0),
-            text="▼" if role == "vulnerable layer" else "▽",
-            hovertext=f"<b>layer {index}: {role}</b><br>{explain(role)}",
-            showarrow=False,
-            yshift=9,
-        )
