@@ -53,7 +53,7 @@ def check_fits(facts: ModelFacts, plan: LayerPlan, limit: int) -> None:
     name = "freeze-shallow" if plan.strategy == "freeze-shallow" else "freeze-deep"
     for outside in (True, False):
         for frozen in range(1, facts.num_layers):
-            smaller = _frozen_by(facts, plan, name, frozen, outside)
+            smaller = frozen_by(facts, plan, name, frozen, outside)
             if training_bytes(facts, smaller.savings) <= limit:
                 also = "" if outside else " with embeddings and head frozen (train_embeddings=False, train_head=False)"
                 raise LayerTracerError(
@@ -63,8 +63,19 @@ def check_fits(facts: ModelFacts, plan: LayerPlan, limit: int) -> None:
     raise LayerTracerError(f"{said} Not even one layer fits: train adapters (PEFT), or take a smaller model.")
 
 
-def _frozen_by(facts: ModelFacts, plan: LayerPlan, strategy: str, frozen: int, outside: bool) -> LayerPlan:
-    """A plan that freezes so many layers at one end; embeddings, norm and head follow their neighbours, or are frozen."""
+def frozen_by(facts: ModelFacts, plan: LayerPlan, strategy: str, frozen: int, outside: bool) -> LayerPlan:
+    """A plan that freezes so many layers at one end; embeddings, norm and head follow their neighbours, or are frozen.
+
+    Args:
+        facts ([`ModelFacts`]): The model.
+        plan ([`LayerPlan`]): A plan for it, of which all else stays.
+        strategy (`str`): `"freeze-shallow"`, or any other name for the deep end.
+        frozen (`int`): How many layers to freeze.
+        outside (`bool`): Whether embeddings, norm and head follow their neighbours.
+
+    Returns:
+        [`LayerPlan`]: The plan, with its savings.
+    """
     layers = list(range(facts.num_layers))
     trained = layers[frozen:] if strategy == "freeze-shallow" else layers[: facts.num_layers - frozen]
     first, last = 0 in trained, facts.num_layers - 1 in trained

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from typing import Any, get_type_hints
 
@@ -23,6 +24,10 @@ OFFERED = {
     for name, strategy in sorted(STRATEGIES.items(), key=lambda item: item[0] != "freeze-deep")
     if not strategy.needs & {"weights", "new mixers"}
 }
+# Patterns of parameter names, which the library takes too, have no place on the page.
+_RANGES = re.compile(r"[\d\s,:-]*")
+_SPAN = re.compile(r"\d{1,6}(-\d{1,6})?")
+_MOST_LAYERS = 100_000
 SNIPPETS = ("Python", "YAML", "CLI", "axolotl", "LLaMA-Factory")
 
 
@@ -44,8 +49,10 @@ def try_allocation(report: ReportData, strategy: str, **controls: Any) -> LayerP
     if strategy not in OFFERED:
         raise LayerTracerError(f"The strategy {strategy!r} is not offered here.")
     taken = {name: controls[name] for name in OFFERED[strategy].option_names if controls.get(name) not in (None, "")}
-    if taken.get("train_layers") == []:
+    if strategy == "explicit" and not taken:
         raise LayerTracerError("Choose at least one layer to train.")
+    if not _RANGES.fullmatch(taken.get("train_layers", "")):
+        raise LayerTracerError("Name layers by numbers and ranges, such as 0-7,12.")
     return make_plan(report, strategy, **{name: _from_control(name, value) for name, value in taken.items()})
 
 
@@ -53,13 +60,39 @@ def _from_control(name: str, value: Any) -> Any:
     """A control's value as the option: whole units, and without what a slider adds in the last digit."""
     owner, field = all_options()[name]
     _, size = field.metadata["unit"] or ("", 1)
-    if isinstance(value, list):
-        return sorted(int(layer) for layer in value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value
     if get_type_hints(owner)[name] in (int, int | None) and math.isfinite(value):
         return round(value * size)
     return round(value * size, 4)
+
+
+def usual_budget(report: ReportData) -> float:
+    """A budget that every model can keep: half of what full training trains, in millions of parameters.
+
+    Args:
+        report ([`ReportData`]): The report of the model.
+
+    Returns:
+        `float`: Millions, to three digits.
+    """
+    return float(f"{make_plan(report, 'full').savings.trainable_parameters_full / 2e6:.3g}")
+
+
+def toggled(layers: str, layer: int) -> str:
+    """Ranges of the layers that train after a click on one of them.
+
+    Args:
+        layers (`str`): Those that train, as the page shows them.
+        layer (`int`): The one that was clicked.
+
+    Returns:
+        `str`: Such as `"0-7,12"`.
+    """
+    spans = [part.partition("-") for part in layers.split(",") if _SPAN.fullmatch(part.strip())]
+    trained = {index for low, _, high in spans for index in range(int(low), min(int(high or low), _MOST_LAYERS) + 1)}
+    left = sorted(trained ^ {layer})
+    return compact_ranges(left).replace(" ", "") if left else ""
 
 
 def snippet(plan: LayerPlan, report: ReportData, form: str) -> str:

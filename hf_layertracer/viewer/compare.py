@@ -118,7 +118,8 @@ def cautions(reports: Mapping[str, ReportData]) -> list[str]:
     found = []
     if any(other.probes.sha256 != first.probes.sha256 for other in others):
         found.append(
-            "The probes are not the same, or were cut into other tokens: compare shapes along the depth, not values."
+            "The probes are not the same, or were cut into other tokens: compare shapes along the depth. Differences of "
+            "values are left out."
         )
     settings = {"perturbation": [report.first.perturbation for report in reports.values()]}
     settings |= {name: [getattr(report.settings, name) for report in reports.values()] for name in _SETTINGS}
@@ -129,11 +130,12 @@ def cautions(reports: Mapping[str, ReportData]) -> list[str]:
     return found
 
 
-def difference_table(reports: Mapping[str, ReportData]) -> Table:
+def difference_table(reports: Mapping[str, ReportData], comparable: bool = True) -> Table:
     """Headline values of several reports, the later ones with their difference from the first.
 
     Args:
         reports (`Mapping[str, ReportData]`): The reports by name.
+        comparable (`bool`, *optional*, defaults to `True`): Whether differences mean anything; see [`cautions`].
 
     Returns:
         `tuple[list[str], list[list[str]]]`: The header, and a row a quantity.
@@ -160,7 +162,8 @@ def difference_table(reports: Mapping[str, ReportData]) -> Table:
     for label, (read, digits) in quantities.items():
         values = [read(report) for report in reports.values()]
         if any(value is not None for value in values):
-            cells = [number(values[0], digits), *(_against(value, values[0], digits) for value in values[1:])]
+            first = values[0] if comparable else None
+            cells = [number(values[0], digits), *(_against(value, first, digits) for value in values[1:])]
             rows.append([label, *cells])
     for label, read in (
         ("trained layers", lambda r: r.plan and f"{len(r.plan.trained_layers)} ({r.plan.strategy})"),
@@ -170,7 +173,7 @@ def difference_table(reports: Mapping[str, ReportData]) -> Table:
     return ["quantity", *names], rows
 
 
-def depth_table(reports: Mapping[str, ReportData]) -> Table:
+def depth_table(reports: Mapping[str, ReportData], comparable: bool = True) -> Table:
     """Mean Layer Sensitivity in tenths of the depth, the later reports with their difference from the first.
 
     A difference beyond two standard errors is marked: the errors of a tenth's layers count in full, as the layers are
@@ -178,6 +181,7 @@ def depth_table(reports: Mapping[str, ReportData]) -> Table:
 
     Args:
         reports (`Mapping[str, ReportData]`): The reports by name.
+        comparable (`bool`, *optional*, defaults to `True`): Whether differences mean anything; see [`cautions`].
 
     Returns:
         `tuple[list[str], list[list[str]]]`: The header, and a row a tenth.
@@ -187,8 +191,8 @@ def depth_table(reports: Mapping[str, ReportData]) -> Table:
         cells = [_tenth(report, part) for report in reports.values()]
         row = [f"{part * 100 // _BINS} to {(part + 1) * 100 // _BINS} %"]
         for place, (mean, error) in enumerate(cells):
-            if place == 0:
-                row.append(with_error(mean, error))
+            if place == 0 or not comparable:
+                row.append(f"{mean:.3f} ± {error:.3f}")
                 continue
             gap, gap_error = mean - cells[0][0], math.hypot(error, cells[0][1])
             beyond = ", beyond error" if abs(gap) > 2 * gap_error else ""
@@ -197,45 +201,33 @@ def depth_table(reports: Mapping[str, ReportData]) -> Table:
     return ["tenth of the depth", *reports], rows
 
 
-def before_and_after(report: ReportData) -> tuple[go.Figure, Table]:
-    """One training run: the first diagnosis against the last.
+def before_and_after(name: str, report: _Report) -> dict[str, _Report]:
+    """One training run as two reports to compare.
 
     Args:
+        name (`str`): The run's name.
         report ([`ReportData`]): A report with later diagnoses.
 
     Returns:
-        `tuple[go.Figure, Table]`: Both sensitivity curves, and a table of what changed.
+        `dict[str, ReportData]`: The report as it began and as it ended, by name.
     """
-    figure, after = go.Figure(), f"after step {report.latest.step}"
-    for place, (name, diagnosis) in enumerate((("before", report.first), (after, report.latest))):
-        scores = diagnosis.sensitivity
-        figure.add_scatter(
-            x=list(range(report.num_layers)),
-            y=scores.mean,
-            error_y={"array": scores.stderr, "thickness": 1} if scores.stderr_known else None,
-            hovertext=[
-                f"<b>{name}, layer {i}</b><br>{with_error(value)} bits<br>{explain('Layer Sensitivity')}"
-                for i, value in enumerate(scores.mean)
-            ],
-            **line(place, name),
-        )
-    dress(figure, "Layer Sensitivity before and after training", "layer", "divergence in bits")
-    figure.update_yaxes(rangemode="tozero")
-    changes = report.changes()
-    rows = [
-        [label, number(changes[name].before, 3), _against(changes[name].after, changes[name].before, 3)]
-        for label, name in (
-            ("accuracy on the probes", "accuracy"),
-            ("mean log-probability", "mean_log_probability"),
-            ("Task Particle (layer)", "task_particle"),
-            ("highest Layer Sensitivity (bits)", "highest_sensitivity"),
-            ("mean Layer Sensitivity (bits)", "mean_sensitivity"),
-        )
-    ]
-    if report.training is not None and report.training.eval_loss_before is not None:
-        losses = report.training.eval_loss_before, report.training.eval_loss_after
-        rows.append(["held-out loss", number(losses[0], 4), _against(losses[1], losses[0], 4)])
-    return figure, (["quantity", "before", after], rows)
+    return {f"{name}, before": report, f"{name}, after step {report.latest.step}": after_training(report)}
+
+
+def suggested(reports: Mapping[str, ReportData]) -> list[str]:
+    """What to compare first: a training run with itself, else the first report with another one of its model.
+
+    Args:
+        reports (`Mapping[str, ReportData]`): The reports by name; what is looked at comes first.
+
+    Returns:
+        `list[str]`: One name or two; fewer where there are no reports.
+    """
+    first, *others = list(reports) or [""]
+    if not first or reports[first].is_repeated:
+        return [first] if first else []
+    same = [name for name in others if reports[name].model.id == reports[first].model.id]
+    return [first, *(same or others)[:1]]
 
 
 def _against(value: float | None, first: float | None, digits: int) -> str:

@@ -151,14 +151,14 @@ def report_facts(report: ReportData) -> str:
 def savings_facts(savings: Savings) -> dict[str, str]:
     """What a plan costs, against full training, by term."""
     pairs = {
-        "trainable parameters": (savings.trainable_parameters, savings.trainable_parameters_full, amount),
-        "optimizer memory": (savings.optimizer_bytes, savings.optimizer_bytes_full, size),
-        "gradients": (savings.gradient_bytes, savings.gradient_bytes_full, size),
-        "FLOPs per token": (savings.flops_per_token, savings.flops_per_token_full, amount),
+        "trainable parameters": (savings.trainable_parameters, savings.trainable_parameters_full, amount, ""),
+        "optimizer memory": (savings.optimizer_bytes, savings.optimizer_bytes_full, size, ""),
+        "gradients": (savings.gradient_bytes, savings.gradient_bytes_full, size, ""),
+        "FLOPs per token": (savings.flops_per_token, savings.flops_per_token_full, amount, " FLOPs"),
     }
     return {
-        name: f"{write(ours)} of {write(full)}{f' ({ours / full:.0%})' if full else ''}"
-        for name, (ours, full, write) in pairs.items()
+        name: f"{write(ours)} of {write(full)}{unit}{f' ({ours / full:.0%})' if full else ''}"
+        for name, (ours, full, write, unit) in pairs.items()
     }
 
 

@@ -6,14 +6,17 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from ..records import LayerPlan, ReportData
+from ..planning.cost import training_bytes
+from ..planning.fitting import frozen_by
+from ..records import LayerPlan, ModelFacts, ReportData
 from ..report.palette import ORANGE, PURPLE, SKY
-from .chart_style import BAR_WIDTH, dress, explain
+from .chart_style import BAR_WIDTH, dress, explain, line
 from .escaping import for_plotly
-from .units import amount, layer
+from .units import amount, layer, size
 
 
 _TRAINED, _FROZEN = ORANGE, SKY
+_POINTS = 40  # of a curve over the layers
 
 
 def plan_figure(plan: LayerPlan, kinds: Sequence[str], parameters: Sequence[int]) -> go.Figure:
@@ -30,8 +33,8 @@ def plan_figure(plan: LayerPlan, kinds: Sequence[str], parameters: Sequence[int]
     trained = set(plan.trained_layers)
     stack = [("embedding", plan.train_embeddings, "the embedding")]
     stack += [
-        (f"layer {i}", i in trained, f"layer {i} ({for_plotly(kind)}), {amount(size)} parameters")
-        for i, (kind, size) in enumerate(zip(kinds, parameters, strict=True))
+        (f"layer {i}", i in trained, f"layer {i} ({for_plotly(kind)}), {amount(count)} parameters")
+        for i, (kind, count) in enumerate(zip(kinds, parameters, strict=True))
     ]
     stack += [("final norm", plan.train_norm, "the final norm"), ("head", plan.train_head, "the output head")]
     figure = go.Figure()
@@ -51,10 +54,53 @@ def plan_figure(plan: LayerPlan, kinds: Sequence[str], parameters: Sequence[int]
     dress(figure, f"Plan: {for_plotly(plan.strategy)}", "", "")
     figure.update_xaxes(visible=False, fixedrange=True)
     step = max(1, len(kinds) // 24)
-    named = ["embedding", *(f"layer {i}" for i in range(0, len(kinds), step)), "head"]
+    named = ["embedding", *(f"layer {i}" for i in range(0, len(kinds), step)), "final norm", "head"]
     order = [label for label, _, _ in stack]
     figure.update_yaxes(categoryorder="array", categoryarray=order, tickvals=named, fixedrange=True, showgrid=False)
     figure.update_layout(barmode="overlay", height=max(320, min(720, 120 + 16 * len(stack))))
+    return figure
+
+
+def memory_figure(facts: ModelFacts, plan: LayerPlan) -> go.Figure:
+    """What fits: memory of weights, gradients and Adam's moments against the fraction of the layers that is frozen.
+
+    Args:
+        facts ([`ModelFacts`]): The model.
+        plan ([`LayerPlan`]): The plan that is tried, marked among the others.
+
+    Returns:
+        `go.Figure`: A curve each for freezing from the deep and from the shallow end, and the plan.
+    """
+    figure, total = go.Figure(), facts.num_layers
+    step = max(1, total // _POINTS)
+    counts = sorted({*range(0, total, step), total - 1})
+    for number, strategy in enumerate(("freeze-deep", "freeze-shallow")):
+        plans = [frozen_by(facts, plan, strategy, frozen, outside=True) for frozen in counts]
+        sizes = [training_bytes(facts, other.savings) for other in plans]
+        figure.add_scatter(
+            x=[frozen / total for frozen in counts],
+            y=[value / 2**30 for value in sizes],
+            hovertext=[
+                f"<b>{strategy}, {frozen} of {total} layers frozen</b><br>{size(value)}"
+                for frozen, value in zip(counts, sizes, strict=True)
+            ],
+            **line(number, strategy),
+        )
+    taken = training_bytes(facts, plan.savings)
+    share = len(plan.frozen_layers) / total
+    figure.add_scatter(
+        x=[share],
+        y=[taken / 2**30],
+        mode="markers",
+        marker={"symbol": "diamond", "size": 14, "color": PURPLE},
+        name=f"this plan: {size(taken)}",
+        hovertext=f"<b>this plan</b>, {share:.0%} of the layers frozen<br>{size(taken)}",
+        hoverinfo="text",
+    )
+    dress(figure, "What fits: weights, gradients and Adam's moments", "fraction of the layers that is frozen", "GiB")
+    figure.update_xaxes(tickformat=".0%", range=[-0.02, 1.02])
+    figure.update_yaxes(rangemode="tozero")
+    figure.update_layout(showlegend=True, height=340)
     return figure
 
 

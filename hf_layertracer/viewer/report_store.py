@@ -40,6 +40,10 @@ class ReportStore:
         """Names to choose from: what the visitor opened, then what the page starts with."""
         return [*opened, *self._sources]
 
+    def at_hand(self, opened: OpenedReports) -> list[str]:
+        """Names of reports that nobody has to wait for: all but those that start on the Hub."""
+        return [*opened, *(name for name, source in self._sources.items() if isinstance(source, Path))]
+
     def report(self, name: str | None, opened: OpenedReports) -> LayerTracerReport:
         """A report by its name.
 

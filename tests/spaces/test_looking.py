@@ -13,6 +13,8 @@ import pytest
 from selenium.webdriver.common.keys import Keys
 
 from hf_layertracer import LayerTracerReport, make_plan
+from hf_layertracer.text import compact_ranges
+from hf_layertracer.viewer.allocation import usual_budget
 from hf_layertracer.viewer.html_parts import savings_facts
 
 
@@ -111,26 +113,21 @@ def test_a_report_is_downloaded(page, examples, kind):
 # -- compare and try -----------------------------------------------------------------------------------------------------
 
 
-def test_two_models_are_compared(page, examples):
+def test_two_models_are_compared_and_a_run_with_itself(page, examples):
     first, second = list(examples.values())[:2]
     page.tab("Compare")
     page.wait(lambda: len(page.all("#lt-compare-sensitivity .scatterlayer .trace")) == 2)
     page.wait(lambda: "Task Particle (relative depth)" in page.text("#lt-differences"))
-    layers = [report.num_layers for report in (first, second)]
-    assert f"layers {layers[0]} {layers[1]} ({layers[1] - layers[0]:+d})" in page.text("#lt-differences")
+    assert f"layers {first.num_layers} {second.num_layers}" in page.text("#lt-differences")
     assert "probes are not the same" in page.text("#lt-cautions")
+    assert "beyond error" not in page.text("#lt-depths")
     assert len(page.all("#lt-depths tbody tr")) == 10
-    page.wait(lambda: "after step 40" in page.text("#lt-changes"))
-    assert "held-out loss" in page.text("#lt-changes")
-
-
-def test_two_trainings_are_compared_as_they_ended(page):
-    page.tab("Compare")
-    page.choose("#lt-compared", "smollm2-135m-full")
-    page.wait(lambda: len(page.all("#lt-differences thead th")) == 4)
     before = page.text("#lt-differences")
     page.all("#lt-state input")[1].click()
     page.wait(lambda: page.text("#lt-differences") != before)
+    page.choose("#lt-name", "smollm2-135m-full")
+    page.wait(lambda: "smollm2-135m-full, after step" in page.text("#lt-differences"))
+    assert page.text("#lt-cautions") == ""
     assert page.errors() == []
 
 
@@ -147,23 +144,31 @@ def test_an_allocation_is_tried(page, examples):
     page.find("#lt-option-freeze-ratio input[type=range]").send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
     page.wait(lambda: shows(make_plan(report, "freeze-shallow", freeze_ratio=0.6)))
     page.wait(lambda: "freeze_ratio=0.6" in page.text("#lt-snippet .cm-content"))
-    boxes = page.all("#lt-layer-boxes input")
-    ticked = [int(box.get_attribute("name")) for box in boxes if box.is_selected()]
-    assert ticked == make_plan(report, "freeze-shallow", freeze_ratio=0.6).trained_layers
-    boxes[0].click()
-    page.wait(lambda: shows(make_plan(report, "explicit", train_layers=[0, *ticked])))
-    page.wait(lambda: "train_layers='0," in page.text("#lt-snippet .cm-content"))
+    trained = make_plan(report, "freeze-shallow", freeze_ratio=0.6).trained_layers
+    assert shown_layers(page) == compact_ranges(trained)
+    page.fill("#lt-layers-trained", "0-3, 7")
+    page.wait(lambda: shows(make_plan(report, "explicit", train_layers="0-3,7")))
+    page.wait(lambda: "train_layers='0-3,7'" in page.text("#lt-snippet .cm-content"))
+    page.click_chart("#lt-tried-plan", 0.5, 0.5)  # in the middle of the stack
+    page.wait(lambda: shown_layers(page) != "0-3, 7")
+    assert {*range(4), 7} < set(explicit_layers(page))
+    assert len(page.all("#lt-memory .scatterlayer .trace")) == 3
     for number, form in ((2, "layertracer plan google/gemma-3-270m --strategy explicit"), (3, "unfrozen_parameters")):
         page.all("#lt-form input")[number].click()
         page.wait(lambda form=form: form in page.text("#lt-snippet .cm-content"))
+    page.fill("#lt-layers-trained", "99")
+    page.wait(lambda: "Layer 99 does not exist" in page.text("#lt-savings"))
+    page.choose("#lt-strategy", "budget")
+    page.wait(lambda: shows(make_plan(report, "budget", max_trainable_parameters=round(usual_budget(report) * 1e6))))
 
-    def chosen() -> list:
-        return [box for box in page.all("#lt-layer-boxes input") if box.is_selected()]
 
-    for left in reversed(range(len(chosen()))):
-        chosen()[0].click()
-        page.wait(lambda left=left: len(chosen()) == left)
-    page.wait(lambda: "Choose at least one layer" in page.text("#lt-savings"))
+def shown_layers(page) -> str:
+    return page.find("#lt-layers-trained textarea, #lt-layers-trained input").get_attribute("value").replace(",", ", ")
+
+
+def explicit_layers(page) -> list[int]:
+    spans = [span.split("-") for span in shown_layers(page).split(", ")]
+    return [layer for span in spans for layer in range(int(span[0]), int(span[-1]) + 1)]
 
 
 def test_a_snippet_is_copied(page):
@@ -226,9 +231,7 @@ def test_everything_is_reached_by_keyboard(page):
     page.script("arguments[0].focus()", tab)
     tab.send_keys(Keys.ENTER)
     page.wait(lambda: "freeze_ratio=0.5" in page.text("#lt-snippet .cm-content"))
-    box = page.find("#lt-layer-boxes input")
-    page.script("arguments[0].focus()", box)
-    box.send_keys(Keys.SPACE)
+    page.fill("#lt-layers-trained", "0-3")
     page.wait(lambda: "explicit" in page.text("#lt-snippet .cm-content"))
 
 

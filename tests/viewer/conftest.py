@@ -73,9 +73,8 @@ def _draw_everything(report: LayerTracerReport) -> list[str]:
     if report.plan is not None:
         drawn.append(plan_figures.plan_figure(report.plan, kinds, sizes))
     if report.is_repeated:
-        figure, table = compare.before_and_after(report)
-        drawn += [plan_figures.history_figure(report), figure]
-        texts.append(html_parts.table(*table, "before and after"))
+        drawn.append(plan_figures.history_figure(report))
+        texts.append(html_parts.table(*compare.difference_table(compare.before_and_after("run", report)), "x"))
     both = {report.model.id or "one": report, "other": compare.after_training(report)}
     drawn += [compare.sensitivity_curves(both), compare.lens_curves(both)]
     texts.append(html_parts.description(describe.curves(both)))

@@ -11,7 +11,7 @@ from transformers import HfArgumentParser
 
 from hf_layertracer import LayerTracerConfig, LayerTracerReport, make_plan
 from hf_layertracer.errors import LayerTracerError
-from hf_layertracer.viewer.allocation import OFFERED, SNIPPETS, snippet, try_allocation
+from hf_layertracer.viewer.allocation import OFFERED, SNIPPETS, snippet, toggled, try_allocation, usual_budget
 
 
 CONTROLS = {
@@ -19,7 +19,7 @@ CONTROLS = {
     "max_trainable_parameters": 0.004,
     "max_memory": None,
     "plan_seed": 3.0,
-    "train_layers": ["4", "0", "1"],
+    "train_layers": "4,0-1",
 }
 
 
@@ -39,7 +39,7 @@ def test_the_savings_are_those_of_the_library(make_report, strategy):
     options = {
         **{key: {"freeze_ratio": 0.5, "plan_seed": 3} for key in ("random", "lisa", "grass")},
         "budget": {"max_trainable_parameters": 4000},
-        "explicit": {"train_layers": [0, 1, 4]},
+        "explicit": {"train_layers": "0,1,4"},
         "full": {},
         "task-particle": {},
     }.get(strategy, {"freeze_ratio": 0.5})
@@ -80,7 +80,7 @@ def test_exports_for_other_trainers_are_the_library_s(make_report):
     plan = try_allocation(report, "freeze-deep")
     assert "unfrozen_parameters" in yaml.safe_load(snippet(plan, report, "axolotl"))
     with pytest.raises(LayerTracerError, match="LLaMA-Factory"):
-        snippet(try_allocation(report, "explicit", train_layers=[0, 4]), report, "LLaMA-Factory")
+        snippet(try_allocation(report, "explicit", train_layers="0,4"), report, "LLaMA-Factory")
 
 
 @pytest.mark.parametrize(
@@ -94,9 +94,10 @@ def test_exports_for_other_trainers_are_the_library_s(make_report):
         ("budget", {"max_trainable_parameters": 1, "max_memory": 1}, "needs either"),
         ("budget", {"max_trainable_parameters": -3}, "whole number"),
         ("budget", {"max_trainable_parameters": float("inf")}, "whole number"),
-        ("explicit", {"train_layers": []}, "at least one layer"),
-        ("explicit", {"train_layers": [99]}, "Layer 99 does not exist"),
-        ("explicit", {"train_layers": [0, 1, 2, 3, 4, 5]}, "strategy 'full'"),
+        ("explicit", {"train_layers": ""}, "at least one layer"),
+        ("explicit", {"train_layers": "99"}, "Layer 99 does not exist"),
+        ("explicit", {"train_layers": "0-5"}, "strategy 'full'"),
+        ("explicit", {"train_layers": "(a+)+$"}, "numbers and ranges"),
         ("random", {"plan_seed": -1}, "plan_seed"),
     ],
 )
@@ -104,6 +105,19 @@ def test_what_makes_no_plan_is_one_line(make_report, strategy, arguments, messag
     with pytest.raises(LayerTracerError, match=message) as caught:
         try_allocation(make_report(), strategy, **arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_the_usual_budget_is_one_that_can_be_kept(make_report):
+    for layers in (2, 6, 30):
+        report = make_report(layers)
+        plan = try_allocation(report, "budget", max_trainable_parameters=usual_budget(report))
+        assert 0 < plan.savings.trainable_parameters < plan.savings.trainable_parameters_full
+
+
+def test_a_click_on_a_layer_takes_it_in_or_out():
+    assert toggled("0-2", 4) == "0-2,4"
+    assert toggled("0-2", 1) == "0,2"
+    assert toggled("1", 1) == ""
 
 
 def test_a_command_names_a_model_only_where_it_is_an_id_and_the_plan_needs_no_report(make_report):
@@ -121,7 +135,7 @@ def test_a_command_names_a_model_only_where_it_is_an_id_and_the_plan_needs_no_re
 def test_nothing_of_a_report_runs_when_a_snippet_is_pasted(full_of, text, form):
     report = full_of(text)
     for strategy in ("freeze-deep", "explicit", "sensitivity"):
-        plan = try_allocation(report, strategy, train_layers=[0])
+        plan = try_allocation(report, strategy, train_layers="0")
         try:
             made = snippet(plan, report, form)
         except LayerTracerError:

@@ -14,6 +14,7 @@ from hf_layertracer.viewer.compare import (
     difference_table,
     lens_curves,
     sensitivity_curves,
+    suggested,
 )
 
 
@@ -90,13 +91,33 @@ def test_what_makes_reports_incomparable_is_said(make_report):
 
 def test_before_and_after_one_training(make_report):
     report = make_report(history=True)
-    figure, table = before_and_after(report)
-    before, after = figure.data
-    assert list(before.y) == report.first.sensitivity.mean
-    assert list(after.y) == report.latest.sensitivity.mean
-    assert table[0] == ["quantity", "before", "after step 20"]
-    assert row(table, "accuracy on the probes") == ["0.500", "0.750 (+0.250)"]
-    assert row(table, "held-out loss") == ["3.2500", "3.0000 (-0.2500)"]
+    run = before_and_after("run", report)
+    assert list(run) == ["run, before", "run, after step 20"]
+    before, after = sensitivity_curves(run).data
+    assert (list(before.y), list(after.y)) == (report.first.sensitivity.mean, report.latest.sensitivity.mean)
+    assert row(difference_table(run), "accuracy on the probes") == ["0.500", "0.750 (+0.250)"]
+    assert cautions(run) == []
+
+
+def test_a_run_is_compared_with_itself_first_else_with_its_model(make_report):
+    run, one, same, other = (
+        make_report(history=True),
+        make_report(),
+        make_report(7),
+        make_report(model__id="someone/else"),
+    )
+    assert suggested({"run": run, "one": one}) == ["run"]
+    assert suggested({"one": one, "other": other, "same": same}) == ["one", "same"]
+    assert suggested({"one": one, "other": other}) == ["one", "other"]
+    assert suggested({"one": one}) == ["one"]
+    assert suggested({}) == []
+
+
+def test_what_cannot_be_compared_has_no_differences(make_report):
+    reports = {"a": make_report(12), "b": make_report(12, probes__sha256="other", sensitivity__mean=[0.9] * 12)}
+    assert cautions(reports)
+    for table in (difference_table(reports, comparable=False), depth_table(reports, comparable=False)):
+        assert not [cell for cells in table[1] for cell in cells[1:] if "+" in cell or "beyond" in cell]
 
 
 def test_a_report_after_training_holds_the_last_diagnosis(make_report):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, get_type_hints
 
 import gradio as gr
 
 from ...errors import LayerTracerError
 from ...planning.strategies import all_options
+from ...text import compact_ranges
 from .. import html_parts, plan_figures
-from ..allocation import OFFERED, SNIPPETS, snippet, try_allocation
+from ..allocation import OFFERED, SNIPPETS, snippet, toggled, try_allocation, usual_budget
 from ..links import Linked
 from ..report_store import OpenedReports, ReportStore
 from .base import QUIET, Page, Tab, plot
@@ -18,11 +20,16 @@ from .base import QUIET, Page, Tab, plot
 _LANGUAGES = {"Python": "python", "CLI": "shell"}
 # What a click on a layer chooses, and the option that the clicked layers fill.
 _CLICKED, _LAYERS = "explicit", "train_layers"
+_BUDGET, _LIMITS = "budget", ("max_trainable_parameters", "max_memory")
+_PICK = """
+window.layertracer.onChartClick("lt-tried-plan", (bar) => trigger("click", {part: String(bar.y)}));
+"""
+_PART = re.compile(r"layer (\d{1,6})")
 
 
 def _build(page: Page, tab: gr.Tab) -> None:
     with gr.Row():
-        with gr.Column():
+        with gr.Column(min_width=320):
             strategy = gr.Dropdown(
                 list(OFFERED),
                 value=next(iter(OFFERED)),
@@ -32,41 +39,52 @@ def _build(page: Page, tab: gr.Tab) -> None:
                 filterable=False,
             )
             options = option_controls(next(iter(OFFERED)))
-            layers = gr.CheckboxGroup(
-                [], label="Layers that train", info="Click layers to choose them yourself.", elem_id="lt-layer-boxes"
+            layers = gr.Textbox(
+                label="Layers that train",
+                info="Click layers in the stack, or write ranges such as 0-7,12.",
+                max_length=2_000,
+                elem_id="lt-layers-trained",
             )
-        with gr.Column():
-            facts = gr.HTML(elem_id="lt-savings")
+            facts = gr.HTML(elem_id="lt-savings", js_on_load=_PICK)
+        with gr.Column(min_width=320):
             plan = gr.Plot(show_label=False, elem_id="lt-tried-plan")
+    memory = gr.Plot(show_label=False, elem_id="lt-memory")
     form = gr.Radio(list(SNIPPETS), value=SNIPPETS[0], label="Use it elsewhere", elem_id="lt-form")
     code = gr.Code(label="Copy this", interactive=False, lines=4, show_line_numbers=False, elem_id="lt-snippet")
 
     page.linked["strategy"] = Linked(strategy, next(iter(OFFERED)), tab="allocate", choices=list(OFFERED))
     page.linked["form"] = Linked(form, SNIPPETS[0], tab="allocate", choices=SNIPPETS)
+    page.linked[_LAYERS] = Linked(layers, "", tab="allocate")
     for name, control in options.items():
         page.linked[name] = Linked(control, control.value, tab="allocate")
     controls = [page.chosen, page.opened, strategy, form, layers, *options.values()]
-    outputs = [facts, plan, layers, code, strategy, *options.values()]
+    outputs = [facts, plan, memory, layers, code, strategy, *options.values()]
     settings = {**QUIET, "trigger_mode": "always_last"}
+
+    def draw(*values: Any) -> list[Any]:
+        return _allocate(page.reports, list(options), *values)
+
+    def choose(name: str, opened: OpenedReports, _: str, *rest: Any) -> list[Any]:
+        return draw(name, opened, _CLICKED, *rest)
+
     gr.on(
-        [
-            tab.select,
-            page.chosen.change,
-            strategy.input,
-            form.input,
-            *(control.input for control in options.values()),
-        ],
-        lambda *values: _allocate(page.reports, list(options), *values),
+        [tab.select, page.chosen.change, strategy.input, form.input, *(o.input for o in options.values())],
+        draw,
         controls,
         outputs,
         **settings,
     )
-    layers.input(
-        lambda name, opened, _, *rest: _allocate(page.reports, list(options), name, opened, _CLICKED, *rest),
-        controls,
-        outputs,
-        **settings,
-    )
+    page.on_load.append((draw, controls, outputs))
+    gr.on([layers.submit, layers.blur], choose, controls, outputs, **settings)
+
+    def click(clicked: gr.EventData, *values: Any) -> list[Any]:
+        part = _PART.fullmatch(str(clicked.part))
+        if part is None:  # embedding, norm and head follow their neighbours
+            return draw(*values)
+        name, opened, _, form, layers, *rest = values
+        return draw(name, opened, _CLICKED, form, toggled(layers, int(part[1])), *rest)
+
+    facts.click(click, controls, outputs, **settings)
 
 
 def option_controls(strategy: str) -> dict[str, gr.components.Component]:
@@ -109,23 +127,25 @@ def _allocate(
     opened: OpenedReports,
     strategy: str,
     form: str,
-    layers: list[str],
+    layers: str,
     *values: Any,
 ) -> list[Any]:
     chosen = OFFERED[strategy]
+    nothing = gr.update(**plot(None))
+    controls = {option: gr.update(visible=option in chosen.option_names) for option in names}
     shown = [gr.update(value=strategy, info=chosen.summary)]
-    shown += [gr.update(visible=option in chosen.option_names) for option in names]
     try:
         report = reports.report(name, opened)
     except LayerTracerError as error:
-        return [html_parts.error(error), gr.update(**plot(None)), gr.CheckboxGroup([], value=[]), "", *shown]
-    numbers = [str(index) for index in range(report.num_layers)]
-    ticked = [layer for layer in layers if layer in numbers]
+        return [html_parts.error(error), nothing, nothing, "", "", *shown, *controls.values()]
+    settings = dict(zip(names, values, strict=True))
+    if strategy == _BUDGET and not any(settings.get(limit) for limit in _LIMITS):
+        settings[_LIMITS[0]] = usual_budget(report)
+        controls[_LIMITS[0]] = gr.update(visible=True, value=settings[_LIMITS[0]])
     try:
-        plan = try_allocation(report, strategy, **dict(zip(names, values, strict=True)), **{_LAYERS: ticked})
+        plan = try_allocation(report, strategy, **settings, **{_LAYERS: layers})
     except LayerTracerError as error:
-        kept = gr.CheckboxGroup(numbers, value=ticked)
-        return [html_parts.error(error), gr.update(**plot(None)), kept, "", *shown]
+        return [html_parts.error(error), nothing, nothing, layers, "", *shown, *controls.values()]
     sizes = [layer.size for layer in report.model.layers]
     drawn = plan_figures.plan_figure(plan, [layer.kind for layer in report.model.layers], sizes)
     try:
@@ -135,9 +155,11 @@ def _allocate(
     return [
         html_parts.facts_list("Against full training", html_parts.savings_facts(plan.savings), plan.reason),
         gr.update(**plot(drawn)),
-        gr.CheckboxGroup(numbers, value=[str(layer) for layer in plan.trained_layers]),
+        gr.update(**plot(plan_figures.memory_figure(report.model, plan))),
+        compact_ranges(plan.trained_layers).replace(" ", ""),
         text,
         *shown,
+        *controls.values(),
     ]
 
 

@@ -7,7 +7,8 @@ import pytest
 
 from hf_layertracer import make_plan
 from hf_layertracer.planning.strategies import all_options
-from hf_layertracer.viewer.allocation import OFFERED
+from hf_layertracer.text import compact_ranges
+from hf_layertracer.viewer.allocation import OFFERED, usual_budget
 from hf_layertracer.viewer.tabs.allocate import _allocate, option_controls
 
 
@@ -46,32 +47,42 @@ class OneReport:
         return self._report
 
 
-def tried(report, strategy, form="Python", layers=(), **values):
-    """What the page shows: savings, the layers that are ticked, the snippet, and which controls are seen."""
+def tried(report, strategy, form="Python", layers="", **values):
+    """What the page shows: savings, the layers that train, the snippet, and which controls are seen."""
     names = list(option_controls(strategy))
-    shown = _allocate(OneReport(report), names, "x", None, strategy, form, list(layers), *map(values.get, names))
-    facts, _, ticked, code, chosen, *controls = shown
-    seen = {name for name, control in zip(names, controls, strict=True) if control["visible"]}
-    return facts, ticked, code, chosen, seen
+    shown = _allocate(OneReport(report), names, "x", None, strategy, form, layers, *map(values.get, names))
+    facts, plan, memory, trained, code, chosen, *controls = shown
+    assert plan["visible"] == memory["visible"]
+    controls = dict(zip(names, controls, strict=True))
+    return facts, trained, code, chosen, {name: control for name, control in controls.items() if control["visible"]}
 
 
 def test_a_choice_shows_its_summary_its_options_and_the_plan(make_report):
-    facts, ticked, code, chosen, seen = tried(make_report(), "random", freeze_ratio=0.5, plan_seed=3)
+    facts, trained, code, chosen, seen = tried(make_report(), "random", freeze_ratio=0.5, plan_seed=3)
     assert chosen["info"] == OFFERED["random"].summary
-    assert seen == {"freeze_ratio", "plan_seed"}
-    assert ticked.value == [str(layer) for layer in make_plan(make_report(), "random", plan_seed=3).trained_layers]
+    assert set(seen) == {"freeze_ratio", "plan_seed"}
+    plan = make_plan(make_report(), "random", plan_seed=3)
+    assert trained == compact_ranges(plan.trained_layers).replace(" ", "")
     assert "strategy='random', freeze_ratio=0.5, plan_seed=3" in code.value
     assert "Against full training" in facts
 
 
-def test_a_click_on_a_layer_is_a_choice_of_ones_own(make_report):
-    _, ticked, code, _, seen = tried(make_report(), "explicit", form="CLI", layers=["0", "4"], freeze_ratio=0.5)
-    assert (ticked.value, seen) == (["0", "4"], set())
+def test_layers_by_name_are_a_choice_of_ones_own(make_report):
+    _, trained, code, _, seen = tried(make_report(), "explicit", form="CLI", layers=" 4, 0", freeze_ratio=0.5)
+    assert (trained, seen) == ("0,4", {})
     assert "--strategy explicit --train-layers 0,4" in code.value
 
 
-def test_a_choice_that_makes_no_plan_keeps_what_was_ticked_and_says_why(make_report):
-    facts, ticked, code, _, seen = tried(make_report(), "budget", layers=["1"])
-    assert "needs either max_trainable_parameters or max_memory" in facts
-    assert (ticked.value, code) == (["1"], "")
-    assert seen == {"max_trainable_parameters", "max_memory", "measure"}
+def test_a_budget_begins_with_one_that_can_be_kept(make_report):
+    facts, trained, _, _, seen = tried(make_report(), "budget")
+    assert "Against full training" in facts
+    assert trained
+    assert seen["max_trainable_parameters"]["value"] == usual_budget(make_report())
+    assert "value" not in tried(make_report(), "budget", max_trainable_parameters=0.01)[-1]["max_trainable_parameters"]
+
+
+def test_a_choice_that_makes_no_plan_keeps_what_was_named_and_says_why(make_report):
+    facts, trained, code, _, seen = tried(make_report(), "budget", layers="1", max_trainable_parameters=1e-6)
+    assert "No layer fits" in facts
+    assert (trained, code) == ("1", "")
+    assert set(seen) == {"max_trainable_parameters", "max_memory", "measure"}
