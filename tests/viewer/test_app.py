@@ -11,6 +11,7 @@ import gradio as gr
 import httpx
 import pytest
 
+from hf_layertracer.errors import LayerTracerError
 from hf_layertracer.viewer.app import build_app, serve
 from hf_layertracer.viewer.live import SWITCH
 from hf_layertracer.viewer.report_store import ReportStore
@@ -167,6 +168,31 @@ def test_view_push_creates_a_space_with_the_reports_that_are_named(
     assert not ended.value.code
     assert "/spaces/alice/viewer" in capsys.readouterr().out
     assert "examples/mine/layertracer_report.json" in hub.repo("alice/viewer", "space").files
+
+
+@pytest.mark.parametrize("arguments", [["--host", "0.0.0.0"], ["--push", "alice/viewer"]])
+def test_a_login_is_used_only_where_nobody_else_reaches_the_page(hub, monkeypatch, capsys, arguments):
+    from hf_layertracer.cli import app as cli
+
+    monkeypatch.setattr("sys.argv", ["layertracer", "view", "--token-from-login", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    assert "--host 127.0.0.1" in capsys.readouterr().err
+    assert not hub.repos
+
+
+def test_a_page_reads_private_reports_only_where_its_owner_says_so(hub, make_report, monkeypatch):
+    from hf_layertracer.hub import push_report
+
+    push_report(make_report(5, model__id="alice/secret"), "alice/secret", private=True)
+    assert "There is no public repository" in json.dumps(build_app(["alice/secret"]).get_config_file(), default=str)
+    config = json.dumps(build_app(["alice/secret"], token_from_login=True).get_config_file(), default=str)
+    assert "5 layers" in config
+    assert hub.token not in config
+    monkeypatch.setenv("SPACE_ID", "alice/space")
+    with pytest.raises(LayerTracerError, match="A Space never uses"):
+        build_app(["alice/secret"], token_from_login=True)
 
 
 def test_only_files_are_pushed(hub, monkeypatch, capsys):
