@@ -24,82 +24,82 @@ TABS = ("See", "Probes", "Compare", "Try an allocation", "Diagnose")
 # -- see -----------------------------------------------------------------------------------------------------------------
 
 
-def test_the_page_is_alive_without_a_network(page, examples):
+def test_the_page_is_alive_without_a_network(shown, examples):
     first = next(iter(examples.values()))
-    assert first.model.id in page.text("#lt-report")
-    assert page.bars() == first.num_layers
-    assert page.errors() == []
-    assert page.requests_elsewhere() == []
+    assert first.model.id in shown.text("#lt-report")
+    assert shown.bars() == first.num_layers
+    assert shown.errors() == []
+    assert shown.requests_elsewhere() == []
 
 
 @pytest.mark.parametrize(("width", "height", "mobile"), [(1400, 1000, False), (390, 844, True)])
-def test_charts_stand_in_the_first_screen(page, width, height, mobile):
+def test_charts_stand_in_the_first_screen(unopened, width, height, mobile):
     size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile}
-    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    page.open()
+    unopened.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    unopened.open()
     code = "const r = document.querySelector('#lt-charts .main-svg').getBoundingClientRect(); return [r.top, r.bottom]"
-    top, bottom = page.wait(lambda: page.script(code))
+    top, bottom = unopened.wait(lambda: unopened.script(code))
     assert top <= height / 2
     assert mobile or bottom <= height
 
 
-def test_each_example_opens(page, examples):
+def test_each_example_opens(shown, examples):
     for name, report in reversed(examples.items()):
-        page.choose("#lt-name", name)
+        shown.choose("#lt-name", name)
         layers = report.num_layers
-        page.wait(
-            lambda report=report, layers=layers: report.model.id in page.text("#lt-report") and page.bars() == layers
+        shown.wait(
+            lambda report=report, layers=layers: report.model.id in shown.text("#lt-report") and shown.bars() == layers
         )
-        assert f"{layers} layers" in page.text("#lt-report")
-        page.wait(lambda layers=layers: page.bars("#lt-plan") == layers + 3)
-        assert bool(page.all("#lt-history .hm")) == report.is_repeated
-    assert page.errors() == []
+        assert f"{layers} layers" in shown.text("#lt-report")
+        shown.wait(lambda layers=layers: shown.bars("#lt-plan") == layers + 3)
+        assert bool(shown.all("#lt-history .hm")) == report.is_repeated
+    assert shown.errors() == []
 
 
-def test_tasks_are_drawn_over_the_mean(page, examples):
+def test_tasks_are_drawn_over_the_mean(shown, examples):
     task = next(iter(next(iter(examples.values())).probes.tasks))
-    before = len(page.all("#lt-charts .scatterlayer .trace"))
-    page.choose("#lt-tasks", task)
-    page.wait(lambda: len(page.all("#lt-charts .scatterlayer .trace")) == before + 1)
-    assert task in page.text("#lt-charts .legend")
+    before = len(shown.all("#lt-charts .scatterlayer .trace"))
+    shown.choose("#lt-tasks", task)
+    shown.wait(lambda: len(shown.all("#lt-charts .scatterlayer .trace")) == before + 1)
+    assert task in shown.text("#lt-charts .legend")
 
 
-def test_probes_are_found_and_one_is_read_at_every_layer(page, examples):
+def test_probes_are_found_and_one_is_read_at_every_layer(shown, examples):
     report = next(iter(examples.values()))
-    page.tab("Probes")
-    page.wait(lambda: len(page.all("#lt-probe-table tbody tr")) == 25)
-    page.fill("#lt-page", "2")
-    page.wait(lambda: "page 2 of" in page.text("#lt-shown"))
-    page.wait(lambda: page.all("#lt-probe-table tbody th")[0].text == "25")
-    page.all("#lt-probe-table tbody td")[1].click()
-    page.wait(lambda: "probe 25" in page.text("#lt-readings"))
-    assert len(page.all("#lt-readings tbody tr")) == report.num_layers + 1
-    page.wait(lambda: "probe 25" in page.text("#lt-curve .legend"))
-    page.click_chart("#lt-probes", 0.5, 0.5)
-    page.wait(lambda: "probe 37" in page.text("#lt-readings"))
-    page.all("#lt-probe-table .lt-pick")[2].send_keys(Keys.ENTER)
-    page.wait(lambda: "probe 27" in page.text("#lt-readings"))
-    page.fill("#lt-probe", "99999")
-    page.wait(lambda: "There is no probe 99999" in page.text("#lt-readings"))
+    shown.tab("Probes")
+    shown.wait(lambda: len(shown.all("#lt-probe-table tbody tr")) == 25)
+    shown.fill("#lt-page", "2")
+    shown.wait(lambda: "page 2 of" in shown.text("#lt-shown"))
+    shown.wait(lambda: shown.all("#lt-probe-table tbody th")[0].text == "25")
+    shown.all("#lt-probe-table tbody td")[1].click()
+    shown.wait(lambda: "probe 25" in shown.text("#lt-readings"))
+    assert len(shown.all("#lt-readings tbody tr")) == report.num_layers + 1
+    shown.wait(lambda: "probe 25" in shown.text("#lt-curve .legend"))
+    shown.click_chart("#lt-probes", 0.5, 0.5)
+    shown.wait(lambda: "probe 37" in shown.text("#lt-readings"))
+    shown.all("#lt-probe-table .lt-pick")[2].send_keys(Keys.ENTER)
+    shown.wait(lambda: "probe 27" in shown.text("#lt-readings"))
+    shown.fill("#lt-probe", "99999")
+    shown.wait(lambda: "There is no probe 99999" in shown.text("#lt-readings"))
 
 
-def test_hover_and_focus_explain_the_terms(page):
+def test_hover_and_focus_explain_the_terms(shown):
     from selenium.webdriver import ActionChains
 
-    page.script("document.querySelector('#lt-charts').scrollIntoView({block: 'center'})")
-    ActionChains(page.driver).move_to_element(page.all("#lt-charts .barlayer .point")[3]).perform()
-    page.wait(lambda: "Jensen-Shannon divergence" in page.text("#lt-charts .hoverlayer"))
-    term = page.find("#lt-facts .lt-term")
-    page.script("arguments[0].focus()", term)
-    shown = page.script("return getComputedStyle(arguments[0], '::after').content", term)
-    assert term.get_attribute("data-tip") in shown
+    shown.script("document.querySelector('#lt-charts').scrollIntoView({block: 'center'})")
+    ActionChains(shown.driver).move_to_element(shown.all("#lt-charts .barlayer .point")[3]).perform()
+    shown.wait(lambda: "Jensen-Shannon divergence" in shown.text("#lt-charts .hoverlayer"))
+    term = shown.find("#lt-facts .lt-term")
+    shown.script("arguments[0].focus()", term)
+    tip = shown.script("return getComputedStyle(arguments[0], '::after').content", term)
+    assert term.get_attribute("data-tip") in tip
 
 
 @pytest.mark.parametrize("kind", ["json", "csv", "png"])
-def test_a_report_is_downloaded(page, examples, kind):
+def test_a_report_is_downloaded(shown, examples, kind):
     report = next(iter(examples.values()))
-    page.click(f"#lt-get-{kind}")
-    name, content = page.downloaded()
+    shown.click(f"#lt-get-{kind}")
+    name, content = shown.downloaded()
     assert name == f"layertracer-{report.model.id.split('/')[1]}.{kind}"
     if kind == "json":
         assert LayerTracerReport.from_dict(json.loads(content)) == report
@@ -171,15 +171,15 @@ def explicit_layers(page) -> list[int]:
     return [layer for span in spans for layer in range(int(span[0]), int(span[-1]) + 1)]
 
 
-def test_a_snippet_is_copied(page):
-    page.driver.execute_cdp_cmd(
+def test_a_snippet_is_copied(shown):
+    shown.driver.execute_cdp_cmd(
         "Browser.grantPermissions",
-        {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"], "origin": page.url.rstrip("/")},
+        {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"], "origin": shown.url.rstrip("/")},
     )
-    page.tab("Try an allocation")
-    page.wait(lambda: "freeze_ratio=0.5" in page.text("#lt-snippet .cm-content"))
-    page.click("#lt-snippet button[title*=opy], #lt-snippet button[aria-label*=opy]")
-    text = page.driver.execute_async_script("navigator.clipboard.readText().then(arguments[0], arguments[0])")
+    shown.tab("Try an allocation")
+    shown.wait(lambda: "freeze_ratio=0.5" in shown.text("#lt-snippet .cm-content"))
+    shown.click("#lt-snippet button[title*=opy], #lt-snippet button[aria-label*=opy]")
+    text = shown.driver.execute_async_script("navigator.clipboard.readText().then(arguments[0], arguments[0])")
     assert "LayerTracerConfig(strategy='freeze-deep', freeze_ratio=0.5)" in str(text)
 
 
@@ -187,19 +187,21 @@ def test_a_snippet_is_copied(page):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_it_fits_a_phone_in_light_and_dark(page, theme):
+def test_it_fits_a_phone_in_light_and_dark(unopened, theme):
     size = {"width": 360, "height": 780, "deviceScaleFactor": 2, "mobile": True}
-    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    page.open(f"/?__theme={theme}")
+    unopened.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    unopened.open(f"/?__theme={theme}")
     for tab in TABS[:4]:
-        page.tab(tab)
-        page.wait(lambda: any(plot.is_displayed() for plot in page.all(".js-plotly-plot .main-svg")))
-        page.wait(lambda: page.script("return document.documentElement.scrollWidth <= window.innerWidth"), tab)
-        for plot in page.all(".js-plotly-plot"):
-            page.wait(lambda plot=plot: plot.size["width"] <= 360)
-    assert (brightness(page, "gradio-app", "backgroundColor") < 200) == (theme == "dark")
+        unopened.tab(tab)
+        unopened.wait(lambda: any(plot.is_displayed() for plot in unopened.all(".js-plotly-plot .main-svg")))
+        unopened.wait(lambda: unopened.script("return document.documentElement.scrollWidth <= window.innerWidth"), tab)
+        for plot in unopened.all(".js-plotly-plot"):
+            unopened.wait(lambda plot=plot: plot.size["width"] <= 360)
+    assert (brightness(unopened, "gradio-app", "backgroundColor") < 200) == (theme == "dark")
     for text in (".js-plotly-plot .xtick text", ".js-plotly-plot .gtitle"):
-        assert (brightness(page, text, "fill") > 400) == (theme == "dark"), "the charts' text has the page's colour"
+        assert (brightness(unopened, text, "fill") > 400) == (theme == "dark"), (
+            "the charts' text has the page's colour"
+        )
 
 
 def brightness(page, selector: str, of: str) -> int:

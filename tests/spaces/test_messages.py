@@ -18,18 +18,22 @@ def test_names_of_reports_that_are_gone_are_never_html(start, stop, page_at, mak
     command += ["--port", port]
     url = start(command)
     page = page_at(url)
+    make_report(5, model__id="me/other").save_json(tmp_path / "other")
+    page.upload(tmp_path / "other/layertracer_report.json")
+    page.wait(lambda: "Opened me/other" in page.text("#lt-message"))
     full_of(hostile).save_json(tmp_path / "hostile")
     page.upload(tmp_path / "hostile/layertracer_report.json")
     page.wait(lambda: hostile in page.text("#lt-report h2"))
     page.choose("#lt-tasks", hostile)
     page.tab("Compare")
-    page.choose("#lt-compared", f"{hostile} (uploaded)")
-    page.wait(lambda: hostile in page.text("#lt-differences"))
-    for number in range(6):  # the sixth takes the place of the hostile one
+    page.wait(lambda: f"{hostile} (uploaded)" in page.text("#lt-differences"))
+    page.choose("#lt-compared", "first")  # what the visitor chose stays when they look at another report
+    page.wait(lambda: "first" in page.text("#lt-differences"))
+    for number in range(6):  # the last one takes the place of the hostile one
         make_report(5, model__id=f"me/{number}").save_json(tmp_path / str(number))
         page.upload(tmp_path / str(number) / "layertracer_report.json")
         page.wait(lambda number=number: f"Opened me/{number}" in page.text("#lt-message"))
-    page.wait(lambda: "Choose two reports or more" in page.text("#lt-cautions"))
+    page.wait(lambda: "two reports or more" in page.text("#lt-cautions"))
     page.choose("#lt-compared", "me/3 (uploaded)")
     page.wait(lambda: "me/3" in page.text("#lt-differences"))
     page.upload(tmp_path / "hostile/layertracer_report.json")
