@@ -23,7 +23,7 @@ MAX_BYTES = 16 * 2**20
 _MAX_BRACKETS = 1_000_000
 _MAX_DEPTH = 40
 _MAX_TEXT = 20_000
-_MAX_LAYERS = 1_000
+MAX_LAYERS = 1_000
 _MAX_PARAMETERS = 100_000
 _MAX_FOUND = 1_000
 _MAX_FOLDERS = 20_000
@@ -45,16 +45,31 @@ def read_report(path: str | Path, name: str | None = None) -> LayerTracerReport:
     """
     path = Path(path)
     name = plain(name or path.name)
-    if path.exists() and not (
-        path.is_file() or path.is_dir()
-    ):  # opening a pipe would wait for somebody to write into it
+    return parse_report(read_bounded(path, name), name)
+
+
+def read_bounded(path: Path, name: str | None = None) -> bytes:
+    """Reads a file that may be anything, but not beyond a byte more than is opened.
+
+    Args:
+        path (`Path`): The file.
+        name (`str`, *optional*): What to call it in an error; the file's name by default.
+
+    Returns:
+        `bytes`: Its content, or the beginning of one that is too large.
+
+    Raises:
+        LayerTracerError: It is no regular file, or cannot be read.
+    """
+    name = plain(name or path.name)
+    # Opening a pipe would wait for somebody to write into it.
+    if path.exists() and not (path.is_file() or path.is_dir()):
         raise LayerTracerError(f"Could not read {name}: it is no regular file.")
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except OSError as error:
         raise LayerTracerError(f"Could not read {name}: {error.strerror or error}.") from error
-    return parse_report(content, name)
 
 
 def parse_report(content: bytes, name: str = "The report") -> LayerTracerReport:
@@ -82,8 +97,8 @@ def parse_report(content: bytes, name: str = "The report") -> LayerTracerReport:
     report = LayerTracerReport.from_dict(parsed, name)
     if not report.is_measured:
         raise LayerTracerError(f"{name} holds a plan but no measurements: there is nothing to look at.")
-    if report.num_layers > _MAX_LAYERS:
-        raise LayerTracerError(f"{name} has {report.num_layers} layers; up to {_MAX_LAYERS} can be shown.")
+    if report.num_layers > MAX_LAYERS:
+        raise LayerTracerError(f"{name} has {report.num_layers} layers; up to {MAX_LAYERS} can be shown.")
     if sum(len(layer.parameters) for layer in report.model.layers) > _MAX_PARAMETERS:
         raise LayerTracerError(f"{name} names over {_MAX_PARAMETERS:,} parameters, more than can be planned for here.")
     return report

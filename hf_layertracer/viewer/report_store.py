@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from ..errors import LayerTracerError
+from ..errors import LayerTracerError, ReportNotFoundError
 from ..report import LayerTracerReport
 from .escaping import plain
+from .hub_places import HubPlace, hub_place
 from .hub_sources import hub_report
 from .report_sources import read_report
 
@@ -63,6 +64,16 @@ class ReportStore:
             return self._read(name)
         gone = f"{plain(name, 60)} is no longer open. " if name else ""
         raise LayerTracerError(f"{gone}Choose a report, upload one or open one from the Hub.")
+
+    def source(self, name: str | None, opened: OpenedReports) -> Path | HubPlace | None:
+        """Where a report comes from; `None` where that is no file and no repository, as of an upload."""
+        known = name if name in opened else self._sources.get(name or "", name or "")
+        if isinstance(known, Path):
+            return known
+        try:
+            return hub_place(known)
+        except ReportNotFoundError:
+            return None
 
     def add(self, name: str, report: LayerTracerReport, opened: OpenedReports) -> tuple[str, OpenedReports]:
         """Puts a report among those that a visitor opened; the oldest goes where there are too many.
