@@ -23,6 +23,20 @@ from .upload_limit import UploadLimit
 _SESSIONS = 200
 _WAITING = 1_000
 _HOUR = 3600
+# Gradio's own hints and accents are too pale to read: at least 4.5:1 here, light and dark.
+_COLOURS = {
+    "body_text_color_subdued": "*neutral_600",
+    "body_text_color_subdued_dark": "*neutral_300",
+    "block_info_text_color": "*neutral_600",
+    "block_info_text_color_dark": "*neutral_300",
+    "input_placeholder_color": "*neutral_600",
+    "input_placeholder_color_dark": "*neutral_300",
+    "color_accent": "*primary_700",
+    "button_primary_background_fill": "*primary_700",
+    "button_primary_background_fill_dark": "*primary_700",
+    "button_primary_background_fill_hover": "*primary_800",
+    "button_primary_background_fill_hover_dark": "*primary_800",
+}
 
 
 def build_app(sources: Sequence[str | Path], *, token_from_login: bool = False) -> gr.Blocks:
@@ -107,7 +121,8 @@ def serve(app: gr.Blocks, **options: Any) -> Any:
         `Any`: What `launch` returns.
     """
     # Fonts of the system: the page asks no other server for anything.
-    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    fonts: dict[str, Any] = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
+    theme = gr.themes.Default(primary_hue="blue", **fonts).set(**_COLOURS)
     return app.launch(
         theme=theme,
         css_paths=[Path(__file__).with_name("style.css")],

@@ -33,3 +33,17 @@ window.layertracer = {
     }, true);
   },
 };
+
+// Arrow keys, Home and End move between tabs.
+document.addEventListener("keydown", (event) => {
+  const tab = event.target.closest?.("[role=tab]");
+  const steps = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, Home: -Infinity, End: Infinity };
+  if (!tab || !(event.key in steps)) return;
+  const tabs = [...tab.closest("[role=tablist]").querySelectorAll("[role=tab]")].filter((one) => one.offsetParent);
+  const step = steps[event.key];
+  const last = tabs.length - 1;
+  const place = Number.isFinite(step) ? (tabs.indexOf(tab) + step + tabs.length) % tabs.length : step < 0 ? 0 : last;
+  event.preventDefault();
+  tabs[place].focus();
+  tabs[place].click();
+});

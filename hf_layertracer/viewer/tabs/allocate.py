@@ -47,8 +47,18 @@ def _build(page: Page, tab: gr.Tab) -> None:
             )
             facts = gr.HTML(elem_id="lt-savings", js_on_load=_PICK)
         with gr.Column(min_width=320):
-            plan = gr.Plot(show_label=False, elem_id="lt-tried-plan")
-    memory = gr.Plot(show_label=False, elem_id="lt-memory")
+            plan = gr.Plot(
+                show_label=False,
+                visible=False,
+                label="The plan that is tried, layer by layer",
+                elem_id="lt-tried-plan",
+            )
+    memory = gr.Plot(
+        show_label=False,
+        visible=False,
+        label="Memory against the fraction of layers that is frozen",
+        elem_id="lt-memory",
+    )
     form = gr.Radio(list(SNIPPETS), value=SNIPPETS[0], label="Use it elsewhere", elem_id="lt-form")
     code = gr.Code(label="Copy this", interactive=False, lines=4, show_line_numbers=False, elem_id="lt-snippet")
 

@@ -44,8 +44,15 @@ def _build(page: Page, tab: gr.Tab) -> None:
     )
     message = gr.HTML(elem_id="lt-cautions")
     with gr.Row():
-        sensitivity = gr.Plot(show_label=False, elem_id="lt-compare-sensitivity")
-        lens = gr.Plot(show_label=False, elem_id="lt-compare-lens")
+        sensitivity = gr.Plot(
+            show_label=False,
+            visible=False,
+            label="Layer Sensitivity on relative depth",
+            elem_id="lt-compare-sensitivity",
+        )
+        lens = gr.Plot(
+            show_label=False, visible=False, label="Lens probability on relative depth", elem_id="lt-compare-lens"
+        )
     described = gr.HTML(elem_id="lt-compare-described")
     differences = gr.HTML(elem_id="lt-differences")
     depths = gr.HTML(elem_id="lt-depths")

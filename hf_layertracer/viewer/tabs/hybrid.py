@@ -21,7 +21,9 @@ _HEADER = ["layers", "donor", "its layers", "kind of layer", "new mixer", "verif
 
 def _build(page: Page, tab: gr.Tab) -> None:
     message = gr.HTML(elem_id="lt-hybrid-message")
-    stack = gr.Plot(show_label=False, visible=False, elem_id="lt-hybrid-stack")
+    stack = gr.Plot(
+        show_label=False, visible=False, label="The stack of the hybrid by donor and kind", elem_id="lt-hybrid-stack"
+    )
     table = gr.HTML(elem_id="lt-hybrid-table")
     upload = gr.UploadButton(
         "Upload a layertracer_hybrid.json", file_types=[".json"], type="binary", size="sm", elem_id="lt-hybrid-upload"

@@ -40,7 +40,9 @@ def _build(page: Page, tab: gr.Tab) -> None:
     shown = gr.HTML(elem_id="lt-shown")
     with gr.Row():
         with gr.Column(min_width=320):
-            probes = gr.Plot(show_label=False, elem_id="lt-probes")
+            probes = gr.Plot(
+                show_label=False, visible=False, label="Lens probability of each probe by layer", elem_id="lt-probes"
+            )
             table = gr.HTML(elem_id="lt-probe-table", js_on_load=_PICK)
         with gr.Column(min_width=320):
             probe = gr.Number(
@@ -51,7 +53,9 @@ def _build(page: Page, tab: gr.Tab) -> None:
                 precision=0,
                 elem_id="lt-probe",
             )
-            curve = gr.Plot(show_label=False, elem_id="lt-curve")
+            curve = gr.Plot(
+                show_label=False, visible=False, label="Lens probability of one probe by layer", elem_id="lt-curve"
+            )
             readings = gr.HTML(elem_id="lt-readings")
 
     found = {"task": task, "shown": shown, "probes": probes, "table": table}

@@ -29,7 +29,12 @@ def _build(page: Page, tab: gr.Tab) -> None:
     # The first report comes with the page, so that there is something to read before anything was asked for.
     first = _summary(page.reports, page.chosen.value, {}, {})
     title = gr.HTML(**first["title"], elem_id="lt-report")
-    charts = gr.Plot(**first["charts"], show_label=False, elem_id="lt-charts")
+    charts = gr.Plot(
+        **first["charts"],
+        show_label=False,
+        label="Layer Sensitivity and lens probability by layer",
+        elem_id="lt-charts",
+    )
     described = gr.HTML(**first["described"], elem_id="lt-charts-described")
     with gr.Row(elem_id="lt-beside"):
         tasks = gr.Dropdown(
@@ -50,8 +55,13 @@ def _build(page: Page, tab: gr.Tab) -> None:
             file = gr.DownloadButton("file", visible="hidden", elem_id="lt-file")
     facts = gr.HTML(**first["facts"], elem_id="lt-facts")
     with gr.Row():
-        plan = gr.Plot(**first["plan"], show_label=False, elem_id="lt-plan")
-        history = gr.Plot(**first["history"], show_label=False, elem_id="lt-history")
+        plan = gr.Plot(**first["plan"], show_label=False, label="The plan, layer by layer", elem_id="lt-plan")
+        history = gr.Plot(
+            **first["history"],
+            show_label=False,
+            label="Layer Sensitivity and Task Particle during training",
+            elem_id="lt-history",
+        )
     with gr.Accordion("All values by layer", open=False):
         layers = gr.HTML(**first["layers"], elem_id="lt-layers")
 
