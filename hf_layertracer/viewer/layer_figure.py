@@ -132,11 +132,10 @@ def _draw_line(
 
 def _sensitivity_title(report: ReportData) -> str:
     scores = report.first.sensitivity
-    estimate = ", estimated from gradients" if scores.estimate else ""
     errors = ", ±1 standard error" if scores.stderr_known else " of one perturbation: no standard error"
     contenders = ", ▽ contender" if len(scores.contenders or []) > 1 else ""
     shaded = "; shaded: trained" if report.plan is not None else ""
-    lines = f"Layer Sensitivity{estimate}{errors}", f"▼ vulnerable layer{contenders}{shaded}"
+    lines = f"Layer Sensitivity{errors}", f"▼ vulnerable layer{contenders}{shaded}"
     return "<br>".join(wrapped(line, 42) for line in lines)
 
 

@@ -60,7 +60,7 @@ def test_tasks_are_drawn_over_the_mean(shown, examples):
     task = next(iter(next(iter(examples.values())).probes.tasks))
     before = len(shown.all("#lt-charts .scatterlayer .trace"))
     shown.choose("#lt-tasks", task)
-    shown.wait(lambda: len(shown.all("#lt-charts .scatterlayer .trace")) == before + 1)
+    shown.wait(lambda: len(shown.all("#lt-charts .scatterlayer .trace")) == before + 2)  # in both charts
     assert task in shown.text("#lt-charts .legend")
 
 
