@@ -11,8 +11,8 @@ import yaml
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from .. import planning
 from ..errors import LayerTracerError
-from ..planning import export_plan, make_plan
 from ..planning.strategies import STRATEGIES, all_options
 from ..records import LayerPlan, ReportData
 from ..text import compact_ranges
@@ -53,7 +53,7 @@ def try_allocation(report: ReportData, strategy: str, **controls: Any) -> LayerP
         raise LayerTracerError("Choose at least one layer to train.")
     if not _RANGES.fullmatch(taken.get("train_layers", "")):
         raise LayerTracerError("Name layers by numbers and ranges, such as 0-7,12.")
-    return make_plan(report, strategy, **{name: _from_control(name, value) for name, value in taken.items()})
+    return planning.make_plan(report, strategy, **{name: _from_control(name, value) for name, value in taken.items()})
 
 
 def _from_control(name: str, value: Any) -> Any:
@@ -76,7 +76,7 @@ def usual_budget(report: ReportData) -> float:
     Returns:
         `float`: Millions, to three digits.
     """
-    return float(f"{make_plan(report, 'full').savings.trainable_parameters_full / 2e6:.3g}")
+    return float(f"{planning.make_plan(report, 'full').savings.trainable_parameters_full / 2e6:.3g}")
 
 
 def toggled(layers: str, layer: int) -> str:
@@ -112,7 +112,7 @@ def snippet(plan: LayerPlan, report: ReportData, form: str) -> str:
         LayerTracerError: The other trainer cannot express this plan, or the form is unknown.
     """
     if form in ("axolotl", "LLaMA-Factory"):
-        return export_plan(plan, report.model, form.lower())
+        return planning.export_plan(plan, report.model, form.lower())
     settings = _settings(plan)
     if form == "Python":
         arguments = ", ".join(f"{name}={value!r}" for name, value in settings.items())

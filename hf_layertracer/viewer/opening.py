@@ -92,7 +92,7 @@ class Opening:
         opened, shown = self.page.opened, [self.message, self.page.chosen, self.page.opened]
         private: dict[str, Any] = {"api_visibility": "private"}
         asked, found = opener.asked, opener.found
-        upload.upload(self._open_upload, [upload, opened], shown, **private)
+        upload.upload(self._open_upload, [upload, opened], shown, trigger_mode="multiple", **private)
         gr.on([opener.fetch.click, asked.submit], self._open_from_hub, [asked, opened], shown, **private)
         found.input(self._open_from_hub, [found, opened], shown, **private)
         opener.search.click(lambda text: self._search(text, found), asked, [self.message, found], **private)
