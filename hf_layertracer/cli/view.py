@@ -75,6 +75,23 @@ def command(
     serve(page, server_name=host, server_port=port, inbrowser=browser)
 
 
+def _name_broken(found: dict[str, Path | str]) -> None:
+    """Says which files cannot be shown; where none can, there is no page to look at."""
+    from ..viewer.report_sources import read_report
+
+    files = [Path(source) for source in found.values() if not isinstance(source, str)]
+    problems = []
+    for path in files[:_CHECKED]:
+        try:
+            read_report(path, str(path))
+        except LayerTracerError as error:
+            problems.append(str(error))
+    if problems and len(problems) == len(found):
+        raise LayerTracerError(problems[0])
+    for problem in problems:
+        typer.echo(f"Left out: {problem}", err=True)
+
+
 def _is_loopback(host: str) -> bool:
     """Whether an address is this machine's own alone."""
     return all(ipaddress.ip_address(place[4][0]).is_loopback for place in socket.getaddrinfo(host, None))

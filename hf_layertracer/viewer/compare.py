@@ -192,7 +192,7 @@ def depth_table(reports: Mapping[str, ReportData], comparable: bool = True) -> T
         row = [f"{part * 100 // _BINS} to {(part + 1) * 100 // _BINS} %"]
         for place, (mean, error) in enumerate(cells):
             if place == 0 or not comparable:
-                row.append(f"{mean:.3f} ± {error:.3f}")
+                row.append(with_error(mean, error))
                 continue
             gap, gap_error = mean - cells[0][0], math.hypot(error, cells[0][1])
             beyond = ", beyond error" if abs(gap) > 2 * gap_error else ""

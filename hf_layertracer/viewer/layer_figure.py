@@ -10,6 +10,7 @@ from plotly.subplots import make_subplots
 
 from ..records import ReportData
 from ..report.palette import BLUE, ORANGE, PURPLE, kind_colours
+from ..text import with_error
 from .chart_style import BAR_WIDTH, after_layer, dress, explain, line, name_layers, say_instead, titled, wrapped
 from .escaping import for_plotly
 from .glossary import GLOSSARY
@@ -141,12 +142,12 @@ def _sensitivity_title(report: ReportData) -> str:
 
 def _sensitivity_hover(report: ReportData, index: int) -> str:
     scores, facts = report.first.sensitivity, report.model.layers[index]
-    error = f" ± {scores.stderr[index]:.3f}" if scores.stderr_known else ""
+    measured = with_error(scores.mean[index], scores.stderr[index] if scores.stderr_known else None)
     does = "" if report.plan is None else ", trained" if index in report.plan.trained_layers else ", frozen"
     role = "vulnerable layer" if index == scores.vulnerable_layer else "contender"
     aside = f"<br><i>{role}: {wrapped(GLOSSARY[role])}</i>" if index in (scores.contenders or []) else ""
     return (
-        f"<b>layer {index}</b> ({for_plotly(facts.kind)}{does})<br>Layer Sensitivity {scores.mean[index]:.3f}{error} bits"
+        f"<b>layer {index}</b> ({for_plotly(facts.kind)}{does})<br>Layer Sensitivity {measured} bits"
         f"<br>{explain('Layer Sensitivity')}{aside}"
     )
 

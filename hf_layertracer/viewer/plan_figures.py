@@ -10,6 +10,7 @@ from ..planning.cost import training_bytes
 from ..planning.fitting import frozen_by
 from ..records import LayerPlan, ModelFacts, ReportData
 from ..report.palette import ORANGE, PURPLE, SKY
+from ..text import with_error
 from .chart_style import BAR_WIDTH, dress, explain, line
 from .escaping import for_plotly
 from .units import amount, layer, size
