@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from support.malformed import NOT_JSON, OTHER_JSON, refusal
 
 from hf_layertracer import LayerTracerConfig, LayerTracerError, make_plan
 from hf_layertracer.planning import PlanConfig, configured_plan, read_plan
@@ -24,14 +27,14 @@ def test_a_plan_of_another_model_is_refused(tiny_llama, tmp_path):
         configured_plan(tiny_llama(num_hidden_layers=6), PlanConfig(plan=str(path)))
 
 
-@pytest.mark.parametrize("content", [None, "{}", "no json", '{"strategy": "full"}'])
+@pytest.mark.parametrize("content", [*NOT_JSON.values(), *OTHER_JSON.values(), b'{"strategy": "full"}'])
 def test_a_file_that_holds_no_plan_is_one_line(tmp_path, content):
-    path = tmp_path / "plan.json"
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(LayerTracerError, match=r"plan\.json|the plan") as raised:
-        read_plan(path)
-    assert "\n" not in str(raised.value)
+    (tmp_path / "plan.json").write_bytes(content)
+    assert re.search(r"plan\.json|the plan", refusal(read_plan, tmp_path / "plan.json"))
+
+
+def test_a_plan_that_is_not_there_is_one_line(tmp_path):
+    assert "plan.json" in refusal(read_plan, tmp_path / "plan.json")
 
 
 @pytest.mark.parametrize("settings", [{"strategy": "full"}, {"freeze_ratio": 0.25}, {"train_head": True}])
