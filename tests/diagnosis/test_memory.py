@@ -33,11 +33,11 @@ def test_a_plan_stays_within_its_budget_and_its_tokens_and_never_stops(budget, t
         assert plan.rows(length - 1) >= rows
 
 
-def plan_for(model, length=6, gradients=False, **settings):
+def plan_for(model, length=6, **settings):
     stack = LayerStack(find_parts(model))
     with torch.no_grad():
         clean = stack.run(torch.arange(3, 3 + length)[None])
-        return plan_batches(stack, clean, DiagnosisConfig(**{"memory_budget": 1 << 30, **settings}), gradients)
+        return plan_batches(stack, clean, DiagnosisConfig(**{"memory_budget": 1 << 30, **settings}))
 
 
 def test_the_hidden_states_of_a_clean_run_are_counted_exactly(any_model):
@@ -48,20 +48,12 @@ def test_the_hidden_states_of_a_clean_run_are_counted_exactly(any_model):
     assert plan.bytes_per_row >= 320 * 4 * 3
     # One answer, perturbed and batched, and what a layer computes inside.
     assert plan.bytes_per_token > 4 * 32 * 4
-    assert plan.graph_bytes_per_token == 0
 
 
 def test_wider_data_types_need_more(tiny_llama):
     narrow, wide = plan_for(tiny_llama()), plan_for(tiny_llama().double())
     assert wide.state_bytes_per_token == 2 * narrow.state_bytes_per_token
     assert 1.5 * narrow.bytes_per_token < wide.bytes_per_token <= 2 * narrow.bytes_per_token
-
-
-def test_gradients_need_what_every_layer_keeps(tiny_llama):
-    shallow, deep = (plan_for(tiny_llama(num_hidden_layers=n), gradients=True) for n in (2, 8))
-    assert deep.graph_bytes_per_token > 2 * shallow.graph_bytes_per_token > 4 * shallow.bytes_per_token
-    assert deep.bytes_per_token < 1.5 * shallow.bytes_per_token
-    assert deep.probes(6) <= plan_for(tiny_llama(num_hidden_layers=8)).probes(6)
 
 
 def test_a_budget_too_small_for_one_probe_says_how_much_is_needed(tiny_llama):

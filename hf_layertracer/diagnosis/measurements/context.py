@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..clean_run import CleanRun
 from ..divergence import jensen_shannon
 from ..replay_check import tolerance
 from ..summary import summarise_context
 from .base import Batch, Measurement, Subject
-from .lens import read_lens
+from .lens import blocks, lens_logits, read_lens
 
 
 _DRAWS_WANTED = 64
@@ -61,11 +60,12 @@ class Context(Measurement):
                 return torch.where(where, embedded.mean(1, keepdim=True), embedded)
 
             blanked = self.subject.stack.run(batch.clean.input_ids, batch.clean.layout, embed)
-            for start in range(0, len(total), batch.rows):
-                rows = slice(start, start + batch.rows)
-                for depth in range(len(blanked.states)):
-                    logits = [self._lens(run, depth, rows) for run in (batch.clean, blanked)]
-                    total[rows, depth] += jensen_shannon(*logits).cpu().numpy()
+            for rows, depths in blocks(*total.shape, batch.rows):
+                logits = [
+                    lens_logits(self.subject.stack, run, rows, depths, bool(self.whole_prompts))
+                    for run in (batch.clean, blanked)
+                ]
+                total[rows, depths] += jensen_shannon(*logits).T.cpu().numpy()
         self.values[batch.members] = total / self.repeats
 
     def _blank_positions(self, probe: int, repeat: int, positions: int) -> Tensor:
@@ -75,12 +75,6 @@ class Context(Measurement):
         blank = torch.zeros(positions, dtype=torch.bool)
         blank[torch.from_numpy(rng.choice(positions - 1, count, replace=False))] = True
         return blank
-
-    def _lens(self, run: CleanRun, depth: int, rows: slice) -> Tensor:
-        states = run.states[depth][rows].to(run.states[-1].device)
-        if self.whole_prompts:
-            return self.subject.stack.unembed(run, states, run.input_ids[rows])
-        return self.subject.stack.unembed(run, states[:, -1:])
 
     def result(self) -> dict[str, Any]:
         measured = self.values[np.isfinite(self.values).all(1)]

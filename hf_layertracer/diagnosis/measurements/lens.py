@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,6 +130,43 @@ class LensReading:
     error: float
 
 
+def lens_logits(stack: LayerStack, run: CleanRun, rows: slice, depths: slice, whole_prompts: bool = False) -> Tensor:
+    """What the lens reads at some depths, in one pass.
+
+    Args:
+        stack ([`LayerStack`]): The model's layers.
+        run ([`CleanRun`]): The pass whose hidden states are read.
+        rows (`slice`): Which of its probes.
+        depths (`slice`): Which of its `states`.
+        whole_prompts (`bool`, *optional*, defaults to `False`): As [`read_lens`] takes it.
+
+    Returns:
+        `Tensor`: Logits of shape `(depths, rows, vocabulary)`.
+    """
+    device = run.states[-1].device
+    states = [(state[rows] if whole_prompts else state[rows, -1:]).to(device) for state in run.states[depths]]
+    prompts = run.input_ids[rows].repeat(len(states), 1) if whole_prompts else None
+    return stack.unembed(run, torch.cat(states), prompts).unflatten(0, (len(states), -1))
+
+
+def blocks(probes: int, depths: int, most: int) -> Iterator[tuple[slice, slice]]:
+    """Probes and depths whose hidden states the lens reads at once.
+
+    Args:
+        probes (`int`): How many probes there are.
+        depths (`int`): How many depths.
+        most (`int`): The most hidden states to read at once.
+
+    Yields:
+        `tuple[slice, slice]`: Some probes, and some depths: as many as fill a pass.
+    """
+    for start in range(0, probes, most):
+        rows = slice(start, min(start + most, probes))
+        together = max(1, most // (rows.stop - rows.start))
+        for first in range(0, depths, together):
+            yield rows, slice(first, min(first + together, depths))
+
+
 def read_lens(
     stack: LayerStack,
     clean: CleanRun,
@@ -155,26 +193,17 @@ def read_lens(
         [`LensReading`]: The readings; at the last layer they should be the model's own output.
     """
     depth, probes = len(clean.states), len(targets)
-    device, wanted, own = clean.states[-1].device, targets.to(clean.logits.device), clean.logits.softmax(-1)
+    wanted, own = targets.to(clean.logits.device), clean.logits.softmax(-1)
     further = wanted.new_zeros(probes, 0) if others is None else others.to(wanted.device)
     asked = torch.cat([wanted[:, None], own.argmax(-1)[:, None], further], 1)
     found = np.empty((probes, asked.shape[1], depth))
     top_token = np.empty((probes, depth), dtype=np.int64)
     gaps = []
-    for start in range(0, probes, rows):
-        at = slice(start, min(start + rows, probes))
-        # As many depths share a pass as fill it.
-        depths = max(1, rows // (at.stop - at.start))
-        for first in range(0, depth, depths):
-            group = slice(first, min(first + depths, depth))
-            states = [(state[at] if whole_prompts else state[at, -1:]).to(device) for state in clean.states[group]]
-            prompts = clean.input_ids[at].repeat(len(states), 1) if whole_prompts else None
-            read = (
-                stack.unembed(clean, torch.cat(states), prompts).softmax(-1).view(len(states), at.stop - at.start, -1)
-            )
-            answers = asked[at].expand(len(states), -1, -1)
-            found[at, :, group] = read.gather(-1, answers).permute(1, 2, 0).double().cpu()
-            top_token[at, group] = read.argmax(-1).T.cpu()
-        gaps.append((read[-1] - own[at]).abs().amax(-1) / own[at].amax(-1))
+    for at, group in blocks(probes, depth, rows):
+        read = lens_logits(stack, clean, at, group, whole_prompts).softmax(-1)
+        found[at, :, group] = read.gather(-1, asked[at].expand(len(read), -1, -1)).permute(1, 2, 0).double().cpu()
+        top_token[at, group] = read.argmax(-1).T.cpu()
+        if group.stop == depth:
+            gaps.append((read[-1] - own[at]).abs().amax(-1) / own[at].amax(-1))
     error = float(torch.cat(gaps).max())
     return LensReading(found[:, 0], found[:, 1], found[:, 2:], top_token, error)
