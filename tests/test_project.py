@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -93,14 +94,35 @@ def test_the_source_distribution_can_run_its_own_tests(tmp_path):
     for folder in ("tests", "hf_layertracer", "examples", "benchmarks", "model_cards", "spaces", "docs", ".github"):
         wanted = {path.relative_to(source) for path in (source / folder).rglob("*") if path.is_file()}
         assert {path for path in wanted if not (unpacked / path).is_file()} == set()
+    # On a package index, nothing lies beside the README.
+    inside = re.findall(r"\]\((?!https?:|#)[^)]*\)", (unpacked / "PKG-INFO").read_text())
+    assert inside == []
     # The tests of the unpacked tree, on the unpacked tree.
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_package.py"]
-    code = "import hf_layertracer, sys; sys.exit(not hf_layertracer.__file__.startswith(sys.argv[1]))"
-    for line in (command, [sys.executable, "-c", code, unpacked]):
-        done = subprocess.run(
-            line, cwd=unpacked, env=_with_path(unpacked), capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    code = (
+        "import hf_layertracer, pytest, sys; assert hf_layertracer.__file__.startswith(sys.argv[1]);"
+        "sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', 'tests/test_package.py']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, unpacked],
+        cwd=unpacked,
+        env=_with_path(unpacked),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+
+
+def test_links_of_the_readme_lead_to_the_repository_where_it_has_an_address(tmp_path, monkeypatch):
+    for name in ("setup.py", "README.md", "setup.cfg"):
+        shutil.copy(ROOT / name, tmp_path)
+    text = (tmp_path / "setup.cfg").read_text()
+    (tmp_path / "setup.cfg").write_text(
+        text.replace("project_urls =\n", "project_urls =\n    Source = https://a.example/b\n")
+    )
+    said = runpy.run_path(str(tmp_path / "setup.py"), run_name="setup")["description"]()
+    assert "](https://a.example/b/blob/main/docs/why.md)" in said
+    assert "](https://a.example/b/raw/main/docs/viewer-see.png)" in said
 
 
 def _with_path(folder: Path) -> dict[str, str]:
