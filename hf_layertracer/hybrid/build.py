@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ..errors import LayerTracerError
 from ..logs import get_logger
@@ -20,7 +22,7 @@ _SHARD_BYTES = 5 * 10**9
 
 
 def build_hybrid(
-    recipe: HybridRecipe | str | Path, out_dir: str | Path, *, max_shard_size: int = _SHARD_BYTES
+    recipe: HybridRecipe | Mapping[str, Any] | str | Path, out_dir: str | Path, *, max_shard_size: int = _SHARD_BYTES
 ) -> HybridRecord:
     """Builds a model from a recipe.
 
@@ -28,7 +30,7 @@ def build_hybrid(
     compared with its donors before it gets its name; if anything goes wrong, nothing is left.
 
     Args:
-        recipe ([`HybridRecipe`], `str` or `Path`): The recipe, or its file.
+        recipe ([`HybridRecipe`], `dict`, `str` or `Path`): The recipe, what its file holds, or the file.
         out_dir (`str` or `Path`): Folder for the model; it must not exist, or be empty.
         max_shard_size (`int`, *optional*, defaults to 5 GB): Bytes to a file.
 
@@ -46,7 +48,7 @@ def build_hybrid(
     build_hybrid("recipe.yaml", "my-hybrid")
     ```
     """
-    recipe = recipe if isinstance(recipe, HybridRecipe) else HybridRecipe.from_file(recipe)
+    recipe = HybridRecipe.of(recipe)
     out = Path(out_dir)
     _check_free(out)
     plan = blueprint(recipe)

@@ -112,6 +112,23 @@ class HybridRecipe(_Strict):
         return self
 
     @classmethod
+    def of(cls, recipe: Any) -> HybridRecipe:
+        """The recipe, whatever it comes in.
+
+        Args:
+            recipe ([`HybridRecipe`], `dict`, `str` or `Path`): A recipe, what its file holds, or the file.
+
+        Returns:
+            [`HybridRecipe`]: The recipe.
+
+        Raises:
+            LayerTracerError: It is something else or not valid.
+        """
+        if isinstance(recipe, HybridRecipe):
+            return recipe
+        return cls.from_file(recipe) if isinstance(recipe, str | Path) else cls.from_dict(recipe)
+
+    @classmethod
     def from_dict(cls, content: dict[str, Any], place: str = "recipe") -> HybridRecipe:
         """Reads a recipe, ours or mergekit's passthrough, from what YAML or JSON held.
 

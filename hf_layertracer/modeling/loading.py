@@ -54,7 +54,12 @@ def load_model(
     with _one_line(name):
         tokenizer = AutoTokenizer.from_pretrained(name, **hub)
         model, info = AutoModelForCausalLM.from_pretrained(
-            name, **hub, dtype=dtype, use_safetensors=None if allow_pickle else True, output_loading_info=True
+            name,
+            **hub,
+            dtype=dtype,
+            use_safetensors=None if allow_pickle else True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
         )
     check_loaded(info, name)
     check_weights(model, name)

@@ -38,7 +38,7 @@ def check_name(name: str) -> None:
     if os.path.isfile(name):
         return
     if looks_local(name):
-        raise LayerTracerError(f"There is no such folder: {name}.")
+        raise LayerTracerError(f"There is no such {'file' if name.endswith('.json') else 'folder'}: {name}.")
     try:
         validate_repo_id(name)
     except HFValidationError:
@@ -47,4 +47,4 @@ def check_name(name: str) -> None:
 
 def looks_local(name: str) -> bool:
     """Whether a name can only be meant as a path: a Hub id has at most one slash and does not begin with a dot."""
-    return os.path.isabs(name) or name.startswith((".", "~")) or name.count("/") > 1 or name.endswith("/")
+    return os.path.isabs(name) or name.startswith((".", "~")) or name.count("/") > 1 or name.endswith(("/", ".json"))

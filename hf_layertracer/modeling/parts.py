@@ -78,8 +78,10 @@ def find_parts(model: nn.Module, layers: str | None = None) -> ModelParts:
 
     Raises:
         UntraceableModelError: No list of layers was found.
-        LayerTracerError: `layers` does not name a list of layers.
+        LayerTracerError: `layers` does not name a list of layers, or `model` is no model.
     """
+    if not isinstance(model, nn.Module):
+        raise LayerTracerError(f"A model was expected, loaded with from_pretrained, and not {type(model).__name__}.")
     model = unwrap(model)
     if layers is not None:
         try:

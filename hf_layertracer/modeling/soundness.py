@@ -54,16 +54,16 @@ def check_loaded(info: dict[str, Any], name: str) -> None:
     Raises:
         LayerTracerError: Tensors are missing or have another shape; the message names them.
     """
-    if info["missing_keys"]:
-        raise LayerTracerError(
-            f"{name!r} is not whole: {len(info['missing_keys'])} of its tensors are not in its files "
-            f"({_some(info['missing_keys'])}) and would be random. Does config.json belong to these weights?"
-        )
     if info["mismatched_keys"]:
         first, found, wanted = sorted(info["mismatched_keys"])[0]
         raise LayerTracerError(
             f"{name!r} does not fit its config.json: {len(info['mismatched_keys'])} tensors have another shape, such as "
             f"{first}: {list(found)} in the file, {list(wanted)} by the configuration."
+        )
+    if info["missing_keys"]:
+        raise LayerTracerError(
+            f"{name!r} is not whole: {len(info['missing_keys'])} of its tensors are not in its files "
+            f"({_some(info['missing_keys'])}) and would be random. Does config.json belong to these weights?"
         )
     if info["error_msgs"]:
         raise LayerTracerError(f"{name!r} was not loaded whole: {info['error_msgs'][0]!s:.200}")

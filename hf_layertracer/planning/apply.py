@@ -80,6 +80,8 @@ def apply_plan(model: nn.Module, plan: LayerPlan) -> AppliedPlan:
     True
     ```
     """
+    if not isinstance(plan, LayerPlan):
+        raise LayerTracerError(f"apply_plan takes a plan, as make_plan makes it, not {type(plan).__name__}.")
     parts = find_parts(model, plan.layers_path)
     if parts.num_layers != plan.num_layers:
         raise LayerTracerError(f"The plan is for {plan.num_layers} layers, the model has {parts.num_layers}.")

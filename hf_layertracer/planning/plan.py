@@ -76,6 +76,10 @@ def make_plan(
     [0, 1]
     ```
     """
+    if not isinstance(source, nn.Module | ReportData):
+        raise LayerTracerError(
+            f"make_plan takes a report or a model, not {type(source).__name__}: LayerTracerReport.load(...) reads a report."
+        )
     if layers_path is not None and not isinstance(source, nn.Module) and layers_path != source.model.layers_path:
         raise LayerTracerError(
             f"layers_path is for models; this report is of the layers {source.model.layers_path}. Diagnose the model with "

@@ -232,6 +232,10 @@ class LayerTracerReport(ReportData):
             ReportNotFoundError: There is none.
             LayerTracerError: It is malformed or of a newer version than this library knows.
         """
+        if not isinstance(source, str | Path):
+            raise LayerTracerError(
+                f"A report is loaded from a file, folder or repository, not {type(source).__name__}."
+            )
         path = Path(source)
         if os.path.isdir(path):  # unlike Path.is_dir, no error for a name that is too long
             path = path / REPORT_FILE

@@ -81,6 +81,8 @@ class LayerTracerMixin:
         # The first thing that training asks for. Here the model is the one that will be trained, with the checkpoint's
         # weights; there is no optimizer yet, and nothing is wrapped.
         if self.is_in_train:
+            if self.train_dataset is not None and not has_rows(self.train_dataset):
+                raise LayerTracerError("The training dataset is empty: there is nothing to train on.")
             self._trace(last_checkpoint(self._resume_from, self.args.output_dir))
         return super().get_train_dataloader()
 

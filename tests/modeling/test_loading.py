@@ -99,7 +99,7 @@ def test_more_layers_in_the_weights_than_in_the_configuration_are_warned_of(save
 def test_a_tensor_of_another_shape_is_named(saved: Path):
     name = "model.layers.0.mlp.up_proj.weight"
     edit_weights(saved, lambda weights: weights.update({name: weights[name][:-1].clone()}))
-    with pytest.raises(LayerTracerError, match=r"up_proj|shape|size") as error:
+    with pytest.raises(LayerTracerError, match=r"1 tensors have another shape, such as .*up_proj") as error:
         load_model(str(saved))
     assert "\n" not in str(error.value)
 
@@ -171,6 +171,7 @@ def test_a_data_type_that_no_model_runs_in_is_refused(saved: Path, dtype: str):
     [
         ("./nowhere", "There is no such folder"),
         ("/no/such/place", "There is no such folder"),
+        ("config.json", "There is no such file"),
         ("a b", "neither a folder on this machine nor the id"),
         ("", "neither a folder on this machine nor the id"),
     ],

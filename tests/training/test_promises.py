@@ -19,6 +19,7 @@ from transformers.trainer_utils import HPSearchBackend
 
 from hf_layertracer import (
     LayerTracerCallback,
+    LayerTracerError,
     LayerTracerMixin,
     LayerTracerReport,
     LayerTracerTrainer,
@@ -83,7 +84,7 @@ def test_whatever_fails_in_the_report_is_logged_and_the_run_goes_on(
         trainer = LayerTracerTrainer(**settings, layertracer_config=config)
     else:
         trainer = Trainer(**settings, callbacks=[LayerTracerCallback(config, PROBES)])
-    for place in ("callback.Tracer.save", "tracer.TrainingOutcome", "tracer.diagnose", "callback.Tracer.metrics"):
+    for place in ("events.Tracer.save", "tracer.TrainingOutcome", "tracer.diagnose", "events.Tracer.metrics"):
         monkeypatch.setattr(f"hf_layertracer.training.{place}", fail)
     assert trainer.train().global_step == 3
     said = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
@@ -193,6 +194,15 @@ def test_a_checkpoint_that_a_kill_cut_short_is_passed_over(
     assert "from checkpoint-2" in warning
     assert "checkpoint-4" in warning
     assert_same_weights(resumed.model, whole.model)
+
+
+def test_an_empty_training_set_fails_before_a_diagnosis(make_model, make_args, token_dataset, quick):
+    trainer = LayerTracerTrainer(
+        model=make_model(), args=make_args("empty"), train_dataset=token_dataset.select([]), layertracer_config=quick()
+    )
+    with pytest.raises(LayerTracerError, match="The training dataset is empty"):
+        trainer.train()
+    assert trainer.layertracer_report is None
 
 
 def test_without_a_complete_checkpoint_trainer_itself_says_so(make_model, make_args, token_dataset, quick, tmp_path):
