@@ -1,0 +1,65 @@
+"""Writes the page of results: python page.py results/smollm2_laws results/smollm2_python_docs > ../../docs/results.md"""
+
+from __future__ import annotations
+
+import re
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+from hf_layertracer.trials import TrialsResult
+from hf_layertracer.trials.summary import Summary, verdict
+
+
+HEAD = """\
+# What the trials have measured so far
+
+Does it pay to train the shallow layers and freeze the deep ones, as arXiv 2605.11416 claims? These tables are all that has been
+measured for this page, finished or not. They are made by `python page.py results/...` in `examples/trials/`, whose README says how
+to get models and texts, from runs of `layertracer trials run`.
+
+The budgets are small: thousands of tokens, not billions. What holds here need not hold after a longer training."""
+
+QUESTIONS = (
+    ("Does freeze-deep beat full training?", "freeze-deep", "full"),
+    ("Does freeze-deep beat its opposite?", "freeze-deep", "freeze-shallow"),
+    ("Was the diagnosis worth it: sensitivity against random layers?", "sensitivity", "random"),
+    ("Does LISA beat one random draw?", "lisa", "random"),
+    ("Does a boundary that moves beat one that stays?", "adaptive", "freeze-deep"),
+    ("Do layers beat adapters (LoRA)?", "freeze-deep", "lora"),
+)
+
+
+def main(folders: list[Path]) -> None:
+    print(HEAD)
+    for folder in folders:
+        result = TrialsResult.load(folder)
+        tokens = [run["cost"] for run in result.units if run["cost"]["tokens_per_second"]]
+        seconds = sum(cost["tokens"] / cost["tokens_per_second"] for cost in tokens)
+        print(f"\n## {folder.name}\n\n`layertracer trials run {folder.name}.yaml --out results/{folder.name}`\n")
+        print(f"{len(tokens)} trained runs on {result.machine}, {timedelta(seconds=round(seconds))} of training.\n")
+        print("\n".join(answers(result)))
+        print("\nWith one seed, an answer is of these items only: another seed may say otherwise.")
+        # Its own title goes, and the other headings stand below ours.
+        print(re.sub(r"^## ", "### ", result.to_markdown().partition("\n")[2], flags=re.MULTILINE).rstrip())
+
+
+def answers(result: TrialsResult) -> list[str]:
+    """What the runs say to each question, on learning and on forgetting, as rows of a table."""
+    summary = Summary(result)
+    rows = ["| question | learned | kept | seeds |", "|---|---|---|---|"]
+    for question, arm, other in QUESTIONS:
+        if arm not in result.arm_names or other not in result.arm_names:
+            continue
+        cells = []
+        for metric in (summary.objective.learn, summary.objective.forget):
+            gain = summary.gain(arm, metric, other) if {arm, other} <= set(summary.arms) else None
+            value = "" if gain is None else f" ({gain.value:+.4f})"
+            cells.append(("not measured yet" if gain is None else verdict(gain, "yes", "no, it is worse")) + value)
+        seeds = min(len(result.runs_of(arm)), len(result.runs_of(other)))
+        rows.append(f"| {question} | {' | '.join(cells)} | {seeds} |")
+    return rows
+
+
+if __name__ == "__main__":
+    main([Path(name) for name in sys.argv[1:]])
