@@ -15,8 +15,8 @@ HEAD = """\
 # What the trials have measured so far
 
 Does it pay to train the shallow layers and freeze the deep ones, as arXiv 2605.11416 claims? These tables are all that has
-been measured for this page, finished or not. They are made by `python page.py results/...` in `examples/trials/`, whose README
-says how to get models and texts, from runs of `layertracer trials run`.
+been measured for this page, finished or not. They are made by `python page.py results/...` in `examples/trials/`, whose
+README says how to get models and texts, from runs of `layertracer trials run`.
 
 The budgets are small: thousands of tokens, not billions. What holds here need not hold after a longer training."""
 
