@@ -12,6 +12,7 @@ from .diagnosis.perturbations import PERTURBATIONS
 from .errors import LayerTracerError
 
 
+COMPUTE_DTYPES = ("auto", "model", "bfloat16")
 MOST_REPEATS = 100_000
 
 
@@ -58,6 +59,10 @@ class DiagnosisConfig:
     Args:
         skip_long (`bool`, *optional*, defaults to `False`):
             Leave probes out that are longer than the model's context, and count them, where they are refused otherwise.
+        compute_dtype (`str`, *optional*, defaults to `"auto"`):
+            What random perturbations are replayed in: `"model"`, its own data type; `"bfloat16"`, a float32 model's matrix
+            products in bfloat16; `"auto"`, bfloat16 where the hardware has it and the model is wide enough to gain by it.
+            A sample is measured in both, and bfloat16 given up where they differ; the report says so.
         diagnosis_batch_size (`int`, *optional*): Probes per forward pass; from the memory budget by default.
         memory_budget (`int`, *optional*):
             Bytes that the diagnosis may use beyond the model; by default half of what is free, at most 4 GiB.
@@ -100,6 +105,10 @@ class DiagnosisConfig:
         default=0.01, metadata={"help": "Below this at every layer, a probe is unresolved."}
     )
     skip_long: bool = field(default=False, metadata={"help": "Leave probes out that exceed the model's context."})
+    compute_dtype: str = field(
+        default="auto",
+        metadata={"help": "What random perturbations are replayed in.", "choices": COMPUTE_DTYPES},
+    )
     diagnosis_batch_size: int | None = field(
         default=None, metadata={"help": "Probes per forward pass; from the memory budget by default."}
     )
@@ -120,6 +129,7 @@ class DiagnosisConfig:
             self.perturbation = ",".join(self.perturbation)
         for name in self.perturbations:
             one_of("perturbation", name, PERTURBATIONS)
+        one_of("compute_dtype", self.compute_dtype, COMPUTE_DTYPES)
         within("mask_ratio", self.mask_ratio, 0, 1)
         within("context_mask_ratio", self.context_mask_ratio, 0, 1)
         within("rise", self.rise, 0, 1)

@@ -29,6 +29,7 @@ def test_the_defaults_are_those_of_the_contract():
     [
         ("perturbation", "zap"),
         ("until_stderr", 0),
+        ("compute_dtype", "float8"),
         ("until_boundary", 1.5),
         ("mask_ratio", 0),
         ("mask_ratio", 1.01),
@@ -90,6 +91,7 @@ def test_a_tracer_config_hands_every_setting_on_to_the_diagnosis():
         "rise": 0.2,
         "min_probability": 0.02,
         "until_stderr": 0.01,
+        "compute_dtype": "model",
         "until_boundary": 0.5,
         "memory_budget": 5000,
         "layers_path": "a.b",

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
-_STARTS = 3  # layers from which replay is checked at each length after the first
+_STARTS = (6, 2)  # layers from which replay is checked: at the first length, at each other one
 
 
 class Engine:
@@ -144,8 +144,8 @@ class Engine:
     def _check_replay(self, clean: CleanRun, batches: BatchPlan) -> str | None:
         if self.one_by_one:
             return "the output for a prompt depends on the others in its batch"
-        # From every layer at the first length, from a few at all others.
-        problem = check_replay(self.stack, clean, batches.rows, _STARTS if self._replay_problems else None)
+        starts = _STARTS[1] if self._replay_problems else _STARTS[0]
+        problem = check_replay(self.stack, clean, batches.rows, starts, self.config.diagnosis_seed)
         if problem is not None:
             logger.warning_once(f"Layer Sensitivity takes whole forward passes: {problem}.")
         return problem

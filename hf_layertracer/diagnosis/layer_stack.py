@@ -23,7 +23,7 @@ from ..modeling.wrappers import input_device, input_embeddings
 from .clean_run import CleanRun
 from .controls import final_norm
 from .layout import Layout, argument_axes, hidden_axes
-from .patching import LayerForward, hidden_input, hidden_of, patched, with_hidden, with_hidden_input
+from .patching import LayerForward, computing_in, hidden_input, hidden_of, patched, with_hidden, with_hidden_input
 from .recording import Recording, record
 
 
@@ -145,7 +145,14 @@ class LayerStack:
             input_ids = torch.zeros(states.shape[0], 1, dtype=torch.long, device=self.input_device)
         return self.replay(clean, self.num_layers - 1, [states], input_ids)[0]
 
-    def replay(self, clean: CleanRun, first: int, answers: Sequence[Tensor], input_ids: Tensor) -> Tensor:
+    def replay(
+        self,
+        clean: CleanRun,
+        first: int,
+        answers: Sequence[Tensor],
+        input_ids: Tensor,
+        compute_dtype: torch.dtype | None = None,
+    ) -> Tensor:
         """The model's output if a layer had answered otherwise. Only the layers after it run.
 
         Several layers share one forward pass, each with its own rows: the rows of the k-th answer enter where layer
@@ -156,6 +163,9 @@ class LayerStack:
             first (`int`): The first layer that is answered for, 0 to L - 1.
             answers (`Sequence[Tensor]`): Answers of layer `first` and of those after it, of shape `(rows, positions, ...)`.
             input_ids (`Tensor`): The prompts of these rows, of shape `(rows, positions)`.
+            compute_dtype (`torch.dtype`, *optional*):
+                What the matrix products inside the layers are computed in; hidden states, final norm and head are left as
+                they are.
 
         Returns:
             `Tensor`: Logits of shape `(answers, rows, vocabulary)` at the last position.
@@ -171,6 +181,7 @@ class LayerStack:
         def answer(layer: int, forward: LayerForward) -> LayerForward:
             depth = clean.depth(layer)
             entered = bisect_right(depths, depth - 1)  # answers that run through this layer
+            run = forward if compute_dtype is None else computing_in(compute_dtype, forward)
 
             def answering(*args: Any, **kwargs: Any) -> Any:
                 hidden = hidden_input(args, kwargs)
@@ -180,9 +191,9 @@ class LayerStack:
                 if depths[0] == 0 and depth == 1:
                     args, kwargs = with_hidden_input(args, kwargs, together(hidden))
                 if entered == len(answers):
-                    return forward(*args, **kwargs)
+                    return run(*args, **kwargs)
                 args, kwargs = layout.first_rows(layer, [list(args), kwargs], entered * rows)
-                output = forward(*args, **kwargs)
+                output = run(*args, **kwargs)
                 after = hidden_of(output)
                 # Not what came with `hidden`: the model may have done something to it between its layers.
                 later = [state.to(after.device) for state in entering[entered:]]

@@ -65,6 +65,8 @@ def notes_of(report: ReportData, not_run: Sequence[int]) -> list[str]:
 
 def _sensitivity_notes(sensitivity: Sensitivity, kinds: Sequence[str]) -> list[str]:
     notes = []
+    if sensitivity.compute_problem is not None:
+        notes.append(f"Layers were not all replayed in bfloat16: {sensitivity.compute_problem}.")
     if sensitivity.stopped is not None:
         notes.append(f"The measurement stopped {sensitivity.stopped}.")
     if sensitivity.draws == 1:

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from itertools import count
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -72,6 +73,18 @@ def _patched(
         yield
     finally:
         put_back()
+
+
+def computing_in(dtype: torch.dtype, forward: LayerForward) -> LayerForward:
+    """A layer's forward with its matrix products in another data type; it takes and returns what it did."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        hidden = hidden_input(args, kwargs)
+        with torch.autocast(hidden.device.type, dtype):
+            output = forward(*args, **kwargs)
+        return with_hidden(output, hidden_of(output).to(hidden.dtype))
+
+    return run
 
 
 def hidden_of(output: Any) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
@@ -22,7 +23,11 @@ def tolerance(dtype: torch.dtype) -> float:
 
 
 def check_replay(
-    stack: LayerStack, clean: CleanRun, fits: Callable[[int], int] | None = None, starts: int | None = None
+    stack: LayerStack,
+    clean: CleanRun,
+    fits: Callable[[int], int] | None = None,
+    starts: int | None = None,
+    seed: int = 0,
 ) -> str | None:
     """Checks replay against the model's own output before it is believed, at the length at which it will be used.
 
@@ -34,7 +39,8 @@ def check_replay(
         clean ([`CleanRun`]): A clean run; its first probe is used.
         fits (`Callable`, *optional*):
             How many rows of a length fit into memory; the probe is cut until as many do as are run here.
-        starts (`int`, *optional*): Start from this many layers, evenly spread, rather than from every one.
+        starts (`int`, *optional*): Start from this many layers, rather than from every one.
+        seed (`int`, *optional*, defaults to `0`): Seed of their choice, which differs between lengths.
 
     Returns:
         `str` or `None`: Why replay is not to be used, or `None` where it reproduces the clean output.
@@ -47,9 +53,9 @@ def check_replay(
     reference = clean.logits[rows].log_softmax(-1).exp()
     chosen = list(range(stack.num_layers))
     if starts is not None and starts < stack.num_layers:
-        # Other ones at other lengths, so that all of a deep model's are tried where there are several lengths.
-        first = prompt.shape[1] % max(1, stack.num_layers // starts)
-        chosen = sorted({*chosen[first :: max(1, stack.num_layers // starts)], stack.num_layers - 1})
+        # Always the last one: whatever any other layer hands on beside the hidden state is missing there.
+        others = np.random.default_rng((seed, prompt.shape[1])).choice(chosen[:-1], starts - 1, replace=False)
+        chosen = sorted({*others.tolist(), chosen[-1]})
     for index in chosen:
         # Two layers at once where there are two: the second runs on the rows of the first and on no others.
         answers = [state[rows] for state in clean.states[index + 1 : index + 3]]

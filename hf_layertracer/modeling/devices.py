@@ -28,6 +28,14 @@ def free_bytes(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
+def is_fast_in_bfloat16(device: torch.device) -> bool:
+    """Whether a device has instructions of its own for matrix products in bfloat16."""
+    if device.type == "cpu":
+        known = torch.cpu.get_capabilities()
+        return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def reset_peak(device: torch.device) -> None:
     """Lets [`peak_bytes`] begin anew where a device can; the peak of a process on a CPU cannot be reset."""
     if device.type in ("cuda", "xpu"):

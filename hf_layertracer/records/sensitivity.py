@@ -38,6 +38,9 @@ class Sensitivity(Record):
         massive_dimensions (`int`):
             The means are corrected for how often the masks that were drawn hit so many of each layer's most massive
             dimensions; 0 where they are plain means.
+        compute_dtype (`str`, *optional*): What layers were replayed in, where it was not the model's own data type.
+        compute_error (`float`, *optional*): Mean difference from the model's own data type over a sample of draws, in bits.
+        compute_problem (`str`, *optional*): Why another data type was tried and not used.
         stopped (`str`, *optional*): Why no more draws were measured, where it was left to the measurement.
     """
 
@@ -53,6 +56,9 @@ class Sensitivity(Record):
     path: str
     path_reason: str | None = None
     massive_dimensions: Count = 0
+    compute_dtype: str | None = None
+    compute_error: Error | None = None
+    compute_problem: str | None = None
     stopped: str | None = None
 
     # Written for readers of the JSON, and derived anew when it is read.

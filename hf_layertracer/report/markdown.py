@@ -134,6 +134,9 @@ def _settings(settings: dict[str, Any], names: Iterable[str]) -> str:
 def _method(sensitivity: Sensitivity) -> str:
     reason = f" ({prose(sensitivity.path_reason)})" if sensitivity.path_reason else ""
     path = f"path {name(sensitivity.path)}{reason}"
+    if sensitivity.compute_dtype and sensitivity.compute_error is not None:
+        moved = f"a sample of draws moved by {sensitivity.compute_error:.2g} bits on average"
+        path += f" in {name(sensitivity.compute_dtype)} ({moved})"
     corrected = sensitivity.massive_dimensions
     if not corrected:
         return path

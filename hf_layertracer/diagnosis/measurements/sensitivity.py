@@ -20,6 +20,7 @@ from ..divergence import jensen_shannon
 from ..estimation import Estimate, dimensions_to_correct, estimate_means, mask_predictors, massive_shares
 from ..layer_stack import LayerStack
 from ..perturbations import PERTURBATIONS, Draw, Perturbation
+from ..precision import Precision
 from ..stopping import stopping_rule
 from ..summary import summarise_sensitivity
 from .base import Batch, Measurement, Subject
@@ -61,6 +62,8 @@ class LayerSensitivity(Measurement):
         self.ablated = self.perturbation.ablated(subject.stack, subject.clean)
         self.problems: dict[int, str | None] = {}  # why replay was not used, for each length of prompts
         self.values = np.full((subject.num_layers, self.repeats, probes), np.nan)
+        # What is not random is measured once, and exactly.
+        self.precision = Precision(subject.stack, config, subject.clean.width) if self.perturbation.random else None
         self.shares = np.zeros((subject.num_layers, subject.clean.width))
         return self._work()
 
@@ -75,8 +78,16 @@ class LayerSensitivity(Measurement):
         probes, repeats = len(self.subject.probes), range(self.seen, self.seen + self.look)
         self.problems[batch.clean.input_ids.shape[1]] = batch.replay_problem
         draws = [Draw(probe, repeat, probes) for probe in batch.members for repeat in repeats]
+        if self.precision is not None:
+            self.precision.check(batch, self.perturbation, draws)
         values = measure_draws(
-            self.subject.stack, batch, self.perturbation, draws, self.subject.progress, self.ablated
+            self.subject.stack,
+            batch,
+            self.perturbation,
+            draws,
+            self.subject.progress,
+            self.ablated,
+            None if self.precision is None else self.precision.dtype,
         )
         if not np.isfinite(values).all():
             layer = int(np.flatnonzero(~np.isfinite(values).all(1))[0])
@@ -127,8 +138,16 @@ class LayerSensitivity(Measurement):
             path_reason=reason,
             massive_dimensions=dimensions,
             stopped=self.stopped,
+            compute_dtype=_name(self.precision),
+            compute_error=None if self.precision is None else self.precision.error,
+            compute_problem=None if self.precision is None else self.precision.problem,
         )
         return {"sensitivities": {self.perturbation.name: sensitivity}}
+
+
+def _name(precision: Precision | None) -> str | None:
+    dtype = None if precision is None else precision.dtype
+    return None if dtype is None else str(dtype).removeprefix("torch.")
 
 
 def measure_draws(
@@ -138,6 +157,7 @@ def measure_draws(
     draws: Sequence[Draw],
     progress: Callable[[int], object],
     ablated: Sequence[Sequence[nn.Module]] | None = None,
+    compute_dtype: torch.dtype | None = None,
 ) -> np.ndarray:
     """The divergence that each draw causes in each layer, for draws on one batch of probes.
 
@@ -148,6 +168,7 @@ def measure_draws(
         draws (`Sequence[Draw]`): What to measure.
         progress (`Callable[[int], object]`): Called with the number of values just measured.
         ablated (`Sequence[Sequence[nn.Module]]`, *optional*): Modules of each layer that return zero while it runs.
+        compute_dtype (`torch.dtype`, *optional*): What replayed layers compute in, if not in their own data type.
 
     Returns:
         `np.ndarray`: Jensen-Shannon divergences in bits, of shape `(layers, draws)`.
@@ -161,7 +182,7 @@ def measure_draws(
         chunk = slice(start, min(start + rows, len(draws)))
         try:
             values[:, chunk] = _measure_rows(
-                stack, batch, rows, perturbation, draws[chunk], progress, ablated, outputs
+                stack, batch, rows, perturbation, draws[chunk], progress, ablated, outputs, compute_dtype
             )
         except RuntimeError as error:
             if not should_reduce_batch_size(error) or rows == 1:
@@ -182,6 +203,7 @@ def _measure_rows(
     progress: Callable[[int], object],
     ablated: Sequence[Sequence[nn.Module]] | None,
     outputs: Sequence[Tensor],
+    compute_dtype: torch.dtype | None,
 ) -> np.ndarray:
     clean, replay = batch.clean, batch.replay_problem is None
     rows = torch.tensor([batch.members.index(draw.probe) for draw in draws])
@@ -198,7 +220,7 @@ def _measure_rows(
                 perturb(layer, *(state[rows.to(state.device)] for state in pair))
                 for layer, pair in zip(layers, ends, strict=True)
             ]
-            perturbed = stack.replay(clean, first, answers, ids)
+            perturbed = stack.replay(clean, first, answers, ids, compute_dtype)
         else:
             with zeroed(ablated[first] if ablated is not None else []):
                 perturbed = stack.patch(clean, first, partial(perturb, first), ids)[None]

@@ -118,11 +118,11 @@ def test_running_out_of_memory_halves_the_rows_and_changes_no_value(tiny_llama, 
     expected = measure(model, SETTINGS[0], replay=True)
     own, sizes = LayerStack.replay, []
 
-    def limited(stack, clean, first, answers, ids):
+    def limited(stack, clean, first, answers, ids, compute_dtype):
         sizes.append(len(ids) * len(answers))
         if sizes[-1] > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
-        return own(stack, clean, first, answers, ids)
+        return own(stack, clean, first, answers, ids, compute_dtype)
 
     monkeypatch.setattr(LayerStack, "replay", limited)
     assert measure(model, SETTINGS[0], replay=True) == pytest.approx(expected, abs=1e-6)
