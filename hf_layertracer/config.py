@@ -46,6 +46,10 @@ class DiagnosisConfig:
         diagnosis_seed (`int`, *optional*, defaults to `0`):
             Seed of all random draws: perturbations, bootstrap and, in a traced run, probes from a dataset.
 
+        skip_probes (`int`, *optional*):
+            Measure perturbations that are not random, such as `"skip"`, on a seeded sample of this many probes; on all
+            probes by default.
+
     > Parameters that control the task particle
 
     Args:
@@ -80,7 +84,7 @@ class DiagnosisConfig:
 
     perturbation: str = field(
         default="mask,skip",
-        metadata={"help": f"What is done to a layer: {', '.join(PERTURBATIONS)}; several with commas."},
+        metadata={"help": f"Done to a layer: {', '.join(PERTURBATIONS)}; several with commas."},
     )
     mask_ratio: float = field(default=0.3, metadata={"help": "Fraction of the hidden dimensions that a mask zeroes."})
     noise_scale: float = field(
@@ -98,6 +102,9 @@ class DiagnosisConfig:
     until_boundary: float | None = field(
         default=None,
         metadata={"help": "Draw until layers above and below this fraction of the depth can be told apart."},
+    )
+    skip_probes: int | None = field(
+        default=None, metadata={"help": "Probes for perturbations that are not random; all by default."}
     )
     diagnosis_seed: int = field(default=0, metadata={"help": "Seed of all random draws of a diagnosis."})
     rise: float = field(default=0.1, metadata={"help": "Relative rise that marks the task particle."})
@@ -146,7 +153,7 @@ class DiagnosisConfig:
                 "each layer, and a thousand make errors 30 times smaller than one does."
             )
         whole_number("repeats", self.repeats)
-        for name in ("diagnosis_batch_size", "memory_budget"):
+        for name in ("skip_probes", "diagnosis_batch_size", "memory_budget"):
             whole_number(name, getattr(self, name))
 
     @classmethod

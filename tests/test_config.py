@@ -92,6 +92,7 @@ def test_a_tracer_config_hands_every_setting_on_to_the_diagnosis():
         "min_probability": 0.02,
         "until_stderr": 0.01,
         "compute_dtype": "model",
+        "skip_probes": 3,
         "until_boundary": 0.5,
         "memory_budget": 5000,
         "layers_path": "a.b",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,9 +11,6 @@ import typer
 from ..config import DiagnosisConfig
 from .options import AllowPickle, Model, Revision, TrustRemoteCode, with_options
 from .printing import print_report
-
-
-_QUICK_PROBES = 24
 
 
 @with_options(DiagnosisConfig, panel="What is measured")
@@ -35,7 +31,8 @@ def command(
     quick: Annotated[
         bool,
         typer.Option(
-            "--quick", help="A first look: perturbation skip and one draw on 24 probes, unless max_probes says."
+            "--quick",
+            help="A first look on 24 probes: the context masked once, each layer skipped for a few of them.",
         ),
     ] = False,
     out: Annotated[Path, typer.Option(help="Folder for the report, its picture and README.md.")] = Path(
@@ -53,7 +50,9 @@ def command(
     """
     from ..checks import one_of
     from ..diagnosis.diagnose import diagnose
+    from ..diagnosis.quick import QUICK_PROBES, quick_look
     from ..files import check_writable
+    from ..modeling import find_parts
     from ..modeling.loading import DTYPES, load_model
     from ..modeling.names import check_name
     from ..probes import load_probes
@@ -61,8 +60,7 @@ def command(
 
     # What is wrong with anything but the model is said before the model is loaded.
     if quick:
-        config = replace(config, perturbation="skip", repeats=1)
-        max_probes = max_probes or _QUICK_PROBES
+        max_probes = max_probes or QUICK_PROBES
     one_of("dtype", dtype, DTYPES)
     check_name(model)
     check_writable(out)
@@ -78,6 +76,8 @@ def command(
     loaded, tokenizer = load_model(
         model, revision=revision, trust_remote_code=trust_remote_code, allow_pickle=allow_pickle, dtype=dtype
     )
+    if quick:
+        config = quick_look(config, find_parts(loaded, config.layers_path).num_layers)
     report = diagnose(loaded, load_probes(probes, tokenizer=tokenizer, **reading), tokenizer=tokenizer, config=config)
     report.save_or_keep(out)
     print_report(report)

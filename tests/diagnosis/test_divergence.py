@@ -80,3 +80,12 @@ def test_small_divergences_over_a_large_vocabulary_survive_float32(reference):
     expected = reference.jensen_shannon(p.tolist(), q.tolist())
     assert expected < 1e-3
     assert float(jensen_shannon(p, q)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_over_the_largest_vocabularies_it_is_exact(reference):
+    rng = torch.Generator().manual_seed(0)
+    logits = 4 * torch.randn(262_144, generator=rng)
+    for change in (1e-4, 0.5):
+        moved = logits + change * torch.randn(262_144, generator=rng)
+        expected = reference.jensen_shannon(logits.tolist(), moved.tolist())
+        assert float(jensen_shannon(logits, moved)) == pytest.approx(expected, abs=1e-7, rel=1e-6)

@@ -52,7 +52,9 @@ class LayerSensitivity(Measurement):
 
     def start(self, subject: Subject) -> int:
         super().start(subject)
-        config, probes = subject.config, len(subject.probes)
+        config = subject.config
+        self.asked = self._asked(config, len(subject.probes))
+        probes = len(self.asked)
         self.rule = stopping_rule(config, subject.num_layers) if self.perturbation.random else None
         wanted = _DRAWS_WANTED if self.rule is None else _DRAWS_AT_MOST
         self.repeats = (config.repeats or math.ceil(wanted / probes)) if self.perturbation.random else 1
@@ -67,17 +69,28 @@ class LayerSensitivity(Measurement):
         self.shares = np.zeros((subject.num_layers, subject.clean.width))
         return self._work()
 
+    def _asked(self, config: DiagnosisConfig, probes: int) -> list[int]:
+        """Numbers of the probes that are measured."""
+        if self.perturbation.random or config.skip_probes is None or config.skip_probes >= probes:
+            return list(range(probes))
+        rng = np.random.default_rng((config.diagnosis_seed, probes))
+        return sorted(rng.choice(probes, config.skip_probes, replace=False).tolist())
+
     def _next_look(self) -> int:
         left = self.repeats - self.seen
-        return left if self.rule is None else min(left, math.ceil(_DRAWS_PER_LOOK / len(self.subject.probes)))
+        return left if self.rule is None else min(left, math.ceil(_DRAWS_PER_LOOK / len(self.asked)))
 
     def _work(self) -> int:
-        return self.look * len(self.subject.probes) * self.subject.num_layers
+        return self.look * len(self.asked) * self.subject.num_layers
 
     def observe(self, batch: Batch) -> None:
+        place = {probe: number for number, probe in enumerate(self.asked)}
+        members = [probe for probe in batch.members if probe in place]
+        if not members:
+            return
         probes, repeats = len(self.subject.probes), range(self.seen, self.seen + self.look)
         self.problems[batch.clean.input_ids.shape[1]] = batch.replay_problem
-        draws = [Draw(probe, repeat, probes) for probe in batch.members for repeat in repeats]
+        draws = [Draw(probe, repeat, probes) for probe in members for repeat in repeats]
         if self.precision is not None:
             self.precision.check(batch, self.perturbation, draws)
         values = measure_draws(
@@ -95,7 +108,7 @@ class LayerSensitivity(Measurement):
                 f"Perturbing layer {layer} made the model's output NaN or infinite in {batch.clean.states[-1].dtype}: "
                 "diagnose it in a wider data type."
             )
-        self.values[:, [draw.repeat for draw in draws], [draw.probe for draw in draws]] = values
+        self.values[:, [draw.repeat for draw in draws], [place[draw.probe] for draw in draws]] = values
         if not self.seen:
             self.shares += massive_shares(batch.clean)
 
@@ -112,7 +125,7 @@ class LayerSensitivity(Measurement):
     def _estimate(self) -> tuple[Estimate, int]:
         """The means over all draws so far, and the number of massive dimensions that they are corrected for."""
         probes, width = len(self.subject.probes), self.subject.clean.width
-        draws = [Draw(probe, repeat, probes) for repeat in range(self.seen) for probe in range(probes)]
+        draws = [Draw(probe, repeat, probes) for repeat in range(self.seen) for probe in self.asked]
         masks = self.perturbation.masks(draws, width)
         dimensions = 0 if masks is None else dimensions_to_correct(len(draws), probes)
         predictors = None if not dimensions else mask_predictors(masks.numpy(), self.shares, dimensions)
@@ -130,9 +143,9 @@ class LayerSensitivity(Measurement):
             reason = f"for prompts of {', '.join(map(str, sorted(whole)))} tokens, {reason}"
         sensitivity = summarise_sensitivity(
             estimate,
-            self.subject.tasks,
+            [self.subject.tasks[probe] for probe in self.asked],
             self.subject.config.diagnosis_seed,
-            draws=self.seen * len(self.subject.probes),
+            draws=self.seen * len(self.asked),
             repeats=self.seen,
             path=path,
             path_reason=reason,
