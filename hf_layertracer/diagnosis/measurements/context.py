@@ -29,22 +29,23 @@ class Context(Measurement):
         probes = len(subject.probes)
         self.repeats = subject.config.repeats or math.ceil(_DRAWS_WANTED / probes)
         self.values = np.full((probes, subject.num_layers + 1), np.nan)
-        self.whole_prompts = self._whole_prompts()
+        self.whole_prompts, self.alone = self._way_to_read()
         return 0
 
-    def _whole_prompts(self) -> bool | None:
-        """Whether the lens needs whole prompts; `None` where it is not valid either way."""
+    def _way_to_read(self) -> tuple[bool | None, bool]:
+        """Whether the lens needs whole prompts, `None` where it is not valid either way; whether it reads single depths."""
         clean = self.subject.clean
-        for whole in (False, True):
+        for alone, whole in ((False, False), (False, True), (True, False), (True, True)):
+            rows = 1 if alone else 2
             try:
-                reading = read_lens(self.subject.stack, clean, torch.zeros(1, dtype=torch.long), 1, whole)
+                reading = read_lens(self.subject.stack, clean, torch.zeros(1, dtype=torch.long), rows, whole)
             except torch.OutOfMemoryError:
                 raise
             except Exception:
                 continue
             if reading.error <= tolerance(clean.states[-1].dtype):
-                return whole
-        return None
+                return whole, alone
+        return None, True
 
     def observe(self, batch: Batch) -> None:
         positions = batch.clean.input_ids.shape[1]
@@ -60,7 +61,7 @@ class Context(Measurement):
                 return torch.where(where, embedded.mean(1, keepdim=True), embedded)
 
             blanked = self.subject.stack.run(batch.clean.input_ids, batch.clean.layout, embed)
-            for rows, depths in blocks(*total.shape, batch.rows):
+            for rows, depths in blocks(*total.shape, min(batch.rows, len(total)) if self.alone else batch.rows):
                 logits = [
                     lens_logits(self.subject.stack, run, rows, depths, bool(self.whole_prompts))
                     for run in (batch.clean, blanked)
