@@ -83,7 +83,8 @@ def command(
         if run.device is None and config.max_memory is not None:
             run = replace(run, device=str(config.max_memory))
         print_estimate(
-            _estimate(source if measured is None else measured, made, run, revision, trust_remote_code), as_json
+            _estimate(source if measured is None else measured, made, run, config, revision, trust_remote_code),
+            as_json,
         )
         return
     text = export_plan(made, facts, export) if export else None
@@ -125,6 +126,7 @@ def _estimate(
     source: str | LayerTracerReport,
     plan: LayerPlan,
     run: EstimateConfig,
+    config: PlanConfig,
     revision: str | None,
     trust_remote_code: bool,
 ) -> TrainingEstimate:
@@ -139,6 +141,8 @@ def _estimate(
             "The report does not say where its model is: name the model instead, with the strategy to estimate."
         )
     settings: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code, **run.options()}
+    # A limit on memory was for weights, gradients and Adam's moments as long as nothing else was known.
+    settings["device"] = settings["device"] or config.max_memory
     return estimate_training(model, plan, run.training_arguments(), **settings)
 
 

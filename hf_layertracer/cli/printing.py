@@ -110,6 +110,11 @@ def print_estimate(estimate: TrainingEstimate, as_json: bool) -> None:
         label = escape(f"fits {estimate.device} ({estimate.device_bytes / 2**30:.4g} GiB)")
         table.add_row(label, *("yes" if one.fits else "no" for one in both), "with a tenth on top")
     Console().print(table)
+    if estimate.fits is False:
+        found = estimate.proposal
+        typer.echo(
+            f"It would fit with {found}." if found else "No batch makes it fit: freeze more, or shard the model."
+        )
 
 
 def reports_table(rows: list[dict[str, Any]]) -> Table:

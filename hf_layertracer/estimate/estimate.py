@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -41,6 +43,7 @@ class TrainingEstimate(Record):
         device_bytes (`int`, *optional*): Its memory.
         fits (`bool`, *optional*): Whether the total with a tenth on top fits it.
         assumptions (`dict[str, Any]`): Batch size, sequence length and all else that the figures hang on.
+        proposal (`str`, *optional*): Where it does not fit: the arguments with which it would. *Traced.*
         full ([`TrainingEstimate`], *optional*): The same for training every parameter.
     """
 
@@ -56,6 +59,7 @@ class TrainingEstimate(Record):
     device_bytes: int | None = None
     fits: bool | None = None
     assumptions: dict[str, Any]
+    proposal: str | None = None
     full: TrainingEstimate | None = None
 
 
@@ -115,7 +119,7 @@ def estimate_training(
     target = find_device(device) if device is not None else None
     args = args or TrainingArguments(output_dir="trainer_output", report_to="none")
 
-    def estimate(plan: LayerPlan | None) -> TrainingEstimate:
+    def estimate(plan: LayerPlan | None, args: TrainingArguments) -> TrainingEstimate:
         fake = FakeModel(model, dtype, trust_remote_code)
         parts = find_parts(fake.model)
         if plan is not None:
@@ -156,10 +160,30 @@ def estimate_training(
             },
         )
 
-    ours = estimate(plan)
+    ours = estimate(plan, args)
     freezes = plan is not None and plan.savings.trainable_parameters < plan.savings.trainable_parameters_full
-    ours.full = estimate(None) if freezes else ours.model_copy()
+    ours.full = estimate(None, args) if freezes else ours.model_copy()
+    if ours.fits is False:
+        ours.proposal = _proposal(args, lambda smaller: bool(estimate(plan, smaller).fits))
     return ours
+
+
+def _proposal(args: TrainingArguments, fits: Callable[[TrainingArguments], bool]) -> str | None:
+    """The run with activation checkpointing, and then with smaller batches, until it fits; the batch of a step stays."""
+    batch, accumulated = args.per_device_train_batch_size, args.gradient_accumulation_steps
+    smaller = copy.copy(args)
+    smaller.activation_checkpointing = True
+    if not args.activation_checkpointing and fits(smaller):
+        return "activation_checkpointing=True"
+    while batch % 2 == 0:
+        batch, accumulated = batch // 2, accumulated * 2
+        smaller.per_device_train_batch_size, smaller.gradient_accumulation_steps = batch, accumulated
+        if fits(smaller):
+            return (
+                f"activation_checkpointing=True, per_device_train_batch_size={batch}, "
+                f"gradient_accumulation_steps={accumulated}"
+            )
+    return None
 
 
 def _sequence_length(wanted: int | None, args: TrainingArguments, model: nn.Module) -> int:

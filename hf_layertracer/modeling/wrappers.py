@@ -42,9 +42,9 @@ def whole_parameters(model: nn.Module) -> Iterator[None]:
     if not shared:
         yield
         return
-    from deepspeed.zero import GatheredParameters
+    import deepspeed
 
-    with GatheredParameters(shared):
+    with deepspeed.zero.GatheredParameters(shared):
         yield
 
 

@@ -150,6 +150,24 @@ def test_a_device_says_whether_it_fits_and_how_long_a_step_takes(tmp_path):
     assert tight.seconds_per_step is None
 
 
+def test_what_does_not_fit_comes_with_what_would(tmp_path):
+    args = arguments(tmp_path, per_device_train_batch_size=8)
+    need = estimate_training(configuration(), None, args, sequence_length=LENGTH).total_bytes
+    smaller = arguments(
+        tmp_path, per_device_train_batch_size=2, gradient_accumulation_steps=4, activation_checkpointing=True
+    )
+    limit = int(estimate_training(configuration(), None, smaller, sequence_length=LENGTH).total_bytes * 1.1) + 2**16
+    assert limit < need
+    tight = estimate_training(configuration(), None, args, sequence_length=LENGTH, device=f"{limit}B")
+    assert tight.fits is False
+    assert tight.proposal.startswith("activation_checkpointing=True")
+    named = dict(part.split("=") for part in tight.proposal.split(", "))
+    if "per_device_train_batch_size" in named:
+        assert int(named["per_device_train_batch_size"]) * int(named["gradient_accumulation_steps"]) == 8
+    hopeless = estimate_training(configuration(), None, args, sequence_length=LENGTH, device="1MiB")
+    assert hopeless.proposal is None
+
+
 @pytest.mark.parametrize("sharding", ["zero1", "zero2", "zero3", "fsdp"])
 def test_more_devices_hold_less_each(tmp_path, sharding):
     alone, shared = (
