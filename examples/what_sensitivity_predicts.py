@@ -74,14 +74,16 @@ def study(args: argparse.Namespace) -> None:
     model = AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     probes = load_probes(max_probes=args.probes)
-    everything = {"perturbation": "skip,mask,mixer,noise"}
     masks = {f"mask {ratio}": {"perturbation": "mask", "mask_ratio": ratio} for ratio in RATIOS}
-    plans = {"all": everything, "mask, another seed": {"perturbation": "mask", "diagnosis_seed": 1}, **masks}
-    for name, options in plans.items():
+    plans = {"mask, another seed": {"perturbation": "mask", "diagnosis_seed": 1}, **masks}
+
+    def measure(name: str, **options: Any) -> None:
         if name not in own["diagnoses"]:
             config = DiagnosisConfig(repeats=args.repeats, **options)
             own["diagnoses"][name] = summary(diagnose(model, probes, tokenizer=tokenizer, config=config))
             save(args.out, results)
+
+    measure("all", perturbation="skip,mask,mixer,noise")
     layers = model.get_submodule(own["diagnoses"]["all"]["layers_path"])
     documents = [args.text.read_text(encoding="utf-8")] if args.text else standard_library_docs()
     blocks = token_blocks(documents, tokenizer, BLOCK, max(1, args.tokens // BLOCK), seed=0)
@@ -92,6 +94,8 @@ def study(args: argparse.Namespace) -> None:
             own["losses"][str(skipped)] = losses(model, layers, skipped, blocks)
             save(args.out, results)
             print(f"without layer {skipped}: {np.mean(own['losses'][str(skipped)]):.3f} nats a token", flush=True)
+    for name, options in plans.items():
+        measure(name, **options)
 
 
 def summary(report: hf_layertracer.LayerTracerReport) -> dict[str, Any]:

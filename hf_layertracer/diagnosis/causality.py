@@ -13,6 +13,7 @@ from ..errors import UntraceableModelError
 from ..modeling.wrappers import output_embeddings
 from ..probes.encoding import EncodedProbe
 from .layer_stack import LayerStack
+from .patching import LayerForward, hidden_of, patched, with_hidden
 
 
 _TOKENS = 16
@@ -20,6 +21,7 @@ _TOKENS = 16
 # router may put them into other groups.
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
 _TOLERANCE_OF_HALVES = 1e-2
+_BEYOND_ROUNDING = 10
 
 
 def check_causal(stack: LayerStack, probes: Sequence[EncodedProbe]) -> None:
@@ -53,12 +55,28 @@ def check_causal(stack: LayerStack, probes: Sequence[EncodedProbe]) -> None:
     allowed = _TOLERANCE.get(one.dtype, _TOLERANCE_OF_HALVES) * largest
     if difference <= allowed:
         return
-    # Of a model that answers the same prompt in two ways, nothing follows; its noise floor is measured and reported.
-    if (one - _logits(stack, prompt, name)).abs().max() <= allowed:
+    # Where rounding alone, or chance, moves the answer to the same prompt about as far, nothing follows: MiniMax's linear
+    # attention lets it grow to 4e-4 in twelve layers. The noise floor is measured and reported.
+    with patched(stack.layers[:1], _rounded_otherwise):
+        rounding = (one - _logits(stack, prompt, name)).abs().max()
+    if difference > _BEYOND_ROUNDING * rounding:
         raise UntraceableModelError(
             f"{name} is not a causal language model: a later token changes what it says at earlier positions (by "
             f"{difference / largest:.2g} of the largest logit)."
         )
+
+
+def _rounded_otherwise(_: int, forward: LayerForward) -> LayerForward:
+    """A layer whose output is rounded in another way."""
+    generator = torch.Generator().manual_seed(0)
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        output = forward(*args, **kwargs)
+        hidden = hidden_of(output)
+        noise = torch.randn(hidden.shape, generator=generator).to(hidden)
+        return with_hidden(output, hidden * (1 + torch.finfo(hidden.dtype).eps * noise))
+
+    return run
 
 
 def not_run_on_tokens(name: str, error: Exception) -> UntraceableModelError:

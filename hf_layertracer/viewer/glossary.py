@@ -13,6 +13,10 @@ GLOSSARY = {
     "final norm and head.",
     "Task Particle": "The first layer at which the probability of the right answer rises by a tenth of its maximum: "
     "where the model begins to execute the task.",
+    "Task Particle, max-ratio rule": "The layer at which the probability of the model's own final answer changes most in "
+    "proportion (arXiv 2605.11416).",
+    "context sensitivity": "How much a layer adds to the divergence between what the model would say with the whole prompt "
+    "and with a part of it blanked.",
     "interval": "The range that holds the median in 95 % of bootstrap samples of the probes.",
     "unresolved": "A probe whose right answer never becomes probable enough to have a Task Particle.",
     "probe": "A prompt and the text that should follow it; its first token is what is looked for.",

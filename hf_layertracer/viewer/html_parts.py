@@ -131,6 +131,13 @@ def report_facts(report: ReportData) -> str:
         "shallow minus deep": f"{scores.shallow_minus_deep:+.3f} ± {number(scores.shallow_minus_deep_stderr)} bits",
         "accuracy": f"{report.first.scores.accuracy:.0%} of {report.probes.count} probes",
     }
+    rule, context = report.first.task_particle.max_ratio, report.first.context
+    if rule is not None and rule.layer is not None:
+        facts["Task Particle, max-ratio rule"] = f"layer {rule.layer:g}"
+    if context is not None:
+        most = context.delta.index(max(context.delta))
+        error = number(context.delta_stderr[most])
+        facts["context sensitivity"] = f"largest at layer {most}, with {number(context.delta[most])} ± {error} bits"
     if plan is not None:
         facts["plan"] = f"{plan.strategy}: trains layers {compact_ranges(plan.trained_layers)}"
         facts |= savings_facts(plan.savings)

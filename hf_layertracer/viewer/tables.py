@@ -65,6 +65,12 @@ def layer_csv(report: ReportData) -> str:
     }
     if lens.mean_probability:
         columns |= {"lens_probability": lens.mean_probability[1:], "lens_stderr": lens.stderr[1:]}
+    others = {
+        name: found.mean for name, found in report.first.sensitivities.items() if name != report.first.perturbation
+    }
+    columns |= {f"sensitivity ({name})": mean for name, mean in others.items()}
+    if report.first.context is not None:
+        columns["context_sensitivity"] = report.first.context.delta
     if plan is not None:
         columns["plan"] = ["trained" if i in plan.trained_layers else "frozen" for i in range(report.num_layers)]
     columns |= {f"sensitivity: {task}": values for task, values in scores.by_task.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import tempfile
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -12,28 +11,22 @@ import numpy as np
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel
 
-from hf_layertracer import (
-    DiagnosisConfig,
-    LayerTracerConfig,
-    LayerTracerTrainer,
-    Probe,
-    apply_plan,
-    diagnose,
-    make_plan,
-)
+from hf_layertracer import DiagnosisConfig, Probe, diagnose
 from hf_layertracer.diagnosis.perturbations.mask import dimension_mask
 from hf_layertracer.errors import LayerTracerError
 
 from ..support.reference import divergence, probabilities, whole_pass
+from .passes import SKIP, check_depth, check_passes
+from .plans import check_freeze, check_training
 from .tiny import tiny_config, tiny_model
 
 
 PROMPTS = ((5, 80, 31, 7, 40, 9), (14, 3, 77, 60, 22, 90), (33, 34, 21, 6))
 PROBES = [Probe(prompt, 10 + 7 * number) for number, prompt in enumerate(PROMPTS)]
-ROW = list(range(4, 16))
-MASK = DiagnosisConfig(repeats=2, mask_ratio=0.3, min_probability=1e-6)
+MASK = DiagnosisConfig(perturbation="mask", repeats=2, mask_ratio=0.3, min_probability=1e-6)
+NOTHING = DiagnosisConfig(perturbation="noise", noise_scale=1e-30, repeats=1)
 PRECISION = 1e-4  # float32 through two orders of the same sums: in probability, or as a fraction of a divergence
 
 
@@ -47,7 +40,8 @@ class Result:
     Args:
         model_type (`str`): The type.
         architecture (`str`): The class of the model.
-        built (`str`): Whether transformers builds and runs it; nothing else is checked where it does not.
+        built (`str`): Whether transformers builds it; nothing else is checked where it does not.
+        not_causal (`str`): Why it is no causal language model on token ids, if it is none: it has to be refused then.
         refused (`str`): The error with which the package refuses the model, if it does.
         layers_path (`str`), kinds (`list[str]`): What was found.
         path (`str`), path_reason (`str`): How Layer Sensitivity was measured.
@@ -58,6 +52,7 @@ class Result:
     model_type: str
     architecture: str
     built: str = "ok"
+    not_causal: str = ""
     refused: str = ""
     layers_path: str = ""
     kinds: list[str] = field(default_factory=list)
@@ -75,14 +70,30 @@ def check_type(model_type: str) -> dict[str, Any]:
     except Exception as error:
         result.built = f"{type(error).__name__}: {error}"
         return asdict(result)
+    result.not_causal = not_causal(model)
     check_model(model, result)
     return asdict(result)
+
+
+def not_causal(model: PreTrainedModel) -> str:
+    """Why a model predicts no next token when it is given token ids and nothing else; empty where it does."""
+    own = copy.deepcopy(model)
+    prompt = torch.tensor(PROMPTS[:2])
+    try:
+        with torch.no_grad():
+            one, other = (own(input_ids=ids).logits for ids in (prompt, torch.cat([prompt[:, :-1], prompt[:, :1]], 1)))
+    except Exception as error:
+        return f"transformers cannot run it on token ids alone ({type(error).__name__})"
+    difference = (one - other)[:, :-1].abs().max()
+    return (
+        f"it looks ahead (by {difference / one.abs().max():.2g})" if difference > PRECISION * one.abs().max() else ""
+    )
 
 
 def check_model(model: PreTrainedModel, result: Result) -> None:
     before = _snapshot(model)
     try:
-        report = diagnose(model, PROBES, config=MASK)
+        report, skipped, untouched = (diagnose(model, PROBES, config=config) for config in (MASK, SKIP, NOTHING))
     except LayerTracerError as error:
         result.refused = str(error)
         return
@@ -93,10 +104,12 @@ def check_model(model: PreTrainedModel, result: Result) -> None:
     result.path, result.path_reason = report.sensitivity.path, report.sensitivity.path_reason or ""
     result.lens_reason = report.lens.reason or ""
     for name, check in {
-        "as found": lambda: _same(before, _snapshot(model)),
+        "as found": lambda: _same(before, _snapshot(model)),  # after three diagnoses
         "lens": lambda: check_lens(model, report),
-        "sensitivity": lambda: check_sensitivity(model, report),
-        "zero": lambda: check_zero(model),
+        "sensitivity": lambda: check_sensitivity(model, report, skipped),
+        "zero": lambda: check_zero(untouched),
+        "passes": lambda: check_passes(model),
+        "depth": lambda: check_depth(result.model_type),
         "freeze": lambda: check_freeze(model, report),
         "training": lambda: check_training(model, report),
     }.items():
@@ -130,10 +143,9 @@ def check_lens(model: nn.Module, report: Any) -> str:
     return ""
 
 
-def check_sensitivity(model: nn.Module, report: Any) -> str:
+def check_sensitivity(model: nn.Module, report: Any, skipped: Any) -> str:
     """Layer Sensitivity is that of whole passes with a hook, for masks and for layers left out."""
     layers = list(model.get_submodule(report.model.layers_path))
-    skipped = diagnose(model, PROBES, config=DiagnosisConfig(perturbation="skip"))
     for name, measured, repeats in (("mask", report, MASK.repeats), ("skip", skipped, 1)):
         values = np.zeros((len(layers), len(PROMPTS), repeats))
         for number, prompt in enumerate(PROMPTS):
@@ -161,111 +173,10 @@ def _masked(draw: int, before: Tensor, after: Tensor) -> Tensor:
     return torch.where(dimension_mask(after.shape[-1], MASK.mask_ratio, MASK.diagnosis_seed, draw), 0.0, after)
 
 
-def check_zero(model: nn.Module) -> str:
+def check_zero(untouched: Any) -> str:
     """A perturbation that changes nothing has no effect."""
-    report = diagnose(model, PROBES, config=DiagnosisConfig(perturbation="noise", noise_scale=1e-30, repeats=1))
-    worst = max(report.sensitivity.mean)
+    worst = max(untouched.sensitivity.mean)
     return f"{worst:.2g} bits for a perturbation of nothing" if worst > 1e-6 else ""
-
-
-def check_freeze(model: nn.Module, report: Any) -> str:
-    """A plan that trains one layer trains that layer's parameters, and no other of the text model."""
-    path = report.model.layers_path
-    aliases: dict[int, set[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        aliases.setdefault(id(parameter), set()).add(name)
-    used = _used_by_text(model)
-    was = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    for index in range(report.num_layers):
-        plan = make_plan(
-            model,
-            "explicit",
-            train_layers=[index],
-            layers_path=path,
-            train_embeddings=False,
-            train_norm=False,
-            train_head=False,
-        )
-        applied = apply_plan(model, plan)
-        trains = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-        applied.undo()
-        for name, parameter in model.named_parameters():
-            inside = any(alias.startswith(f"{path}.{index}.") for alias in aliases[id(parameter)])
-            if inside and not trains[name] and was[name]:
-                return f"{name} does not train with layer {index}"
-            if not inside and trains[name] and (name in used or f"{path}." in name):
-                return f"{name} trains with layer {index}"
-    if {name: parameter.requires_grad for name, parameter in model.named_parameters()} != was:
-        return "undoing a plan does not restore what trained before"
-    return ""
-
-
-def check_training(model: PreTrainedModel, report: Any) -> str:
-    """One step under the trainer changes the trained parameters and no other."""
-    model = copy.deepcopy(model)
-    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    received: set[str] = set()
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            parameter.register_post_accumulate_grad_hook(
-                lambda p, name=name: received.add(name) if bool(p.grad.abs().sum() > 0) else None
-            )
-    ids = torch.tensor([ROW, ROW])
-    try:
-        copy.deepcopy(model).train()(input_ids=ids, labels=ids).loss.backward()
-    except Exception as error:
-        return f"n/a: transformers itself cannot train it on text ({type(error).__name__}: {error})"
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = LayerTracerTrainer(
-            model=model,
-            args=TrainingArguments(
-                folder,
-                max_steps=1,
-                per_device_train_batch_size=2,
-                learning_rate=1e-2,
-                report_to="none",
-                save_strategy="no",
-                disable_tqdm=True,
-                use_cpu=True,
-                lr_scheduler_type="constant",
-                logging_strategy="no",
-            ),
-            train_dataset=[{"input_ids": ROW, "labels": ROW} for _ in range(2)],
-            probes=PROBES,
-            layertracer_config=LayerTracerConfig(repeats=1),
-        )
-        trainer.train()
-    plan = trainer.layertracer_report.plan if trainer.layertracer_report else None
-    if plan is None:
-        return "the trainer went on without a plan"
-    changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
-    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    path = plan.layers_path
-    own = {index: [n for n in before if n.startswith(f"{path}.{index}.")] for index in range(plan.num_layers)}
-    for index in plan.frozen_layers:
-        moved = changed.intersection(own[index])
-        if moved:
-            return f"frozen layer {index} changed: {sorted(moved)[0]}"
-    if changed - trained:
-        return f"frozen parameters changed: {sorted(changed - trained)[:2]}"
-    if received - changed:
-        return f"parameters with a gradient did not change: {sorted(received - changed)[:2]}"
-    for index in plan.trained_layers:
-        if not changed.intersection(own[index]) and own[index]:
-            return f"trained layer {index} did not change"
-    return ""
-
-
-def _used_by_text(model: PreTrainedModel) -> set[str]:
-    """Names of the parameters that a text-only training step gives a gradient."""
-    model = copy.deepcopy(model).train()
-    ids = torch.tensor([ROW])
-    model(input_ids=ids, use_cache=False).logits.square().sum().backward()
-    return {
-        name
-        for name, parameter in model.named_parameters()
-        if parameter.grad is not None and bool(parameter.grad.any())
-    }
 
 
 def _snapshot(model: nn.Module) -> dict[str, Any]:

@@ -47,9 +47,12 @@ _SIZES: dict[str, int] = {
 }
 
 
-def tiny_config(model_type: str) -> PreTrainedConfig:
-    """A configuration of a model type with a width of 32 and at least four layers, one of each kind there is."""
-    return _shrunk(CONFIG_MAPPING[model_type])
+def tiny_config(model_type: str, times: int = 1) -> PreTrainedConfig:
+    """A configuration of a model type with a width of 32 and at least four layers, one of each kind there is.
+
+    They can be repeated several times, for what only shows in a deeper model.
+    """
+    return _shrunk(CONFIG_MAPPING[model_type], times)
 
 
 def tiny_model(config: PreTrainedConfig, seed: int = 0, fill: bool = True) -> PreTrainedModel:
@@ -79,6 +82,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "GraniteMoeHybridConfig": {"layer_types": ["mamba", "attention"] * 2},
     # The attention's RoPE base and its clipping have no usable default.
     "DbrxAttentionConfig": {"rope_theta": 10000.0, "clip_qkv": 8.0},
+    "BloomConfig": {"n_layer": 4},  # two by default
     # Numbers of experts, heads or widths that default to None, which the model cannot be built or run with.
     "DeepseekV2Config": {"num_experts_per_tok": 2},
     "Dots1Config": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2},
@@ -100,7 +104,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "xLSTMConfig": {"hidden_size": 64},  # widths are rounded up to multiples of 64
     "CohereCompassTextConfig": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e4}}},
     # Positions come from two tables whose sizes multiply to the length, and hashes are drawn anew in each pass.
-    "ReformerConfig": {"axial_pos_embds": False, "hash_seed": 0},
+    "ReformerConfig": {"axial_pos_embds": False, "hash_seed": 0, "attn_layers": ["local", "lsh"] * 2},
     # The longest of its four lists of layers, as in the released model.
     "BltGlobalTransformerConfig": {"num_hidden_layers": 5},
     "XmodConfig": {"default_language": "en_XX"},  # adapters are chosen by a language
@@ -130,12 +134,12 @@ OVERRIDES: dict[str, dict[str, Any]] = {
 }
 
 
-def _shrunk(cls: type[PreTrainedConfig], **fixed: Any) -> PreTrainedConfig:
+def _shrunk(cls: type[PreTrainedConfig], times: int, **fixed: Any) -> PreTrainedConfig:
     fixed = {**OVERRIDES.get(cls.__name__, {}), **fixed}
     for name, value in fixed.items():
         if isinstance(value, dict) and "model_type" in value:
             options = dict(value)
-            fixed[name] = _shrunk(CONFIG_MAPPING[options.pop("model_type")], **options)
+            fixed[name] = _shrunk(CONFIG_MAPPING[options.pop("model_type")], times, **options)
     default = cls(**{name: value for name, value in fixed.items() if isinstance(value, PreTrainedConfig)})
     # Straight from the instance: a configuration with exceptions for single layers refuses to name the common value.
     actual = {field.name: vars(default).get(field.name) for field in dataclasses.fields(cls)}
@@ -146,7 +150,7 @@ def _shrunk(cls: type[PreTrainedConfig], **fixed: Any) -> PreTrainedConfig:
         if name in fixed:
             continue
         if isinstance(value, PreTrainedConfig):
-            values[name] = _shrunk(type(value))
+            values[name] = _shrunk(type(value), times)
         elif name in per_layer:
             values[name] = [_size(name, value[index]) for index in chosen]
         elif _lists_layers(name, value):
@@ -160,8 +164,28 @@ def _shrunk(cls: type[PreTrainedConfig], **fixed: Any) -> PreTrainedConfig:
         # Where every head has its own keys and values by default, the small model's have so too.
         if re.search(_KV_HEADS, name) and value == getattr(default, "num_attention_heads", None):
             values[name] = None if declared[name] is None else 4
-    values = {name: value for name, value in values.items() if value != declared[name] or isinstance(value, list)}
-    return cls(**values, **fixed)
+    values = {
+        name: _repeated(name, value, len(chosen), times)
+        for name, value in values.items()
+        if value != declared[name] or isinstance(value, list) or times > 1
+    }
+    return cls(**values, **{name: _repeated(name, value, len(chosen), times) for name, value in fixed.items()})
+
+
+def _repeated(name: str, value: Any, depth: int, times: int) -> Any:
+    """A number or list of a configuration for all its layers several times over."""
+    if times == 1:
+        return value
+    if name == "attention_types":  # GPT-Neo's own way of counting
+        return [[kinds, count * times] for kinds, count in value]
+    shares = name.endswith("kv_shared_layers") and value == depth
+    if shares or (isinstance(value, int) and re.search(_DEPTH, name)):
+        return value * times
+    if _lists_layers(name, value):
+        return [index + round * depth for round in range(times) for index in value]
+    if isinstance(value, list | tuple) and len(value) == depth:
+        return [*value] * times
+    return value
 
 
 def _default_of(field: dataclasses.Field) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from html.parser import HTMLParser
 
 import pytest
+from support.made_reports import with_further
 
 from hf_layertracer.viewer import html_parts
 from hf_layertracer.viewer.glossary import GLOSSARY
@@ -115,3 +116,11 @@ def test_a_long_report_makes_a_short_page(full_of, make_report):
     report = full_of("word " * 4000)
     report.notes = ["note " * 1000] * 1000
     assert len(html_parts.report_title(report) + html_parts.report_facts(report)) < 40_000
+
+
+def test_the_second_rule_and_the_context_are_among_the_facts(make_report):
+    text = read(html_parts.report_facts(with_further(make_report())))
+    assert "Task Particle, max-ratio rule" in text
+    assert "layer 4" in text
+    assert "largest at layer 0, with 0.400 ± 0.050 bits" in text
+    assert "max-ratio" not in read(html_parts.report_facts(make_report()))

@@ -6,6 +6,7 @@ import csv
 import io
 
 import pytest
+from support.made_reports import with_further
 
 from hf_layertracer.viewer.tables import (
     ORDERS,
@@ -63,6 +64,13 @@ def test_the_csv_reads_back_as_the_report(make_report):
     assert [float(row["sensitivity: facts"]) for row in rows] == report.first.sensitivity.by_task["facts"]
     assert [float(row["sensitivity after step 20"]) for row in rows] == report.latest.sensitivity.mean
     assert [int(row["layer"]) for row in rows] == list(range(6))
+
+
+def test_the_csv_holds_every_perturbation_and_the_context(make_report):
+    report = with_further(make_report())
+    rows = list(csv.DictReader(io.StringIO(layer_csv(report), newline="")))
+    assert [float(row["sensitivity (skip)"]) for row in rows] == report.first.sensitivities["skip"].mean
+    assert [float(row["context_sensitivity"]) for row in rows] == report.first.context.delta
 
 
 def test_no_cell_of_the_csv_is_a_formula(full_of, markup):
