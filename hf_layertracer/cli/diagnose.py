@@ -26,7 +26,7 @@ def command(
     ] = None,
     text_column: Annotated[str | None, typer.Option(help="Column to cut probes out of; found by its name.")] = None,
     max_prompt_tokens: Annotated[int, typer.Option(help="Longest prompt cut out of a text.")] = 64,
-    shots: Annotated[int, typer.Option(help="Put so many probes of each task before the others, as examples.")] = 0,
+    shots: Annotated[int, typer.Option(help="Put this many probes of each task before the others, as examples.")] = 0,
     max_probes: Annotated[int | None, typer.Option(help="Take a seeded sample of this many probes.")] = None,
     quick: Annotated[
         bool,

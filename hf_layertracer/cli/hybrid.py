@@ -25,10 +25,11 @@ def build(
     out: Annotated[Path, typer.Option(help="Folder for the model; it must not exist, or be empty.")],
     push: Annotated[str | None, typer.Option(metavar="REPO", help="Push it to this repository on the Hub.")] = None,
     private: Annotated[
-        bool | None, typer.Option("--private/--public", help="Of a new repository; your account's default.")
+        bool | None,
+        typer.Option("--private/--public", help="Who sees a new repository; by default as your account has it."),
     ] = None,
     diagnose: Annotated[bool, typer.Option("--diagnose", help="Diagnose it, with the built-in probes.")] = False,
-    max_shard_size: Annotated[int, typer.Option(min=1, help="Bytes to a file.")] = 5 * 10**9,
+    max_shard_size: Annotated[int, typer.Option(min=1, help="Bytes per file.")] = 5 * 10**9,
 ) -> None:
     """Build a hybrid from a recipe, tensor by tensor, and verify it against its donors.
 
@@ -73,12 +74,14 @@ def show(
 def propose(
     report: Annotated[str, typer.Argument(metavar="REPORT", help="A report: file, folder or Hub id.")],
     other: Annotated[
-        str | None, typer.Argument(metavar="[REPORT]", help="A second model's: then layers of both are mixed.")
+        str | None, typer.Argument(metavar="[REPORT]", help="Report of a second model, to mix layers of both.")
     ] = None,
     mixers: Annotated[int | None, typer.Option(help="Replace the token mixers of this many layers.")] = None,
     by: Annotated[str, typer.Option(help="Perturbation whose sensitivity decides which.")] = "mixer",
     base: Annotated[str | None, typer.Option(help="Where the model is, if the report does not say.")] = None,
-    other_base: Annotated[str | None, typer.Option(help="The same of the second model.")] = None,
+    other_base: Annotated[
+        str | None, typer.Option(help="Where the second model is, if its report does not say.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="The recipe to write.")] = Path("hybrid.yaml"),
 ) -> None:
     """Write a recipe from measurements, to be read and changed by hand.

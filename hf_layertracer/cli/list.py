@@ -18,9 +18,12 @@ def command(
     ] = None,
     repo_type: Annotated[
         str | None,
-        typer.Option(metavar=one_of(("model", "dataset")), help="Of REPO: the model, else the dataset of this name."),
+        typer.Option(
+            metavar=one_of(("model", "dataset")),
+            help="Type of REPO; by default the model of this name, else the dataset.",
+        ),
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="Of REPO: branch, tag or commit.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of REPO.")] = None,
     author: Annotated[str | None, typer.Option(help="Only models of this user or organization.")] = None,
     search: Annotated[str | None, typer.Option(help="Only models with this in their name.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many, the newest.")] = None,

@@ -26,7 +26,8 @@ def command(
     revision: Annotated[str | None, typer.Option(help="Branch to push to; made where it does not exist.")] = None,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead.")] = False,
     private: Annotated[
-        bool | None, typer.Option("--private/--public", help="Of a new repository; your account's default.")
+        bool | None,
+        typer.Option("--private/--public", help="Who sees a new repository; by default as your account has it."),
     ] = None,
     token: Token = None,
 ) -> None:

@@ -43,13 +43,14 @@ def run(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file; `trials init` writes one.")],
     out: Out = Path("layertracer-trials"),
     halving: Annotated[
-        bool, typer.Option("--halving", help="All arms short, the better half longer, until one is left.")
+        bool, typer.Option("--halving", help="Run all arms briefly, then the better half longer, until one is left.")
     ] = False,
     total_tokens: Annotated[
-        int | None, typer.Option(min=1, help="With --halving: tokens of all runs; as many as without it by default.")
+        int | None,
+        typer.Option(min=1, help="With --halving: tokens of all runs together; by default as many as without it."),
     ] = None,
     push: Annotated[str | None, typer.Option(metavar="REPO", help="Push the results to this dataset.")] = None,
-    private: Annotated[bool | None, typer.Option(help="With --push, of a new dataset: who sees it.")] = None,
+    private: Annotated[bool | None, typer.Option(help="With --push: who sees a new dataset.")] = None,
 ) -> None:
     """Train and evaluate every arm with every seed, and the untouched model.
 
@@ -61,11 +62,11 @@ def run(
 
     if halving:
         if push is not None:
-            raise LayerTracerError("--push is of one trial: push the last round with layertracer trials push.")
+            raise LayerTracerError("--push takes one trial: push the last round with layertracer trials push.")
         _print_halving(run_halving(TrialsConfig.from_file(config), out, total_tokens), out)
         return
     if total_tokens is not None:
-        raise LayerTracerError("--total-tokens is of --halving: without it, train.tokens counts.")
+        raise LayerTracerError("--total-tokens goes with --halving; without it, train.tokens counts.")
     result = run_trials(TrialsConfig.from_file(config), out)
     print_trial(result)
     typer.echo(f"Results: {out}")
@@ -83,7 +84,7 @@ def run(
 def push(
     directory: Directory,
     repo: Annotated[str, typer.Argument(metavar="REPO", help="Dataset on the Hub, made where it does not exist.")],
-    private: Annotated[bool | None, typer.Option(help="Of a new dataset: who sees it.")] = None,
+    private: Annotated[bool | None, typer.Option(help="Who sees a new dataset.")] = None,
 ) -> None:
     """Push the results of a trial to a dataset: a row for each run and metric."""
     from ..trials import TrialsResult

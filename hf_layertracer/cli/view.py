@@ -30,7 +30,7 @@ def command(
         ),
     ] = False,
     push: Annotated[str | None, typer.Option(metavar="REPO", help="Create this Space on the Hub instead.")] = None,
-    private: Annotated[bool | None, typer.Option(help="With --push, of a new Space: who sees it.")] = None,
+    private: Annotated[bool | None, typer.Option(help="With --push: who sees a new Space.")] = None,
     exist_ok: Annotated[
         bool, typer.Option("--exist-ok", help="With --push: overwrite a Space with another app.")
     ] = False,
@@ -66,7 +66,7 @@ def command(
         remote = [source for source in found.values() if isinstance(source, str)]
         if remote:
             raise LayerTracerError(
-                f"A Space starts with files: {remote[0]} is none. Leave it out; the Space can open it."
+                f"A Space starts with files, and {remote[0]} is not one: leave it out; the Space can open it."
             )
         files = {name: Path(source) for name, source in found.items()}
         typer.echo(f"Space: {push_space(push, reports=files, private=private, exist_ok=exist_ok)}")
