@@ -77,9 +77,10 @@ def run_demo(
     began, cpu = clock(), _cpu_seconds()
     say("Timing the first steps on this machine ...")
     speed = measure_speed(model, clock)
-    look = choose_look(speed, 60 * minutes)
-    expected = choose_training(speed, look, minutes, 60 * minutes - look.seconds(speed))
-    say(_intention(speed, look, expected, minutes))
+    left = 60 * minutes - (clock() - began)
+    look = choose_look(speed, left)
+    expected = choose_training(speed, look, minutes, left - look.seconds(speed))
+    say(_intention(speed, look, expected, minutes, left))
 
     train, held_out = write_corpus(standard_library_docs(), output / "data")
     probes = load_probes(max_probes=look.probes, seed=seed)
@@ -172,14 +173,15 @@ def _write_probes(probes: list[Probe], path: Path) -> Path:
     return path
 
 
-def _intention(speed: Speed, look: Look, training: Training, minutes: float) -> str:
+def _intention(speed: Speed, look: Look, training: Training, minutes: float, left: float) -> str:
     diagnosis, rest = look.seconds(speed), training_seconds(speed, look, training)
-    total = (diagnosis + rest) / 60
     said = (
         f"Within {minutes:g} min: {look.name} on {look.probes} probes in {speed.ask_dtype} (about {diagnosis / 60:.1f} "
         f"min), then {_amount(training)}, computed in {speed.train_dtype} (about {rest / 60:.1f} min)."
     )
-    return said if total <= minutes else f"{said} That is more than {minutes:g} min, and the least that makes sense."
+    if diagnosis + rest <= left:
+        return said
+    return f"{said} That is the least that makes sense; on this machine, as busy as it is, it takes longer."
 
 
 def _amount(training: Training) -> str:

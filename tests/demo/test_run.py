@@ -54,7 +54,7 @@ def _clock(*seconds: float) -> Iterator[float]:
 
 def test_the_demo_compares_both_strategies_says_what_it_does_and_leaves_its_files(tiny: Path, tmp_path: Path):
     said: list[str] = []
-    times = _clock(0, 59)  # the diagnosis took nearly all of the minute
+    times = _clock(0, 0, 59)  # the diagnosis took nearly all of the minute
     result = demo_run.run_demo(tmp_path / "out", minutes=1, say=said.append, clock=lambda: next(times))
 
     assert "Within 1 min: an exact diagnosis on 144 probes in bfloat16" in said[1]
