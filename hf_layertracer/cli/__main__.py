@@ -17,7 +17,8 @@ def main() -> None:
         raise KeyboardInterrupt
 
     try:
-        signal.signal(signal.SIGINT, interrupt)
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as a shell starts what runs in the background
+            signal.signal(signal.SIGINT, interrupt)
         from .app import main as run
 
         run()

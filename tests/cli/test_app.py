@@ -166,6 +166,7 @@ class Slow:
                 if {hidden}: raise ImportError("cannot import datetime")
                 raise
 sys.meta_path.insert(0, Slow())
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.argv = ["layertracer", "diagnose", "some/model"]
 from hf_layertracer.cli.__main__ import main
 main()
