@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,13 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from ..errors import LayerTracerError
-from ..modeling import ModelParts, find_parts
+from ..modeling import EMBEDDINGS, HEAD, NORM, ModelParts, find_parts
 from .check import check_compatible, check_ranges, check_structure
 from .configs import joined_config
 from .donors import Donor, open_donor
 from .mappings import Mapping, find_mapping
 from .recipe import HybridRecipe
+from .safetensors_io import StoredTensor
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,9 @@ class Blueprint:
     def is_base_alone(self) -> bool:
         """Whether all weights are the base's as they are stored, each in its place."""
         in_place = [layer for _, layer in self.stack] == list(range(self.base.parts.num_layers))
-        return self.donors == [self.base] and in_place and self.dtype == main_dtype(self.base)
+        if self.donors != [self.base] or not in_place:
+            return False
+        return self.dtype == main_dtype(self.base.tensors(self.base.files).values())
 
     @property
     def donors(self) -> list[Donor]:
@@ -98,7 +101,7 @@ def blueprint(recipe: HybridRecipe) -> Blueprint:
     tokenizer = donors[recipe.tokenizer] if recipe.tokenizer is not None else embeddings
     stack = check_ranges(recipe, donors)
     check_compatible(base, stack, embeddings, norm, head, tokenizer)
-    dtype = _dtype(recipe, list(dict.fromkeys([base, *(donor for donor, _ in stack), embeddings, norm, head])))
+    dtype = _dtype(recipe, stack, {EMBEDDINGS: embeddings, NORM: norm, HEAD: head})
     changes: dict[str, Any] = {
         "vocab_size": embeddings.text_config.vocab_size,
         "tie_word_embeddings": embeddings is head and head.tied,
@@ -138,21 +141,26 @@ def skeleton(config: PreTrainedConfig) -> ModelParts:
     return find_parts(model)
 
 
-def _dtype(recipe: HybridRecipe, donors: Sequence[Donor]) -> torch.dtype:
-    """The recipe's data type, or the one that all donors have."""
+def _dtype(recipe: HybridRecipe, stack: Sequence[tuple[Donor, int]], outside: dict[str, Donor]) -> torch.dtype:
+    """The recipe's data type, or the one that all have who give weights."""
     if recipe.dtype is not None:
         return getattr(torch, recipe.dtype)
-    found = {donor: main_dtype(donor) for donor in donors}
+    given: dict[Donor, list[StoredTensor]] = {}
+    for donor, layer in stack:
+        given.setdefault(donor, []).extend(donor.layer_tensors(layer).values())
+    for part, donor in outside.items():
+        given.setdefault(donor, []).extend(donor.outside(part))
+    found = {donor: main_dtype(tensors) for donor, tensors in given.items() if tensors}
     if len(set(found.values())) > 1:
         listed = ", ".join(f"{donor.name}: {str(dtype).removeprefix('torch.')}" for donor, dtype in found.items())
         raise LayerTracerError(f"The donors have different data types ({listed}). Name the hybrid's with `dtype:`.")
-    return found[donors[0]]
+    return next(iter(found.values()))
 
 
-def main_dtype(donor: Donor) -> torch.dtype:
-    """The floating-point data type that most of a donor's bytes have."""
+def main_dtype(tensors: Iterable[StoredTensor]) -> torch.dtype:
+    """The floating-point data type that most of the bytes have."""
     sizes: dict[torch.dtype, int] = {}
-    for tensor in donor.tensors.values():
+    for tensor in tensors:
         if tensor.dtype.is_floating_point:
             sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.nbytes
     return max(sizes, key=lambda dtype: sizes[dtype], default=torch.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -98,18 +99,30 @@ class Donor:
             return dict.fromkeys(read_header(self.folder / SINGLE_FILE), SINGLE_FILE)
         raise LayerTracerError(self._no_safetensors())
 
-    @cached_property
-    def tensors(self) -> dict[str, StoredTensor]:
-        """All tensors, with the sizes of all files checked."""
-        shards = sorted(set(self.files.values()))
+    def tensors(self, names: Iterable[str]) -> dict[str, StoredTensor]:
+        """Where some tensors lie; the files that hold them are fetched, and their sizes checked.
+
+        Args:
+            names (`Iterable[str]`): As `files` has them.
+
+        Returns:
+            `dict[str, StoredTensor]`: By name, sorted.
+        """
+        names = sorted(names)
+        shards = sorted({self.files[name] for name in names} - self._headers.keys())
         self._fetch(shards)
-        headers = {shard: read_header(self.folder / shard) for shard in shards}
-        for name, shard in self.files.items():
-            if name not in headers[shard]:
+        for shard in shards:
+            header = read_header(self.folder / shard)
+            if lost := [name for name, file in self.files.items() if file == shard and name not in header]:
                 raise LayerTracerError(
-                    f"{self.folder / shard} lacks {name!r}, which the index of {self.name} promises."
+                    f"{self.folder / shard} lacks {lost[0]!r}, which the index of {self.name} promises."
                 )
-        return {name: headers[shard][name] for name, shard in self.files.items()}
+            self._headers[shard] = header
+        return {name: self._headers[self.files[name]][name] for name in names}
+
+    @cached_property
+    def _headers(self) -> dict[str, dict[str, StoredTensor]]:
+        return {}
 
     @cached_property
     def layers_prefix(self) -> str:
@@ -134,35 +147,34 @@ class Donor:
     def layer_tensors(self, index: int) -> dict[str, StoredTensor]:
         """One layer's tensors by their names inside the layer, sorted."""
         prefix = f"{self.layers_prefix}{index}."
-        return {
-            name.removeprefix(prefix): self.tensors[name] for name in sorted(self.tensors) if name.startswith(prefix)
-        }
+        names = [name for name in self.files if name.startswith(prefix)]
+        return {name.removeprefix(prefix): tensor for name, tensor in self.tensors(names).items()}
+
+    def outside(self, owner: str) -> list[StoredTensor]:
+        """The tensors of the embeddings, the norm, the head or the rest, sorted by name."""
+        return list(self.tensors(self._outside.get(owner, [])).values())
 
     @cached_property
-    def outside(self) -> dict[str, list[StoredTensor]]:
-        """The tensors outside the layers by owner: embeddings, norm, head and the rest."""
+    def _outside(self) -> dict[str, list[str]]:
+        """The names of the tensors outside the layers, by owner."""
         module_of = {name: name for name in self.parts.model.state_dict()}
         prefix = f"{self.parts.model.base_model_prefix}."
-        groups: dict[str, list[StoredTensor]] = {}
-        for name in sorted(self.tensors):
+        groups: dict[str, list[str]] = {}
+        for name in self.files:
             if name.startswith(self.layers_prefix):
                 continue
             forms = (name, prefix + name, name.removeprefix(prefix))
             module = next((form for form in forms if form in module_of), None)
             owner = OTHER if module is None else self.parts.owner_of(module)
-            groups.setdefault(str(owner), []).append(self.tensors[name])
+            groups.setdefault(str(owner), []).append(name)
         return groups
 
     @cached_property
     def extra_layers(self) -> dict[int, dict[str, StoredTensor]]:
         """What the files number as layers behind the last one: modules for multi-token prediction."""
-        rest: dict[int, dict[str, StoredTensor]] = {}
-        for name, tensor in self.tensors.items():
-            if name.startswith(self.layers_prefix):
-                number, inner = name.removeprefix(self.layers_prefix).split(".", 1)
-                if int(number) >= self.parts.num_layers:
-                    rest.setdefault(int(number), {})[inner] = tensor
-        return rest
+        inside = [name.removeprefix(self.layers_prefix) for name in self.files if name.startswith(self.layers_prefix)]
+        numbers = sorted({int(name.split(".", 1)[0]) for name in inside})
+        return {number: self.layer_tensors(number) for number in numbers if number >= self.parts.num_layers}
 
     @property
     def tied(self) -> bool:
@@ -179,7 +191,7 @@ class Donor:
         """The matrix that a tied head shares."""
         module = self.parts.model.get_input_embeddings()
         path = next(path for path, found in self.parts.model.named_modules() if found is module)
-        stored = {tensor.name: tensor for tensor in self.outside.get(EMBEDDINGS, []) + self.outside.get(HEAD, [])}
+        stored = {tensor.name: tensor for tensor in self.outside(EMBEDDINGS) + self.outside(HEAD)}
         prefix = f"{self.parts.model.base_model_prefix}."
         names = (f"{path}.weight", f"{path}.weight".removeprefix(prefix), self.head_name())
         return next(stored[name] for name in names if name in stored)

@@ -20,7 +20,7 @@ from .new_mixers import new_mixer, watch_attention
 from .provenance import HybridRecord
 from .safetensors_io import INDEX_FILE, NewTensor, write_index
 from .streaming import streamed
-from .verify import logits, verify_class
+from .verify import logits, verify_class, verify_layers_of_class
 from .weights import Digests, in_order, name_files, write_tensors
 from .whole import build_whole
 
@@ -70,7 +70,9 @@ def build_native(plan: Blueprint, folder: Path, largest: int) -> HybridRecord:
     native.unmodified.save_pretrained(unmodified)
     tokens = _tokens(plan)
     watched = watch_attention(source, sorted(replaced), tokens, plan.dtype, folder)
-    class_verified = verify_class(source.folder, unmodified, tokens, plan.dtype, folder)
+    other = Donor("the model in the other class", unmodified)
+    class_verified = verify_class(source, other, tokens, plan.dtype, folder)
+    whole = verify_layers_of_class(source, other, native.parts.layers_path, plan.dtype, folder)
     shutil.rmtree(unmodified)
 
     new = {
@@ -84,11 +86,13 @@ def build_native(plan: Blueprint, folder: Path, largest: int) -> HybridRecord:
     write_settings(folder, native.config, type(native.parts.model).__name__, plan.tokenizer, native.mapping.code)
     if source is not plan.base:
         shutil.rmtree(source.folder)
-    with streamed(folder, plan.dtype, folder) as model:
+    with streamed(Donor("the hybrid", folder), plan.dtype, folder) as model:
         if not logits(model, tokens).isfinite().all():
             raise LayerTracerError("The hybrid's logits are not finite with these mixers.")
-    whole = "logits equal to the donor's before any mixer was replaced"
-    verified = [f"{whole}; its token mixer is new" if index in replaced else whole for index in range(len(plan.stack))]
+    verified = [
+        f"before its token mixer was replaced: {what}" if index in replaced else what
+        for index, what in enumerate(whole)
+    ]
     notes = [f"{len(replaced)} token mixers are new and untrained: the model needs healing before it is of use."]
     return hybrid_record(plan, native.parts, groups, digests, verified, class_verified, notes)
 
@@ -107,10 +111,9 @@ def _mapped(source: Donor, native: NativeClass, dtype: torch.dtype) -> dict[int 
     """All tensors of the unmodified model in the other class, by part."""
     mapping = native.mapping
     groups: dict[int | str, list[NewTensor]] = {
-        part: [mapping.outside(stored, dtype) for stored in source.outside.get(part, [])]
-        for part in (EMBEDDINGS, NORM, HEAD)
+        part: [mapping.outside(stored, dtype) for stored in source.outside(part)] for part in (EMBEDDINGS, NORM, HEAD)
     }
-    others = [*source.outside.get(OTHER, []), *(t for rest in source.extra_layers.values() for t in rest.values())]
+    others = [*source.outside(OTHER), *(t for rest in source.extra_layers.values() for t in rest.values())]
     if others:
         raise LayerTracerError(f"{others[0].name} has no place in {native.config.model_type}.")
     for index in range(source.parts.num_layers):

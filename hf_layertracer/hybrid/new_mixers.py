@@ -57,7 +57,7 @@ def watch_attention(
 
         return hook
 
-    with streamed(source.folder, dtype, scratch) as model:
+    with streamed(source, dtype, scratch) as model:
         layers = model.get_submodule(source.parts.layers_path)
         for index in replaced:
             attention = layers[index].self_attn

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,19 @@ from .streaming import streamed
 
 # What two ways of computing the same may differ by in float32, relative to the largest logit.
 _ROUNDING = 1e-5
+# What a layer's output may differ by, in units of the data type's own precision: both classes round some ten times.
+_LAYER_ROUNDING = 16
 _TOKENS = 8
 _SEED = 0
 
 
-def layer_outputs(model: PreTrainedModel, layers_path: str, wanted: Sequence[int]) -> dict[int, Tensor]:
+def layer_outputs(model: PreTrainedModel, layers_path: str, wanted: Collection[int]) -> dict[int, Tensor]:
     """What some layers make of the same random hidden states, each at its place in a forward pass.
 
     Args:
         model (`PreTrainedModel`): The model.
         layers_path (`str`): Where its layers are.
-        wanted (`Sequence[int]`): Layers to watch.
+        wanted (`Collection[int]`): Layers to watch.
 
     Returns:
         `dict[int, Tensor]`: The output of each, of shape `(1, tokens, hidden_size)`.
@@ -94,12 +96,13 @@ def verify_layers(
     Raises:
         LayerTracerError: A layer computes something else.
     """
-    with streamed(folder, dtype, scratch) as model:
+    with streamed(Donor(folder.name, folder), dtype, scratch) as model:
         ours = layer_outputs(model, layers_path, wanted)
     for donor in dict.fromkeys(stack[index][0] for index in wanted):
         places = [index for index in wanted if stack[index][0] is donor]
-        with streamed(donor.folder, dtype, scratch) as model:
-            theirs = layer_outputs(model, donor.parts.layers_path, [stack[index][1] for index in places])
+        layers = {stack[index][1] for index in places}
+        with streamed(donor, dtype, scratch, layers) as model:
+            theirs = layer_outputs(model, donor.parts.layers_path, layers)
         for index in places:
             layer = stack[index][1]
             if index not in ours or layer not in theirs or not torch.equal(ours[index], theirs[layer]):
@@ -108,15 +111,15 @@ def verify_layers(
                 )
 
 
-def verify_class(donor: Path, unmodified: Path, tokens: Tensor, dtype: torch.dtype, scratch: Path) -> str:
+def verify_class(donor: Donor, unmodified: Donor, tokens: Tensor, dtype: torch.dtype, scratch: Path) -> str:
     """Compares the logits of the unmodified model with the donor's.
 
     The weights as they are saved must be the same function: in float32 the logits are equal up to its rounding. In a
     smaller data type the two classes may round at other places, by no more than twice the donor's own rounding.
 
     Args:
-        donor (`Path`): The model in its own class.
-        unmodified (`Path`): The same in the other class.
+        donor ([`Donor`]): The model in its own class.
+        unmodified ([`Donor`]): The same in the other class.
         tokens (`Tensor`): Token ids of shape `(1, tokens)`.
         dtype (`torch.dtype`): Data type of both.
         scratch (`Path`): Folder for what transformers converts on the way.
@@ -130,8 +133,8 @@ def verify_class(donor: Path, unmodified: Path, tokens: Tensor, dtype: torch.dty
     found: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
     for computed in dict.fromkeys((torch.float32, dtype)):
         pair = []
-        for folder in (donor, unmodified):
-            with streamed(folder, computed, scratch) as model:
+        for place in (donor, unmodified):
+            with streamed(place, computed, scratch) as model:
                 pair.append(logits(model, tokens).float())
                 architecture = type(model).__name__
         found[computed] = (pair[0], pair[1])
@@ -146,4 +149,44 @@ def verify_class(donor: Path, unmodified: Path, tokens: Tensor, dtype: torch.dty
     )
     if not (apart[torch.float32] <= _ROUNDING * largest and apart[dtype] <= 2 * rounding):
         raise LayerTracerError(f"Refused, {said}. Try `dtype: float32`.")
+    return said
+
+
+def verify_layers_of_class(
+    donor: Donor, unmodified: Donor, layers_path: str, dtype: torch.dtype, scratch: Path
+) -> list[str]:
+    """Compares each layer of the unmodified model in the other class with the donor's, on the same input.
+
+    Args:
+        donor ([`Donor`]): The model in its own class.
+        unmodified ([`Donor`]): The same in the other class.
+        layers_path (`str`): Where the layers of the other class are.
+        dtype (`torch.dtype`): Data type of both.
+        scratch (`Path`): Folder for what transformers converts on the way.
+
+    Returns:
+        `list[str]`: By layer, what was compared and with which result.
+
+    Raises:
+        LayerTracerError: A layer computes something else.
+    """
+    every = range(donor.parts.num_layers)
+    found = []
+    for place, path in ((unmodified, layers_path), (donor, donor.parts.layers_path)):
+        with streamed(place, dtype, scratch) as model:
+            found.append(layer_outputs(model, path, every))
+    said = []
+    for index in every:
+        ours, theirs = (outputs[index].double() for outputs in found)
+        apart = ((ours - theirs).abs().max() / theirs.abs().max()).item()
+        if not apart <= _LAYER_ROUNDING * torch.finfo(dtype).eps:
+            raise LayerTracerError(
+                f"Layer {index} of {donor.name} computes something else in the other class: its output differs by "
+                f"{apart:.2g} of the largest value. The hybrid was not written. Try `dtype: float32`."
+            )
+        said.append(
+            "output bit-equal to the donor's layer on the same input"
+            if apart == 0
+            else f"output within {apart:.1g} of the largest value of the donor's layer on the same input"
+        )
     return said

@@ -38,7 +38,7 @@ def whole_tensors(plan: Blueprint) -> dict[int | str, list[NewTensor]]:
     prefix, base = plan.base.layers_prefix, plan.base
     groups: dict[int | str, list[NewTensor]] = {}
     for slot, donor in ((EMBEDDINGS, plan.embeddings), (NORM, plan.norm), (HEAD, plan.head), (OTHER, base)):
-        stored = donor.outside.get(slot, [])
+        stored = donor.outside(slot)
         groups[slot] = [NewTensor.copy(_as_in(base, donor, tensor.name), tensor, dtype) for tensor in stored]
     if not groups[HEAD] and plan.head.tied and not plan.config.tie_word_embeddings:
         groups[HEAD] = [NewTensor.copy(base.head_name(), plan.head.embedding_matrix(), dtype)]
@@ -144,7 +144,7 @@ def check_space(folder: Path, needed: int) -> None:
 
 def _as_in(base: Donor, donor: Donor, name: str) -> str:
     """A donor's tensor outside the layers under the name that the base's files would give it."""
-    if base is donor or name in base.tensors:
+    if base is donor or name in base.files:
         return name
     ours, theirs = base.layers_prefix, donor.layers_prefix
     if ours.endswith(theirs):

@@ -210,3 +210,19 @@ def test_a_donor_on_the_hub_is_pinned_to_its_commit(hub, donors, recipe, tmp_pat
     named = build_hybrid(recipe(base=f"alice/b@{commit.oid}"), tmp_path / "h2")
     assert named.base_revision == commit.oid
     assert same(load_model(tmp_path / "h2"), load_model(b))
+
+
+def test_of_a_donor_on_the_hub_only_the_files_that_hold_its_layers_are_fetched(hub, donors, recipe, tmp_path):
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    a, b = donors
+    # One layer to a file, at the least.
+    load_model(b).save_pretrained(tmp_path / "split", max_shard_size="30KB")
+    places = json.loads((tmp_path / "split" / "model.safetensors.index.json").read_text())["weight_map"]
+    HfApi().create_repo("alice/split")
+    HfApi().upload_folder(repo_id="alice/split", folder_path=tmp_path / "split")
+    build_hybrid(recipe(base=a, layers=[(a, 0, 3), ("alice/split", 3, 4)]), tmp_path / "h")
+    wanted = {file for name, file in places.items() if name.startswith("model.layers.3.")}
+    fetched = {file for file in set(places.values()) if try_to_load_from_cache("alice/split", file)}
+    assert fetched == wanted != set(places.values())
+    assert same(load_model(tmp_path / "h").model.layers[3], load_model(b).model.layers[3])

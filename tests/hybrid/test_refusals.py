@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -194,21 +195,45 @@ def test_a_tensor_that_is_missing_fails_the_build(donors, recipe, refused):
     refused(recipe(base=donors[0]), r"missing keys: model\.layers\.1\.mlp\.up_proj\.weight")
 
 
-def test_a_disk_that_fills_up_leaves_nothing(donors, recipe, refused, monkeypatch):
-    import errno
+_SMALL_DISK = """
+import shutil, sys
+from hf_layertracer import LayerTracerError
+from hf_layertracer.hybrid.build import build_hybrid
+# What a disk says of itself may be out of date by the time that it is written to.
+shutil.disk_usage = lambda _: shutil._ntuple_diskusage(10**12, 0, 10**12)
+try:
+    build_hybrid(sys.argv[1], sys.argv[2])
+except LayerTracerError as error:
+    print(error)
+"""
 
-    from hf_layertracer.hybrid import safetensors_io
 
-    real, calls = safetensors_io._copy, []
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="only root may mount a disk")
+def test_a_disk_that_fills_up_in_the_middle_leaves_nothing(donors, recipe, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"no disk can be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        recipe(base=donors[0]).save(tmp_path / "r.yaml")
+        command = [sys.executable, "-c", _SMALL_DISK, str(tmp_path / "r.yaml"), str(disk / "out")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert "No space left on device. Nothing was left there." in done.stdout
+        assert not list(disk.iterdir())
+    finally:
+        subprocess.run(["umount", disk], check=True)
 
-    def full(source, file):
-        calls.append(1)
-        if len(calls) > 10:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        real(source, file)
 
-    monkeypatch.setattr(safetensors_io, "_copy", full)
-    refused(recipe(base=donors[0]), "No space left on device. Nothing was left")
+def test_a_write_that_the_system_refuses_in_the_middle_leaves_nothing(donors, recipe, refused):
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        refused(recipe(base=donors[0]), "File too large. Nothing was left")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_disk_that_is_too_small_is_noticed_before(donors, recipe, refused, monkeypatch):

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from accelerate import PartialState
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
+from ...distributed import from_main_process
 from ...errors import LayerTracerError
+from ...files import write_atomically
 from ...trials.data import Blocks, count_blocks, write_blocks
 from ..build import build_hybrid
 from ..donors import open_donor
@@ -42,6 +45,7 @@ def heal_hybrid(
     """Heals a hybrid on text, and writes the result into its own folder.
 
     Called again after an interruption, it goes on from the last checkpoint, which lies beside `out_dir` until the end.
+    Several processes (`torchrun`) share each step.
 
     Args:
         folder (`str` or `Path`): What [`build_hybrid`] made.
@@ -65,11 +69,15 @@ def heal_hybrid(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise LayerTracerError(f"{out} exists and is not an empty folder. Name another.")
     work = out.parent / f".{out.name}.healing"
-    work.mkdir(parents=True, exist_ok=True)
-    teacher = Path(donor) if donor is not None else _donor(record, work / "donor")
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    # Without an accelerator, processes find each other only if they are told to run on the CPU.
+    processes = PartialState(cpu=not torch.accelerator.is_available())
     blocks = work / "blocks.npy"
-    write_blocks(map(str, files), tokenizer, config.sequence_length, blocks)
+    with processes.main_process_first():
+        work.mkdir(parents=True, exist_ok=True)
+        teacher = Path(donor) if donor is not None else _donor(record, work / "donor")
+        if processes.is_main_process:
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+            write_blocks(map(str, files), tokenizer, config.sequence_length, blocks)
 
     set_seed(config.healing_seed)
     known_to_transformers()
@@ -80,6 +88,15 @@ def heal_hybrid(
     for stage, steps in stages.items():
         if steps:
             healings.append(_stage(stage, steps, model, model_of_donor, blocks, work / stage, config))
+    if processes.is_main_process:
+        _write(record, folder, model, healings, out)
+        shutil.rmtree(work)
+    processes.wait_for_everyone()
+    return HybridRecord.load(out)
+
+
+def _write(record: HybridRecord, folder: Path, model: PreTrainedModel, healings: list[Healing], out: Path) -> None:
+    """Writes the healed model, and its record."""
     with unfinished(out) as target:
         model.requires_grad_(True)
         model.save_pretrained(target)
@@ -89,8 +106,6 @@ def heal_hybrid(
         healed = _healed(record, folder, target, healings)
         (target / HYBRID_FILE).write_text(healed.model_dump_json(indent=1) + "\n", encoding="utf-8")
         HybridRecipe.from_dict(record.recipe).save(target / RECIPE_FILE)
-    shutil.rmtree(work)
-    return healed
 
 
 def _donor(record: HybridRecord, place: Path) -> Path:
@@ -126,6 +141,7 @@ def _stage(
         save_total_limit=1,
         logging_steps=max(1, steps // 50),
         report_to="none",
+        use_cpu=not torch.accelerator.is_available(),
         dataloader_pin_memory=torch.accelerator.is_available(),
         seed=config.healing_seed,
     )
@@ -147,9 +163,11 @@ def _stage(
         trainer = DonorDistillationTrainer(**settings, mixer_learning_rate=config.mixer_learning_rate)
     checkpoint = get_last_checkpoint(str(work)) if work.is_dir() else None
     before_file = work / "loss_before.txt"
-    if not before_file.exists():
-        work.mkdir(parents=True, exist_ok=True)
-        before_file.write_text(repr(trainer.evaluate()["eval_loss"]))
+    if not from_main_process(before_file.exists()):
+        before = trainer.evaluate()["eval_loss"]
+        if trainer.is_world_process_zero():
+            write_atomically(before_file, repr(before).encode())
+        PartialState().wait_for_everyone()
     trainer.train(resume_from_checkpoint=checkpoint)
     return Healing(
         stage=name,
