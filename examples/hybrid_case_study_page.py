@@ -1,6 +1,6 @@
 """Table, picture and page of the case study, from whatever units are there.
 
-python hybrid_case_study_page.py study --page hybrid-case-study.md
+python hybrid_case_study_page.py study --page hybrid-case-study.md --reading words.md
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", type=Path, help="the folder of hybrid_case_study.py")
     parser.add_argument("--page", type=Path, default=Path("hybrid-case-study.md"))
+    parser.add_argument("--reading", type=Path, help="what to make of it, in words: a file that ends the page")
     settings = parser.parse_args()
     units = [json.loads(path.read_text()) for path in sorted((settings.study / "units").glob("*.json"))]
     picture = settings.page.with_suffix(".png")
     figure(units).savefig(picture)
-    reading = settings.page.with_suffix(".reading.md")
-    words = reading.read_text(encoding="utf-8").strip() if reading.is_file() else ""
+    words = settings.reading.read_text(encoding="utf-8").strip() if settings.reading else ""
     settings.page.write_text(page(units, picture.name, words), encoding="utf-8")
 
 
