@@ -60,7 +60,7 @@ def test_diagnosing_is_there_only_where_the_owner_turned_it_on(app, monkeypatch,
     def tabs(page: gr.Blocks) -> list[str]:
         return [block.label for block in page.blocks.values() if isinstance(block, gr.Tab)]
 
-    assert tabs(app) == ["See", "Probes", "Compare", "Try an allocation", "Hybrid"]
+    assert tabs(app) == ["See", "Probes", "Compare", "Try an allocation", "Hybrid", "Trials"]
     monkeypatch.setenv(SWITCH, "1")
     page = build_app([write_report(make_report(), "x")])
     assert tabs(page)[-1] == "Diagnose"
