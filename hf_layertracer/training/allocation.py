@@ -182,3 +182,16 @@ class Allocation:
 
 def _moved(state: dict[str, Any], device: torch.device) -> dict[str, Any]:
     return {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in state.items()}
+
+
+def drop_frozen(optimizer: torch.optim.Optimizer) -> None:
+    """Takes frozen parameters, and their state, out of an optimizer.
+
+    Args:
+        optimizer (`torch.optim.Optimizer`): One that was made before the plan, or that asks nobody what trains.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if not parameter.requires_grad:
+                optimizer.state.pop(parameter, None)
+        group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]

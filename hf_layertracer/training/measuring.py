@@ -1,10 +1,12 @@
-"""The report that a training run begins with: measured, loaded, or of a model that cannot be measured."""
+"""The report that a training run begins with, and its plan: measured, loaded, or of a model that cannot be measured."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 
+from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from ..diagnosis.diagnose import diagnose
@@ -15,11 +17,12 @@ from ..logs import get_logger
 from ..modeling import ModelParts
 from ..modeling.facts import model_facts
 from ..modeling.wrappers import whole_parameters
+from ..planning import configured_plan, make_plan, read_plan
 from ..planning.binding import check_binding
 from ..planning.config import LayerTracerConfig
 from ..planning.strategies import STRATEGIES, strategy_named
 from ..probes import Probe
-from ..report import LayerTracerReport
+from ..report import REPORT_FILE, LayerTracerReport
 
 
 logger = get_logger(__name__)
@@ -77,3 +80,56 @@ def first_report(
             f"The strategy {config.strategy!r} needs measurements, and there are none. {problem} These need none: {others}."
         )
     return unmeasured_report(parts, config.diagnosis(), problem)
+
+
+def decide(model: nn.Module, config: LayerTracerConfig, report: LayerTracerReport) -> None:
+    """Puts the plan of the settings into the report.
+
+    Args:
+        model (`nn.Module`): The model.
+        config ([`LayerTracerConfig`]): The settings.
+        report ([`LayerTracerReport`]): The report of the model.
+
+    Raises:
+        LayerTracerError: The settings and the model give no plan.
+    """
+    path = report.model.layers_path
+    try:
+        plan = configured_plan(model, config, report=report, layers_path=path)
+    except LayerTracerError:
+        if report.num_layers > 1:
+            raise
+        plan = make_plan(model, "full", report=report, layers_path=path)
+        report.notes.append("The model has a single layer, so there is nothing to choose: all of it trains.")
+    report.set_plan(plan)
+
+
+def report_of_checkpoint(checkpoint: Path, config: LayerTracerConfig) -> LayerTracerReport | None:
+    """The report of a checkpoint, or of the run that it belongs to; its plan stays in force whatever the settings say.
+
+    Args:
+        checkpoint (`Path`): The checkpoint's folder.
+        config ([`LayerTracerConfig`]): The settings of this run.
+
+    Returns:
+        [`LayerTracerReport`]: The report, or `None` where there is none.
+
+    Raises:
+        LayerTracerError: It holds no plan, or cannot be read.
+    """
+    places = [place for place in (checkpoint, checkpoint.parent) if (place / REPORT_FILE).is_file()]
+    if not places:
+        return None
+    report = LayerTracerReport.load(places[0])
+    if report.plan is None:
+        raise LayerTracerError(f"The report in {places[0]} holds no plan to go on with.")
+    wanted = (config.strategy, config.plan_options())
+    if config.plan is not None:
+        planned = read_plan(config.plan)
+        wanted = (planned.strategy, planned.options)
+    if (report.plan.strategy, report.plan.options) != wanted:
+        logger.warning(
+            f"The checkpoint's plan stays in force ({report.plan.strategy}, {report.plan.options or 'no options'}); "
+            f"the settings of this run are ignored ({wanted[0]}, {wanted[1] or 'no options'})."
+        )
+    return report

@@ -21,13 +21,14 @@ from ..modeling import context_length, find_parts, unwrap
 from ..modeling.devices import default_device, peak_bytes, reset_peak
 from ..modeling.preserve import preserved
 from ..modeling.wrappers import whole_parameters
-from ..planning import AppliedPlan, apply_plan, configured_plan, make_plan, read_plan
+from ..planning import AppliedPlan, apply_plan
 from ..planning.config import LayerTracerConfig
 from ..probes import Probe
 from ..records import Diagnosis, TrainingOutcome
 from ..report import REPORT_FILE, LayerTracerReport
+from .allocation import drop_frozen
 from .changes import Changes, options_of
-from .measuring import first_report
+from .measuring import decide, first_report, report_of_checkpoint
 from .metrics import metrics_of, plan_line
 from .outcome import losses
 from .probing import Collator, NoProbesError, choose_probes, take_rows, tokenizer_of
@@ -129,11 +130,11 @@ class Tracer:
             rows, dataset = take_rows(dataset, self.config.num_probes, seed) if drawn else ([], dataset)
             problem = self._choose_probes(rows, collator, context_length(parts.model))
         if resume_from is not None:
-            self._take_over(Path(resume_from))
+            self.report = report_of_checkpoint(Path(resume_from), self.config)
         if self.report is None:
             self.report = first_report(self.config, parts, self._probes, self._tokenizer, precision, problem)
             try:
-                self._decide(model)
+                decide(model, self.config, self.report)
             except LayerTracerError:
                 self.report = None
                 raise
@@ -164,43 +165,12 @@ class Tracer:
             return str(error)
         return None
 
-    def _decide(self, model: nn.Module) -> None:
-        """Puts the plan of the settings into the report."""
-        report, path = self.report, self.report.model.layers_path
-        try:
-            plan = configured_plan(model, self.config, report=report, layers_path=path)
-        except LayerTracerError:
-            if report.num_layers > 1:
-                raise
-            plan = make_plan(model, "full", report=report, layers_path=path)
-            report.notes.append("The model has a single layer, so there is nothing to choose: all of it trains.")
-        report.set_plan(plan)
-
     def _say(self, output_dir: str | Path) -> None:
         """One line, visible by default wherever a script would otherwise not notice what happens to its model."""
         if is_main_process():
             is_plain = self.report.is_measured and self.applied.frozen_parameters == 0
             line = plan_line(self.report, self.applied, Path(output_dir) / REPORT_FILE)
             (logger.info if is_plain else logger.warning)(line)
-
-    def _take_over(self, checkpoint: Path) -> None:
-        """Goes on with the report of the checkpoint, or of the run it belongs to, if there is one."""
-        places = [place for place in (checkpoint, checkpoint.parent) if (place / REPORT_FILE).is_file()]
-        if not places:
-            return
-        report = LayerTracerReport.load(places[0])
-        if report.plan is None:
-            raise LayerTracerError(f"The report in {places[0]} holds no plan to go on with.")
-        wanted = (self.config.strategy, self.config.plan_options())
-        if self.config.plan is not None:
-            planned = read_plan(self.config.plan)
-            wanted = (planned.strategy, planned.options)
-        if (report.plan.strategy, report.plan.options) != wanted:
-            logger.warning(
-                f"The checkpoint's plan stays in force ({report.plan.strategy}, {report.plan.options or 'no options'}); "
-                f"the settings of this run are ignored ({wanted[0]}, {wanted[1] or 'no options'})."
-            )
-        self.report = report
 
     # -- during training -------------------------------------------------------------------------------------------
 
@@ -273,9 +243,8 @@ class Tracer:
 
     def _measure(self, model: nn.Module, perturbation: str | None, probes: int) -> list[float]:
         """Sensitivity of the layers of the model as it is now, by one perturbation on a few probes."""
-        name = perturbation or (
-            "skip" if "skip" in self.report.first.sensitivities else self.report.first.perturbation
-        )
+        first = self.report.first
+        name = perturbation or ("skip" if "skip" in first.sensitivities else first.perturbation)
         config = replace(self.config.diagnosis(), perturbation=name)
         return diagnose(model, self._probes[:probes], tokenizer=self._tokenizer, config=config).sensitivity.mean
 
@@ -331,16 +300,3 @@ class Tracer:
                 report.save_or_keep(directory)
         except (LayerTracerError, OSError) as error:  # the picture's library has its own files to write
             logger.error(f"The LayerTracer report was not saved. {error}")
-
-
-def drop_frozen(optimizer: torch.optim.Optimizer) -> None:
-    """Takes frozen parameters, and their state, out of an optimizer.
-
-    Args:
-        optimizer (`torch.optim.Optimizer`): One that was made before the plan, or that asks nobody what trains.
-    """
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if not parameter.requires_grad:
-                optimizer.state.pop(parameter, None)
-        group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]

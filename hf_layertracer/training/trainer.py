@@ -15,10 +15,10 @@ from ..hub.transport import hub_errors
 from ..planning.config import LayerTracerConfig
 from ..probes import Probe
 from ..report import LayerTracerReport
+from .allocation import drop_frozen
 from .checkpoints import last_checkpoint, newest_complete_checkpoint
 from .events import TracingEvents
 from .probing import has_rows
-from .tracer import drop_frozen
 
 
 class LayerTracerMixin:
