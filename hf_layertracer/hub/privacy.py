@@ -15,7 +15,19 @@ _PATH = re.compile(
     rf"(?<![\w:/\\.~])(?:file:/+(?:[A-Za-z]:/)?(?:{_PART}+/)*|(?:~|[A-Za-z]:|\\)?[/\\](?:{_PART}+[/\\])+)(?P<last>{_PART}*)"
 )
 # What was asked and answered, and names of parameters, are what was measured: they stay as they are.
-_KEPT = {"probes", "top_tokens", "patterns", "parameters", "frozen", "embeddings", "norm", "head", "other", "shared"}
+_KEPT = {
+    "probes",
+    "top_tokens",
+    "likely",
+    "patterns",
+    "parameters",
+    "frozen",
+    "embeddings",
+    "norm",
+    "head",
+    "other",
+    "shared",
+}
 
 
 def public_report(report: LayerTracerReport) -> LayerTracerReport:

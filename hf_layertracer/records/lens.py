@@ -57,6 +57,9 @@ class Lens(Record):
         by_task (`dict[str, list[float]]`): The mean curve of each task.
         per_probe (`list[list[float]]`): The curve of each probe.
         top_tokens (`list[list[str]]`, *optional*): The likeliest token at each layer, for each probe.
+        likely (`list[list[list[tuple[str, float]]]]`, *optional*):
+            The three likeliest tokens with their probabilities at each layer, for each probe; `None` where there are too
+            many readings to keep them.
         control ([`LensControl`], *optional*): The same with the targets of other probes; `None` where all are one.
         without_norm ([`LensWithoutNorm`], *optional*):
             The same without the final norm; `None` where the model has none that can be left out.
@@ -70,6 +73,7 @@ class Lens(Record):
     by_task: dict[str, list[Probability]] = {}
     per_probe: list[list[Probability]] = []
     top_tokens: list[list[str]] | None = None
+    likely: list[list[list[tuple[str, Probability]]]] | None = None
     control: LensControl | None = None
     without_norm: LensWithoutNorm | None = None
 
@@ -103,6 +107,9 @@ class Lens(Record):
             is_long("lens.without_norm.mean_probability", self.without_norm.mean_probability, num_layers + 1)
         if self.top_tokens is not None:
             is_long("lens.top_tokens", self.top_tokens, len(self.per_probe))
-        curves: list[Sequence[Any]] = [*self.by_task.values(), *self.per_probe, *(self.top_tokens or [])]
+        if self.likely is not None:
+            is_long("lens.likely", self.likely, len(self.per_probe))
+        tokens: list[Sequence[Any]] = [*(self.top_tokens or []), *(self.likely or [])]
+        curves: list[Sequence[Any]] = [*self.by_task.values(), *self.per_probe, *tokens]
         for curve in curves:
             is_long("a lens curve", curve, num_layers + 1)

@@ -18,6 +18,7 @@ from .units import layer
 
 
 _HEIGHT = 600
+_CONTROL = 13  # grey and dotted, of the looks of lines
 _MARKED = 40  # most layers whose points are marked on a curve
 _ABOVE, _BELOW = {"row": 1, "col": 1}, {"row": 2, "col": 1}
 
@@ -109,6 +110,10 @@ def _draw_lens(figure: go.Figure, report: ReportData, tasks: Sequence[str]) -> N
         hoverinfo="text",
         **_BELOW,
     )
+    if lens.control is not None:
+        chance = line(_CONTROL, "targets of other probes")
+        texts = [f"targets of other probes: {value:.4f}" for value in lens.control.mean_probability]
+        figure.add_scatter(x=depth, y=lens.control.mean_probability, hovertext=texts, **chance, **_BELOW)
     perturbations = len(report.first.sensitivities) - 1
     for number, task in enumerate(task for task in tasks if task in lens.by_task):
         _draw_line(figure, perturbations + number, task, depth, lens.by_task[task], "", _BELOW, showlegend=False)

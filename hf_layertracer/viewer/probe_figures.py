@@ -12,6 +12,9 @@ from .chart_style import after_layer, dress, line, name_layers, say_instead
 from .escaping import for_plotly
 
 
+_CONTROL = 13  # grey and dotted, of the looks of lines
+
+
 def probes_figure(report: ReportData, probes: Sequence[int]) -> go.Figure:
     """What the lens reads of some probes: a row a probe, a column a layer, the likeliest token on hover.
 
@@ -57,7 +60,7 @@ def probe_figure(report: ReportData, probe: int) -> go.Figure:
         probe (`int`): The probe's number.
 
     Returns:
-        `go.Figure`: Two curves.
+        `go.Figure`: Its curve and the mean; with the negative control, where the report has one.
     """
     figure, lens = go.Figure(), report.first.lens
     dress(figure, f"Lens probability of probe {probe}", "layer", "probability")
@@ -73,6 +76,10 @@ def probe_figure(report: ReportData, probe: int) -> go.Figure:
         ],
         hoverinfo="text",
     )
+    if lens.control is not None:
+        texts = [f"targets of other probes: {value:.4f}" for value in lens.control.mean_probability]
+        looks = line(_CONTROL, "targets of other probes (mean)")
+        figure.add_scatter(x=depth, y=lens.control.mean_probability, hovertext=texts, **looks)
     curve = lens.per_probe[probe]
     texts = [f"probe {probe}, {after_layer(i)}: {v:.4f}" for i, v in zip(depth, curve, strict=True)]
     figure.add_scatter(x=depth, y=curve, hovertext=texts, **line(0, f"probe {probe}"))

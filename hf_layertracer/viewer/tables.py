@@ -159,11 +159,20 @@ def reading_table(report: ReportData, probe: int) -> tuple[list[str], list[list[
         `tuple[list[str], list[list[str]]]`: The header, and a row for the embedding and each layer.
     """
     lens = report.first.lens
-    header = ["after", "lens probability", "likeliest token"][: 3 if lens.top_tokens else 2]
+    header = ["after", "lens probability"]
+    if lens.likely:
+        header += ["likeliest token", "second", "third"]
+    elif lens.top_tokens:
+        header.append("likeliest token")
     rows = []
     for column, value in enumerate(lens.per_probe[probe]):
         row = [f"layer {column - 1}" if column else "embedding", number(value, 4)]
-        rows.append([*row, visible(lens.top_tokens[probe][column])] if lens.top_tokens else row)
+        if lens.likely:
+            said = [f"{visible(token)} {probability:.2f}" for token, probability in lens.likely[probe][column][:3]]
+            row += [*said, "", "", ""][:3]
+        elif lens.top_tokens:
+            row.append(visible(lens.top_tokens[probe][column]))
+        rows.append(row)
     return header, rows
 
 

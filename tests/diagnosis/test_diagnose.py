@@ -183,6 +183,9 @@ def test_text_probes_are_decoded_into_the_report(tiny_llama, tiny_tokenizer):
     ]
     assert report.probes.tasks == {"facts": 1, "counting": 1}
     assert [len(row) for row in report.lens.top_tokens] == [5, 5]
+    for tokens, row in zip(report.lens.top_tokens, report.lens.likely, strict=True):
+        assert [cell[0][0] for cell in row] == tokens
+        assert all(cell[0][1] >= cell[1][1] >= cell[2][1] for cell in row)
 
 
 def test_the_builtin_probes_are_used_where_none_are_given(tiny_llama, tiny_tokenizer):

@@ -26,7 +26,7 @@ from hf_layertracer import LayerTracerReport
 
 
 SPACE = Path(__file__).parents[2] / "spaces" / "layertracer-viewer"
-PATIENCE = 60  # seconds; a shared machine may be slow, and no test asks how fast it is
+PATIENCE = 120  # seconds; a shared machine may be slow, and no test asks how fast it is
 
 
 class Page:

@@ -277,6 +277,8 @@ def whole_report(num_layers: int = 6, probes: int = 4, history: bool = False, **
     report = make_report(num_layers, probes, **changes)
     if report.first.lens.per_probe and report.first.lens.top_tokens is None:
         report.first.lens.top_tokens = [[f" t{layer}" for layer in range(num_layers + 1)] for _ in range(probes)]
+        said = [[(f" t{layer}", 0.5), (" u", 0.25), (" v", 0.125)] for layer in range(num_layers + 1)]
+        report.first.lens.likely = [said] * probes if probes <= 100 else None
     content = report.model_dump()
     if history:
         content["diagnoses"] += [make_later(num_layers, probes, step=step) for step in (10, 20)]

@@ -122,7 +122,9 @@ def test_the_reading_of_a_probe_has_a_row_for_each_layer(make_report):
     header, rows = reading_table(report, 1)
     assert [row[0] for row in rows] == ["embedding", *(f"layer {i}" for i in range(6))]
     assert [float(row[1]) for row in rows] == report.lens.per_probe[1]
-    assert rows[3][2] == "␣t3"
+    assert rows[3][2:] == ["␣t3 0.50", "␣u 0.25", "␣v 0.12"]
+    report.first.lens.likely = None  # as in reports that are older, or have too many readings
+    assert reading_table(report, 1)[1][3][2:] == ["␣t3"]
     report.first.lens.top_tokens = None
     assert reading_table(report, 0)[0] == header[:2]
     assert all(len(row) == 2 for row in reading_table(report, 0)[1])

@@ -19,6 +19,10 @@ from ..summary import summarise_lens, summarise_max_ratio, summarise_task_partic
 from .base import Batch, Measurement, Subject
 
 
+# Tokens that are kept of each reading, and the most readings of which all are: a report should stay a small file.
+_LIKELY, _MOST_KEPT = 3, 20_000
+
+
 class LensCurves(Measurement):
     """The lens curve of each probe, the task particles that follow from them, and what controls make of both."""
 
@@ -27,7 +31,7 @@ class LensCurves(Measurement):
     def start(self, subject: Subject) -> int:
         shape = (len(subject.probes), subject.num_layers + 1)
         self.curves, self.own_curves = np.zeros(shape), np.zeros(shape)
-        self.top_tokens = np.zeros(shape, dtype=np.int64)
+        self.likely_tokens, self.likely = np.zeros((*shape, _LIKELY), dtype=np.int64), np.zeros((*shape, _LIKELY))
         self.problem: str | None = None
         self.errors: list[float] = []
         self.others = control_targets(subject.probes, subject.config.diagnosis_seed)
@@ -61,7 +65,8 @@ class LensCurves(Measurement):
                 "of its maximum)"
             )
         self.errors.append(reading.error)
-        self.curves[batch.members], self.top_tokens[batch.members] = reading.probability, reading.top_token
+        self.curves[batch.members] = reading.probability
+        self.likely_tokens[batch.members], self.likely[batch.members] = reading.likely_tokens, reading.likely
         self.own_curves[batch.members] = reading.own_probability
         self.other_curves[batch.members] = reading.others
         self._read_without_norm(batch)
@@ -89,7 +94,8 @@ class LensCurves(Measurement):
             return {"lens": lens, "task_particle": summarise_task_particle(np.empty((0, 0)), tasks, config)}
         particle = summarise_task_particle(self.curves, tasks, config)
         particle.max_ratio = summarise_max_ratio(self.own_curves, config)
-        lens = summarise_lens(self.curves, tasks, self._decoded(), max(self.errors))
+        lens = summarise_lens(self.curves, tasks, None, max(self.errors))
+        self._add_tokens(lens)
         if self.others is not None:
             lens.control = summarise_control(self.curves, self.other_curves, particle.per_probe, config)
         if self.norm is not None:
@@ -101,12 +107,21 @@ class LensCurves(Measurement):
             )
         return {"lens": lens, "task_particle": particle}
 
-    def _decoded(self) -> list[list[str]] | None:
+    def _add_tokens(self, lens: Lens) -> None:
+        """What the model would say after each layer, where there is a tokenizer to read it with."""
         tokenizer = self.subject.tokenizer
         if tokenizer is None:
-            return None
-        text = {int(token): tokenizer.decode([int(token)]) for token in np.unique(self.top_tokens)}
-        return [[text[int(token)] for token in row] for row in self.top_tokens]
+            return
+        text = {int(token): tokenizer.decode([int(token)]) for token in np.unique(self.likely_tokens)}
+        lens.top_tokens = [[text[int(token)] for token in row] for row in self.likely_tokens[..., 0]]
+        if self.likely[..., 0].size <= _MOST_KEPT:
+            lens.likely = [
+                [
+                    [(text[int(token)], round(float(value), 4)) for token, value in zip(*cell, strict=True)]
+                    for cell in zip(*row, strict=True)
+                ]
+                for row in zip(self.likely_tokens, self.likely, strict=True)
+            ]
 
 
 @dataclass(frozen=True)
@@ -117,7 +132,8 @@ class LensReading:
         probability (`np.ndarray`): Probability of each probe's target, of shape `(probes, layers + 1)`.
         own_probability (`np.ndarray`): That of the token which the model itself predicts, of the same shape.
         others (`np.ndarray`): That of other tokens, of shape `(probes, tokens, layers + 1)`.
-        top_token (`np.ndarray`): The likeliest token at each layer, of the same shape.
+        likely_tokens (`np.ndarray`): The likeliest tokens at each layer, of shape `(probes, layers + 1, tokens)`.
+        likely (`np.ndarray`): Their probabilities, the highest first.
         error (`float`):
             Largest difference between the reading at the last layer and the model's own output, as a fraction of the
             largest probability in that output.
@@ -126,7 +142,8 @@ class LensReading:
     probability: np.ndarray
     own_probability: np.ndarray
     others: np.ndarray
-    top_token: np.ndarray
+    likely_tokens: np.ndarray
+    likely: np.ndarray
     error: float
 
 
@@ -197,13 +214,16 @@ def read_lens(
     further = wanted.new_zeros(probes, 0) if others is None else others.to(wanted.device)
     asked = torch.cat([wanted[:, None], own.argmax(-1)[:, None], further], 1)
     found = np.empty((probes, asked.shape[1], depth))
-    top_token = np.empty((probes, depth), dtype=np.int64)
+    likely_tokens = np.zeros((probes, depth, _LIKELY), dtype=np.int64)
+    likely = np.zeros((probes, depth, _LIKELY))
     gaps = []
     for at, group in blocks(probes, depth, rows):
         read = lens_logits(stack, clean, at, group, whole_prompts).softmax(-1)
         found[at, :, group] = read.gather(-1, asked[at].expand(len(read), -1, -1)).permute(1, 2, 0).double().cpu()
-        top_token[at, group] = read.argmax(-1).T.cpu()
+        best = read.topk(min(_LIKELY, read.shape[-1]), -1)
+        likely[at, group, : best.values.shape[-1]] = best.values.transpose(0, 1).double().cpu()
+        likely_tokens[at, group, : best.values.shape[-1]] = best.indices.transpose(0, 1).cpu()
         if group.stop == depth:
             gaps.append((read[-1] - own[at]).abs().amax(-1) / own[at].amax(-1))
     error = float(torch.cat(gaps).max())
-    return LensReading(found[:, 0], found[:, 1], found[:, 2:], top_token, error)
+    return LensReading(found[:, 0], found[:, 1], found[:, 2:], likely_tokens, likely, error)

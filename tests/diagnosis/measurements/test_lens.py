@@ -28,7 +28,7 @@ def test_the_lens_at_the_last_layer_is_the_models_output(any_model):
     assert reading.probability.shape == (2, 5)
     assert reading.probability[:, -1] == pytest.approx(probabilities.gather(1, TARGETS[:, None])[:, 0], abs=1e-5)
     # Not the very token: the likeliest two may be as likely as one another up to rounding.
-    top = probabilities.gather(1, torch.tensor(reading.top_token[:, -1])[:, None])[:, 0]
+    top = probabilities.gather(1, torch.tensor(reading.likely_tokens[:, -1, 0])[:, None])[:, 0]
     assert top.tolist() == pytest.approx(probabilities.amax(-1).tolist(), abs=1e-5)
 
 
@@ -55,7 +55,7 @@ def test_the_lens_agrees_with_the_final_norm_and_head_applied_by_hand(make_model
             with torch.no_grad():
                 probabilities = BY_HAND[name](exact, state[0, -1].double()).softmax(-1)
             assert reading.probability[row, layer] == pytest.approx(float(probabilities[TARGETS[row]]), abs=2e-5)
-            best = reading.top_token[row, layer]
+            best = reading.likely_tokens[row, layer, 0]
             assert float(probabilities[best]) == pytest.approx(float(probabilities.max()), abs=1e-4)
 
 
@@ -64,7 +64,7 @@ def test_the_lens_is_the_same_however_many_states_are_read_at_once(tiny_llama, r
     model = tiny_llama()
     assert read(model, rows).probability == pytest.approx(read(model).probability, abs=1e-6)
     # The likeliest token is 1.7 % or more ahead of the next at every depth.
-    assert (read(model, rows).top_token == read(model).top_token).all()
+    assert (read(model, rows).likely_tokens == read(model).likely_tokens).all()
 
 
 def test_a_model_that_adds_to_its_last_state_has_a_visible_error(tiny_llama):
