@@ -26,7 +26,7 @@ def _build(page: Page, tab: gr.Tab) -> None:
     quick = gr.Checkbox(True, label="Quick look", info="Leaves layers out and masks the context; masks no dimensions.")
     with gr.Row():
         start = gr.Button("Diagnose", variant="primary", elem_id="lt-start")
-        stop = gr.Button("Cancel", variant="stop", elem_id="lt-stop")
+        stop = gr.Button("Cancel", elem_id="lt-stop")
     progress = gr.HTML(elem_id="lt-progress")
 
     def run(model: str, probes: float, quick: bool, opened: OpenedReports) -> Iterator[dict[Any, Any]]:
