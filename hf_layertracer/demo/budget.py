@@ -13,7 +13,8 @@ _LENGTHS = 18  # probes of equal length run together; there are so many lengths
 
 _USABLE = 0.9  # of the time: what is measured at the start may be slower later
 _DIAGNOSIS_SHARE, _EVALUATION_SHARE = 0.3, 0.25
-_OVERHEAD = 1.4  # of a diagnosis: verification, clean runs, lens and context
+_OVERHEAD = 1.3  # of a diagnosis: clean runs, lens, summaries
+_CHECKS = 200  # passes of a single probe beside the draws: replay is checked at each length, and context is masked
 _STEPS_PER_MINUTE, _FEWEST_STEPS = 8, 4
 _MOST_BLOCKS, _FEWEST_BLOCKS = 48, 4
 _MODELS = 3  # the untouched one and two that were trained
@@ -67,7 +68,8 @@ class Look:
         """What the diagnosis takes: each draw on a layer runs the layers after it, half of the model on average."""
         repeats = [self.repeats if name == "mask" else 1 for name in self.perturbation.split(",")]
         passes = len(repeats) * min(self.probes, _LENGTHS)
-        return _OVERHEAD * LAYERS / 2 * (passes * speed.alone + self.probes * sum(repeats) * speed.ask)
+        draws = LAYERS / 2 * (passes * speed.alone + self.probes * sum(repeats) * speed.ask)
+        return _OVERHEAD * (draws + _CHECKS * speed.alone)
 
 
 # From the closest to the quickest.

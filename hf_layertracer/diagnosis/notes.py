@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..records import ReportData, Sensitivity
-from ..text import with_error
+from ..text import compact_ranges, with_error
 
 
 _FLOOR = 0.01  # bits
@@ -90,8 +90,8 @@ def _sensitivity_notes(sensitivity: Sensitivity, kinds: Sequence[str]) -> list[s
     rivals = sensitivity.rivals
     if rivals:
         notes.append(
-            f"Layer {sensitivity.vulnerable_layer} has the largest sensitivity, but layers {rivals} cannot be told from "
-            "it: their difference is within two standard errors. More probes or repeats would separate them."
+            f"Layer {sensitivity.vulnerable_layer} has the largest sensitivity, but layers {compact_ranges(rivals)} cannot "
+            "be told from it: their difference is within two standard errors. More probes or repeats would separate them."
         )
     difference, error = sensitivity.shallow_minus_deep, sensitivity.shallow_minus_deep_stderr
     if error is not None and abs(difference) <= 2 * error:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..planning import AppliedPlan
 from ..records import Diagnosis, LayerPlan, ReportData
-from ..text import compact_ranges
+from ..text import compact_ranges, with_error
 
 
 def metrics_of(report: ReportData, applied: AppliedPlan, later: Diagnosis | None = None) -> dict[str, float]:
@@ -74,5 +74,15 @@ def plan_line(report: ReportData, applied: AppliedPlan, path: Path) -> str:
     unmeasured = "" if report.is_measured else f" {' '.join(report.notes)}"
     return (
         f"LayerTracer ({plan.strategy}) freezes layers {frozen} of {plan.num_layers} in {plan.layers_path!r}; "
-        f"{applied.trainable_parameters:,} parameters train ({share:.0%}). {plan.reason}{unmeasured} Report: {path}"
+        f"{applied.trainable_parameters:,} parameters train ({share:.0%}). {plan.reason}{unmeasured}"
+        f"{_vulnerable(report, plan)} Report: {path}"
     )
+
+
+def _vulnerable(report: ReportData, plan: LayerPlan) -> str:
+    if not report.is_measured or report.sensitivity.vulnerable_layer not in plan.frozen_layers:
+        return ""
+    sensitivity = report.sensitivity
+    error = sensitivity.stderr[sensitivity.vulnerable_layer] if sensitivity.stderr_known else None
+    size = with_error(sensitivity.highest, error)
+    return f" The most sensitive layer, {sensitivity.vulnerable_layer} ({size} bits), is among the frozen ones."

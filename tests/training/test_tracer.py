@@ -8,12 +8,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from support.made_reports import make_report
 from support.tolerance import nearly
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import HfArgumentParser, TrainingArguments
 
 from hf_layertracer import LayerTracerConfig, LayerTracerError, LayerTracerReport, LayerTracerTrainer, diagnose, files
 from hf_layertracer.planning import STRATEGIES
+from hf_layertracer.training.metrics import plan_line
 
 
 # -- diagnosing again ------------------------------------------------------------------------------------------------
@@ -255,3 +257,17 @@ def test_a_disk_that_fills_up_leaves_the_earlier_report_whole(
     saved = LayerTracerReport.load(trainer.args.output_dir)
     assert saved.plan == trainer.layertracer_report.plan
     assert saved.training is None
+
+
+# -- what is said of a plan ------------------------------------------------------------------------------------------
+
+
+def test_a_plan_that_freezes_the_most_sensitive_layer_says_so():
+    applied = SimpleNamespace(trainable_parameters=100)
+    lines = {}
+    for vulnerable in (0, 5):
+        values = [0.5 if layer == vulnerable else 0.1 for layer in range(6)]
+        report = make_report(sensitivity__mean=values, sensitivity__vulnerable_layer=vulnerable)
+        lines[vulnerable] = plan_line(report, applied, Path("out"))
+    assert "The most sensitive layer, 5 (0.500 ± 0.020 bits), is among the frozen ones. Report: out" in lines[5]
+    assert "most sensitive layer" not in lines[0]
