@@ -13,8 +13,10 @@ Every finished part is saved at once, and a second call goes on where the first 
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +26,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import hf_layertracer
 from hf_layertracer import DiagnosisConfig, diagnose, load_probes
-from hf_layertracer.demo.corpus import standard_library_docs, token_blocks
 from hf_layertracer.diagnosis.statistics import rank_correlation
 
 
 BLOCK = 256  # tokens of held-out text in one pass
 GOLD = "loss increase"
+NO_MODULES = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "turtledemo"}
 RATIOS = (0.1, 0.5)  # mask ratios beside the default
 RESAMPLES = 2000
 
@@ -86,7 +88,7 @@ def study(args: argparse.Namespace) -> None:
     measure("all", perturbation="skip,mask,mixer,noise")
     layers = model.get_submodule(own["diagnoses"]["all"]["layers_path"])
     documents = [args.text.read_text(encoding="utf-8")] if args.text else standard_library_docs()
-    blocks = token_blocks(documents, tokenizer, BLOCK, max(1, args.tokens // BLOCK), seed=0)
+    blocks = token_blocks(documents, tokenizer, max(1, args.tokens // BLOCK))
     if len(blocks) < 2:
         raise SystemExit(f"The held-out text is too short: it has {len(blocks)} blocks of {BLOCK} tokens.")
     for skipped in [None, *range(len(layers))]:
@@ -96,6 +98,31 @@ def study(args: argparse.Namespace) -> None:
             print(f"without layer {skipped}: {np.mean(own['losses'][str(skipped)]):.3f} nats a token", flush=True)
     for name, options in plans.items():
         measure(name, **options)
+
+
+def standard_library_docs() -> list[str]:
+    """The documentation strings of each module of Python's own library: English prose that every reader has."""
+    root, documents = Path(sysconfig.get_paths()["stdlib"]), []
+    for path in sorted(root.rglob("*.py")):
+        if NO_MODULES & set(path.relative_to(root).parts):
+            continue
+        try:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+        except (SyntaxError, ValueError):
+            continue  # templates, and files in old encodings
+        kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+        strings = [ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, kinds)]
+        documents.append("\n\n".join(string for string in strings if string))
+    return [document for document in documents if len(document) >= 400]
+
+
+def token_blocks(documents: list[str], tokenizer: Any, count: int) -> list[list[int]]:
+    """A seeded sample of blocks of equal length, none of which crosses the end of a document."""
+    blocks = []
+    for document in documents:
+        ids = tokenizer(document, verbose=False)["input_ids"]
+        blocks += [ids[start : start + BLOCK] for start in range(0, len(ids) - BLOCK + 1, BLOCK)]
+    return [blocks[index] for index in np.random.default_rng(0).permutation(len(blocks))[:count]]
 
 
 def summary(report: hf_layertracer.LayerTracerReport) -> dict[str, Any]:

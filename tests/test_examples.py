@@ -77,3 +77,10 @@ def test_the_study_of_what_sensitivity_predicts_goes_on_where_it_was_stopped(set
     found = json.loads((setting / "study.json").read_text())
     assert found["model"]["losses"] == {name: pytest.approx(v) for name, v in whole["model"]["losses"].items()}
     assert found["model"]["diagnoses"].keys() == whole["model"]["diagnoses"].keys()
+
+
+def test_the_page_of_what_sensitivity_predicts_shows_the_results_that_lie_beside_the_script():
+    results = json.loads((EXAMPLES / "what_sensitivity_predicts.json").read_text())
+    page = (EXAMPLES.parent / "docs" / "guides" / "what-sensitivity-predicts.md").read_text()
+    shown = runpy.run_path(str(EXAMPLES / "what_sensitivity_predicts.py"))["table"](results)
+    assert shown.strip() in page
