@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
-from . import hybrid, import_time, scaling, sensitivity, training
+from . import allocation, hybrid, import_time, scaling, sensitivity, training
 
 
 BENCHMARKS = {
@@ -17,6 +17,7 @@ BENCHMARKS = {
     "sensitivity": sensitivity.run,
     "scaling": scaling.run,
     "training": training.run,
+    "allocation": allocation.run,
     "hybrid": hybrid.run,
 }
 
