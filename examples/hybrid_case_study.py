@@ -121,6 +121,7 @@ class Study:
             logging_steps=max(1, steps // 4),
             report_to="none",
             bf16=True,
+            use_cpu=not torch.accelerator.is_available(),
             dataloader_pin_memory=torch.accelerator.is_available(),
             seed=seed,
             **changes,

@@ -130,7 +130,8 @@ def _halves(units: list[Unit]) -> str:
                 items = _items(arms[ARMS[0]][seeds[0]], name)
                 weights = [item["bytes"] for item in items] if "bits" in name else None
                 found = paired_difference_over_seeds(ours, theirs, weights=weights)
-                interval = f"[{found.low:+.3f}, {found.high:+.3f}]"
+                one = found.low is None or found.high is None
+                interval = "one item only" if one else f"[{found.low:+.3f}, {found.high:+.3f}]"
                 lines.append(
                     f"| {stage} | {count} | {COLUMNS[name]} | {found.value:+.3f} | {interval} | {len(seeds)} |"
                 )
