@@ -202,5 +202,5 @@ def test_only_files_are_pushed(hub, monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 1
-    assert "someone/elsewhere is none" in capsys.readouterr().err
+    assert "someone/elsewhere is not one" in capsys.readouterr().err
     assert not hub.repos
