@@ -32,14 +32,20 @@ def freeze_deep(page):
 
 
 def test_see(freeze_deep):
-    shoot(freeze_deep, "viewer-see.png", 1200, 1150)
+    shoot(freeze_deep, "viewer-see.png", 1200, 1000)
 
 
 def test_compare(page):
-    page.tab("Compare")
+    page.open("/?report=smollm2-135m-freeze-deep&tab=compare")
     page.wait(lambda: len(page.all("#lt-compare-sensitivity .scatterlayer .trace")) == 2)
     page.wait(lambda: page.text("#lt-differences"))
     shoot(page, "viewer-compare.png", 1200, 1000)
+
+
+def test_probes(page):
+    page.open("/?report=smollm2-135m-freeze-deep&tab=probes&probe=31&list=2")
+    page.wait(lambda: "probe 31" in page.text("#lt-readings"))
+    shoot(page, "viewer-probes.png", 1200, 1000)
 
 
 def test_try_in_the_dark(page):
@@ -53,5 +59,4 @@ def test_phone(page):
     size = {"width": 390, "height": 1000, "deviceScaleFactor": 1, "mobile": True}
     page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     page.open()
-    page.script("document.querySelector('#lt-lens').scrollIntoView({block: 'end'})")
     shoot(page, "viewer-phone.png", 390, 1000)
