@@ -9,12 +9,13 @@ from pathlib import Path
 import torch
 from transformers.utils import logging
 
-from . import allocation, hybrid, import_time, scaling, sensitivity, training
+from . import allocation, coverage, hybrid, import_time, scaling, sensitivity, training
 
 
 BENCHMARKS = {
     "import": import_time.run,
     "sensitivity": sensitivity.run,
+    "coverage": coverage.run,
     "scaling": scaling.run,
     "training": training.run,
     "allocation": allocation.run,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,12 +15,14 @@ from hf_layertracer import DiagnosisConfig, diagnose, load_probes
 from hf_layertracer.demo.model import demo_model
 from hf_layertracer.diagnosis.divergence import jensen_shannon
 from hf_layertracer.diagnosis.perturbations.mask import dimension_mask
+from hf_layertracer.diagnosis.quick import QUICK_PROBES, quick_look
 from hf_layertracer.modeling import find_parts
 from hf_layertracer.probes.encoding import EncodedProbe, encode_probes, equal_length_batches
 
 
 REPEATS = 2
-NAIVE_PROBES = 18  # of 144: the naive loop takes the longest, and each of its draws as long as the others
+PROBES = 12  # of 144: the loop takes the longest, and each of its draws as long as the others
+_DEFAULT_DRAWS = 288  # of 144 probes
 _BATCH_TOKENS = 1024  # as in the package, so that the ways differ in what they compute and not in how it is batched
 
 
@@ -60,7 +64,7 @@ def naive_sensitivity(model: nn.Module, probes: list[EncodedProbe], repeats: int
 
 
 def run() -> list[tuple[str, str]]:
-    """Times both on the same probes and draws.
+    """Times the loop, the diagnosis and the quick look by the processor time that they take, on a busy machine too.
 
     Returns:
         `list[tuple[str, str]]`: Rows of the results.
@@ -68,20 +72,45 @@ def run() -> list[tuple[str, str]]:
     folder = demo_model()
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     probes = load_probes()
-    some = probes[:: len(probes) // NAIVE_PROBES]
+    some = probes[:: len(probes) // PROBES]
     encoded = encode_probes(some, tokenizer)
-    config = DiagnosisConfig(perturbation="mask", repeats=REPEATS)
-    diagnose(model, some[:4], tokenizer=tokenizer, config=config)  # warm up
-    seconds: dict[str, float] = {"naive": 0.0, "replay": 0.0}
-    for _ in range(2):  # the two alternate
-        start = time.perf_counter()
-        naive = naive_sensitivity(model, encoded, REPEATS)
-        seconds["naive"] += time.perf_counter() - start
-        report = diagnose(model, some, tokenizer=tokenizer, config=config)
-        seconds["replay"] += sum(spent for part, spent in report.first.durations.items() if part != "lens")
-    errors = naive.mean(2).std(1, ddof=1) / len(some) ** 0.5
-    gain = float(np.mean(errors**2) / np.mean(np.square(report.sensitivity.stderr)))
+    settings = {"perturbation": "mask", "repeats": REPEATS}
+    spent, reports = {}, {}
+    diagnose(model, some[:1], tokenizer=tokenizer, config=quick_look(DiagnosisConfig(), 30))  # warm up
+    naive, spent["loop"] = _timed(lambda: naive_sensitivity(model, encoded, REPEATS))
+    for name, config in {
+        "replay": DiagnosisConfig(**settings, compute_dtype="model"),
+        "auto": DiagnosisConfig(**settings),
+        "quick": quick_look(DiagnosisConfig(), 30),
+    }.items():
+        reports[name], spent[name] = _timed(
+            lambda config=config: diagnose(model, some, tokenizer=tokenizer, config=config)
+        )
+        if name != "quick":  # of lens and context, the loop knows nothing
+            parts = reports[name].first.durations
+            spent[name] *= 1 - (parts["lens"] + parts["context"]) / sum(parts.values())
+    own, narrow = (reports[name].sensitivity for name in ("replay", "auto"))
+    over_probes = naive.mean(2).std(1, ddof=1) / len(some) ** 0.5
+    gain = float(np.mean(over_probes**2) / np.mean(np.square(own.stderr)))
+    parts = reports["auto"].first.durations
+    share = parts["verification"] / (sum(parts.values()) - parts["lens"] - parts["context"])
+    apart = float(np.abs(np.subtract(own.mean, narrow.mean)).max())
+    draws = len(some) * REPEATS
     return [
-        ("naive time / diagnosis time, same probes and masks", f"{seconds['naive'] / seconds['replay']:.2f}"),
-        ("variance of its means as independent draws / that of the corrected means", f"{gain:.2f}"),
+        (f"loop / replay, {draws} draws each", f"{spent['loop'] / spent['replay']:.2f}"),
+        ("loop / replay with `compute_dtype` auto", f"{spent['loop'] / spent['auto']:.2f}"),
+        ("squared standard error over probes / from designs, corrected", f"{gain:.2f}"),
+        ("loop / diagnosis, to the same standard error", f"{gain * spent['loop'] / spent['auto']:.1f}"),
+        (
+            f"loop over the {_DEFAULT_DRAWS} draws of the default / quick look of {QUICK_PROBES} probes",
+            f"{spent['loop'] * _DEFAULT_DRAWS / draws / (spent['quick'] * QUICK_PROBES / len(some)):.0f}",
+        ),
+        ("share of verification in the time of a diagnosis", f"{share:.2f}"),
+        ("largest difference of a mean in bfloat16, bits", f"{apart:.4f}"),
     ]
+
+
+def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    """What it returns, and the seconds of all processors that it took."""
+    start = time.process_time()
+    return work(), time.process_time() - start

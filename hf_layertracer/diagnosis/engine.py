@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
+from tqdm.auto import tqdm
 
 from ..config import DiagnosisConfig
 from ..errors import LayerTracerError, UntraceableModelError
 from ..logs import get_logger
-from ..probes.encoding import EncodedProbe, equal_length_batches
+from ..probes.encoding import EncodedProbe, equal_length_batches, probes_hash
 from ..progress import progress_bar
 from .causality import check_causal, not_run_on_tokens
 from .clean_run import CleanRun
@@ -24,6 +25,7 @@ from .measurements import Batch, Measurement, Subject
 from .memory import BatchPlan, plan_batches
 from .replay_check import check_replay, depends_on_batch
 from .score import check_prompts, check_targets
+from .sharing import Shares
 
 
 if TYPE_CHECKING:
@@ -92,17 +94,34 @@ class Engine:
                 bar.update,
             )
             bar.total = sum(measurement.start(subject) for measurement in self.measurements)
+            self._shares = Shares(self.stack.model, (probes_hash(self.probes), self.config.to_dict()), clean.logits)
             pending = list(self.measurements)
             while pending:
-                done = 0
-                for members in self._batches(lengths, batches):
-                    self._batch(members, batches, clean, pending)
-                    done += len(members)
-                    bar.set_postfix_str(f"{done} of {len(lengths)} probes", refresh=False)
+                self._observe(self._batches(lengths, batches), batches, clean, pending, bar)
                 further = [(measurement, measurement.more()) for measurement in pending]
                 pending = [measurement for measurement, work in further if work]
                 bar.total += sum(work for _, work in further)
                 bar.refresh()
+
+    def _observe(
+        self,
+        batches: Iterator[list[int]],
+        plan: BatchPlan,
+        first: CleanRun,
+        measurements: Sequence[Measurement],
+        bar: tqdm,
+    ) -> None:
+        """Shows measurements this process's part of all batches, and then what all processes have observed."""
+        before, problem, done = self._shares.before(measurements), None, 0
+        try:
+            for members in batches:
+                if own := self._shares.own(members):
+                    self._batch(own, plan, first, measurements)
+                done += len(members)
+                bar.set_postfix_str(f"{done} of {len(self.probes)} probes", refresh=False)
+        except Exception as error:  # the other processes wait for this one, and must hear of it
+            problem = error
+        self._shares.put_together(measurements, before, problem)
 
     def _batches(self, lengths: list[int], batches: BatchPlan) -> Iterator[list[int]]:
         """Numbers of the probes of each batch, all of one length."""
