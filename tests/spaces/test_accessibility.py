@@ -19,6 +19,7 @@ DRAWN = {
     "Compare": "#lt-depths tbody tr",
     "Try an allocation": "#lt-memory .main-svg",
     "Hybrid": "#lt-hybrid-message p",
+    "Trials": "#lt-trials-upload",
     "Diagnose": "#lt-start",
 }
 
