@@ -80,7 +80,7 @@ class TracingEvents(TrainerCallback):
             self._prefix.install()
         with self._apart("save its first report"):
             if args.should_save:
-                self.tracer.save(args.output_dir)
+                self.tracer.save(args.output_dir, only_json=True)  # the picture is drawn once, at the end
             # Going on, these were logged by the run that was interrupted.
             if state.global_step == 0:
                 self._log(self.tracer.metrics(), args, state, control)

@@ -7,7 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from ..logs import get_logger
+from ..modeling.devices import peak_bytes
+from ..records import TrainingOutcome
 
 
 logger = get_logger(__name__)
@@ -41,6 +45,40 @@ def without_tracing(logs: dict[str, float], seconds: float) -> None:
     for name in ("train_samples_per_second", "train_steps_per_second", "train_tokens_per_second"):
         if name in logs:
             logs[name] = round(logs[name] * runtime / (runtime - seconds), 3)
+
+
+def outcome_of(
+    log_history: list[dict[str, Any]],
+    *,
+    seconds: float,
+    tokens: int | None,
+    device: torch.device,
+    **counted: Any,
+) -> tuple[TrainingOutcome, list[str]]:
+    """What came of a run.
+
+    Args:
+        log_history (`list[dict]`): What the trainer logged.
+        seconds (`float`): Wall time of the steps.
+        tokens (`int`, *optional*): Tokens seen by all processes.
+        device (`torch.device`): The training device.
+        counted: Further fields of [`TrainingOutcome`].
+
+    Returns:
+        `tuple[TrainingOutcome, list[str]]`: The record, and notes on losses that it cannot hold.
+    """
+    peak, owner = peak_bytes(device)
+    figures, notes = losses(log_history)
+    outcome = TrainingOutcome(
+        seconds=round(seconds, 3),
+        tokens=tokens,
+        tokens_per_second=round(tokens / seconds, 2) if tokens and seconds else None,
+        peak_memory_bytes=peak,
+        peak_memory_of=owner,
+        **counted,
+        **figures,
+    )
+    return outcome, notes
 
 
 def losses(log_history: list[dict[str, Any]]) -> tuple[dict[str, float | None], list[str]]:

@@ -41,6 +41,24 @@ def write_card(directory: Path, report: LayerTracerReport, repo_id: str, model: 
     write_atomically(path, text.encode())
 
 
+def save_report(report: LayerTracerReport, directory: str | Path, *, only_json: bool = False) -> None:
+    """Saves what may leave the machine of a report; a disk that is full ends no training.
+
+    Args:
+        report ([`LayerTracerReport`]): The report.
+        directory (`str` or `Path`): Where to.
+        only_json (`bool`, *optional*, defaults to `False`): Neither picture nor card.
+    """
+    public = public_report(report)
+    try:
+        if only_json:
+            public.save_json(directory)
+        else:
+            public.save_or_keep(directory)
+    except (LayerTracerError, OSError) as error:  # the picture's library has its own files to write
+        logger.error(f"The LayerTracer report was not saved. {error}")
+
+
 def _without_local_model(text: str, name_or_path: str) -> str:
     """A card that does not tell where on this machine the model that was trained lay; the Hub would not take that."""
     is_local = os.path.isabs(name_or_path) or ("/" in name_or_path and os.path.isdir(name_or_path))

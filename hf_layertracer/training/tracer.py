@@ -15,23 +15,23 @@ from torch import nn
 from ..diagnosis.diagnose import diagnose
 from ..distributed import is_distributed, is_main_process, total
 from ..errors import LayerTracerError, UntraceableModelError
-from ..hub.privacy import public_report
 from ..logs import get_logger
 from ..modeling import context_length, find_parts, unwrap
-from ..modeling.devices import default_device, peak_bytes, reset_peak
+from ..modeling.devices import default_device, reset_peak
 from ..modeling.preserve import preserved
 from ..modeling.wrappers import whole_parameters
 from ..planning import AppliedPlan, apply_plan
 from ..planning.config import LayerTracerConfig
 from ..probes import Probe
-from ..records import Diagnosis, TrainingOutcome
+from ..records import Diagnosis
 from ..report import REPORT_FILE, LayerTracerReport
 from .allocation import drop_frozen
 from .changes import Changes, options_of
 from .measuring import decide, first_report, report_of_checkpoint
 from .metrics import metrics_of, plan_line
-from .outcome import losses
+from .outcome import outcome_of
 from .probing import Collator, NoProbesError, choose_probes, take_rows, tokenizer_of
+from .publish import save_report
 
 
 logger = get_logger(__name__)
@@ -60,8 +60,6 @@ class Tracer:
         self._first_step = 0
         self._step_began = 0.0
         self._seconds = 0.0
-
-    # -- before training -------------------------------------------------------------------------------------------
 
     def is_prepared_for(self, model: nn.Module) -> bool:
         """Whether the plan is in force on this very model (a `model_init` makes a new one for each run)."""
@@ -172,8 +170,6 @@ class Tracer:
             line = plan_line(self.report, self.applied, Path(output_dir) / REPORT_FILE)
             (logger.info if is_plain else logger.warning)(line)
 
-    # -- during training -------------------------------------------------------------------------------------------
-
     def start(self, step: int) -> None:
         """Resets the counts and the memory gauge, and drops the diagnoses of steps that this run makes anew."""
         self._first_step, self._seconds, self.tokens, self.expected_peak = step, 0.0, None, None
@@ -259,8 +255,6 @@ class Tracer:
         """
         return metrics_of(self.report, self.applied, later)
 
-    # -- after training --------------------------------------------------------------------------------------------
-
     def finish(
         self, step: int, log_history: list[dict[str, float]], device: torch.device, *, alone: bool = False
     ) -> None:
@@ -274,29 +268,17 @@ class Tracer:
                 The other processes do not call this, so the tokens that they saw are not known.
         """
         unknown = self.tokens is None or (alone and is_distributed())
-        tokens = None if unknown else total(self.tokens, device)
-        peak, owner = peak_bytes(device)
-        figures, notes = losses(log_history)
-        self.report.training = TrainingOutcome(
+        self.report.training, notes = outcome_of(
+            log_history,
             steps=step - self._first_step,
-            seconds=round(self._seconds, 3),
-            tokens=tokens,
-            tokens_per_second=round(tokens / self._seconds, 2) if tokens and self._seconds else None,
-            peak_memory_bytes=peak,
-            peak_memory_of=owner,
+            seconds=self._seconds,
+            tokens=None if unknown else total(self.tokens, device),
+            device=device,
             expected_memory_bytes=self.expected_peak,
             trainable_parameters=self.applied.trainable_parameters,
-            **figures,
         )
         self.report.notes += [note for note in notes if note not in self.report.notes]
 
     def save(self, directory: str | Path, *, only_json: bool = False) -> None:
         """Saves the report; a disk that is full ends no training."""
-        report = public_report(self.report)
-        try:
-            if only_json:
-                report.save_json(directory)
-            else:
-                report.save_or_keep(directory)
-        except (LayerTracerError, OSError) as error:  # the picture's library has its own files to write
-            logger.error(f"The LayerTracer report was not saved. {error}")
+        save_report(self.report, directory, only_json=only_json)

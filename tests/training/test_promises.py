@@ -84,7 +84,7 @@ def test_whatever_fails_in_the_report_is_logged_and_the_run_goes_on(
         trainer = LayerTracerTrainer(**settings, layertracer_config=config)
     else:
         trainer = Trainer(**settings, callbacks=[LayerTracerCallback(config, PROBES)])
-    for place in ("events.Tracer.save", "tracer.TrainingOutcome", "tracer.diagnose", "events.Tracer.metrics"):
+    for place in ("events.Tracer.save", "outcome.TrainingOutcome", "tracer.diagnose", "events.Tracer.metrics"):
         monkeypatch.setattr(f"hf_layertracer.training.{place}", fail)
     assert trainer.train().global_step == 3
     said = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]

@@ -182,8 +182,8 @@ def test_values_out_of_range_are_refused_when_they_are_parsed(line):
         HfArgumentParser(LayerTracerConfig).parse_args_into_dataclasses(line.split())
 
 
-@pytest.mark.parametrize("line", ["--perturbation guess", "--num_probes many"])
-def test_values_of_no_known_kind_are_refused_by_the_parser(line, capsys):
+def test_values_of_no_known_kind_are_refused_by_the_parser(capsys):
+    line = "--num_probes many"
     with pytest.raises(SystemExit):
         HfArgumentParser(LayerTracerConfig).parse_args_into_dataclasses(line.split())
     assert line.split()[1] in capsys.readouterr().err
