@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask
 
 
 Path = tuple[int | str, ...]
@@ -59,6 +60,8 @@ class Layout:
         if isinstance(value, Tensor):
             found = self.arguments[layer].get(path)
             return value if found is None else value.narrow(found[0], 0, rows * found[1])
+        if isinstance(value, BlockMask):
+            return _first_rows_of_mask(value, rows)
         cut = {key: self.first_rows(layer, item, rows, (*path, key)) for key, item in _items(value)}
         # A container that layers share has to stay the same one.
         if all(cut[key] is item for key, item in _items(value)):
@@ -132,6 +135,15 @@ def _changed(a: tuple[int, ...], b: tuple[int, ...], before: int, after: int) ->
         if size != other and size * after == other * before
     ]
     return found[0] if len(a) == len(b) and len(found) == 1 else None
+
+
+def _first_rows_of_mask(mask: BlockMask, rows: int) -> BlockMask:
+    """Flex attention's mask for the first rows. With a mask of more rows than it has, its kernel ends the process."""
+    if mask.shape[0] <= rows:
+        return mask
+    cut = mask[:rows]
+    cut.mask_mod = mask.mask_mod  # which a cut loses, as the rows' numbers may change; those of the first rows do not
+    return cut
 
 
 def _items(value: Any) -> list[tuple[int | str, Any]]:

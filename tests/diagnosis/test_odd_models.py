@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -225,3 +226,14 @@ def test_reformer_hashes_where_a_rounding_error_decides():
     probes = [Probe(tuple(range(3 + start, 35 + start)), 7) for start in range(4)]
     report = diagnose(model, probes, config=settings("skip"))
     assert report.first.noise_floor > 1e-5
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="flex attention compiles itself, which takes a C++ compiler")
+def test_flex_attention_is_replayed_with_a_mask_of_as_many_rows_as_run(tiny_llama):
+    model = tiny_llama(num_hidden_layers=2, hidden_size=64)  # its kernel takes heads of 16 and more
+    expected = diagnose(model, PROBES, config=settings("skip"))
+    model.set_attn_implementation("flex_attention")
+    report = diagnose(model, PROBES, config=settings("skip"))
+    assert report.sensitivity.path == "replay"
+    assert report.sensitivity.mean == pytest.approx(expected.sensitivity.mean, abs=2e-5)
+    assert report.lens.mean_probability == pytest.approx(expected.lens.mean_probability, abs=2e-5)
