@@ -83,7 +83,7 @@ def _name_broken(found: dict[str, Path | str]) -> None:
     problems = []
     for path in files[:_CHECKED]:
         try:
-            read_report(path, str(path))
+            read_report(path, "/".join(path.parts[-2:]))
         except LayerTracerError as error:
             problems.append(str(error))
     if problems and len(problems) == len(found):

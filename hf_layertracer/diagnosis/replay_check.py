@@ -53,9 +53,11 @@ def check_replay(
     reference = clean.logits[rows].log_softmax(-1).exp()
     chosen = list(range(stack.num_layers))
     if starts is not None and starts < stack.num_layers:
-        # Always the last one: whatever any other layer hands on beside the hidden state is missing there.
-        others = np.random.default_rng((seed, prompt.shape[1])).choice(chosen[:-1], starts - 1, replace=False)
-        chosen = sorted({*others.tolist(), chosen[-1]})
+        # Always the last but one: only the last layer runs, and whatever any other one hands on beside the hidden state
+        # is missing.
+        last = stack.num_layers - 2
+        others = np.random.default_rng((seed, prompt.shape[1])).choice(chosen[:last], starts - 1, replace=False)
+        chosen = sorted({*others.tolist(), last})
     for index in chosen:
         # Two layers at once where there are two: the second runs on the rows of the first and on no others.
         answers = [state[rows] for state in clean.states[index + 1 : index + 3]]

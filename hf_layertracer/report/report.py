@@ -101,7 +101,11 @@ class LayerTracerReport(ReportData):
             self.save(directory)
         except Exception as error:  # whatever fails, minutes of measuring are not lost to it
             kept = Path(tempfile.mkdtemp(prefix="layertracer-"))
-            self.save_json(kept)
+            try:
+                self.save_json(kept)
+            except LayerTracerError:
+                kept.rmdir()
+                raise error from None
             raise LayerTracerError(f"{error} The measurements are kept: {kept / REPORT_FILE}.") from error
 
     def save_json(self, directory: str | Path) -> None:

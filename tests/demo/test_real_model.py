@@ -32,7 +32,9 @@ def test_every_word_of_the_structured_probes_is_one_token(real_tokenizer):
 
 @pytest.fixture(scope="module")
 def report(real_model, real_tokenizer):
-    return diagnose(real_model, PROBES, tokenizer=real_tokenizer, config=DiagnosisConfig(repeats=2))
+    return diagnose(
+        real_model, PROBES, tokenizer=real_tokenizer, config=DiagnosisConfig(repeats=2, compute_dtype="model")
+    )
 
 
 def test_the_task_particle_of_simple_facts_is_deep(report):

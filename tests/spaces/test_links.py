@@ -55,7 +55,7 @@ def test_the_address_follows_what_is_shown(page, examples, make_report, tmp_path
     page.choose("#lt-name", "smollm2-135m-freeze-deep")
     page.wait(lambda: address(page).get("report") == ["smollm2-135m-freeze-deep"])
     page.tab("Try an allocation")
-    page.wait(lambda: address(page)["tab"] == ["allocate"])
+    page.wait(lambda: address(page).get("tab") == ["allocate"])
     page.choose("#lt-strategy", "freeze-shallow")
     page.wait(lambda: address(page).get("strategy") == ["freeze-shallow"])
     page.open(urlsplit(page.driver.current_url).path + "?" + urlsplit(page.driver.current_url).query)

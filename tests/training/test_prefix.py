@@ -116,19 +116,19 @@ def test_a_frozen_linear_layer_keeps_no_input(make_model):
     for strategy in ("full", "freeze-deep"):
         model = make_model(num_hidden_layers=2, attention_dropout=0.0)
         apply_plan(model, make_plan(model, strategy))
-        inputs: set[int] = set()
+        inputs: list[torch.Tensor] = []  # held, so that nothing else takes their place in memory
         model.model.layers[1].mlp.down_proj.register_forward_pre_hook(
-            lambda module, args, seen=inputs: seen.add(args[0].untyped_storage()._cdata)
+            lambda module, args, seen=inputs: seen.append(args[0].detach())
         )
         saved: set[int] = set()
 
         def pack(tensor: torch.Tensor, seen: set[int] = saved) -> torch.Tensor:
-            seen.add(tensor.untyped_storage()._cdata)
+            seen.add(tensor.untyped_storage().data_ptr())
             return tensor
 
         ids = torch.ones(1, 4, dtype=torch.long)
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             loss = model(input_ids=ids, labels=ids).loss
-        kept.append(bool(inputs & saved))
+        kept.append(any(tensor.untyped_storage().data_ptr() in saved for tensor in inputs))
         del loss
     assert kept == [True, False]

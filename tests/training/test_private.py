@@ -14,7 +14,8 @@ import transformers
 from transformers import Trainer, TrainerCallback
 from transformers.utils.hub import PushInProgress
 
-from hf_layertracer import LayerTracerCallback, LayerTracerTrainer
+from hf_layertracer import LayerTracerTrainer
+from hf_layertracer.training.events import TracingEvents
 from hf_layertracer.training.trainer import argument_of
 from hf_layertracer.training.uploads import failed_upload, finish_upload, is_uploading
 
@@ -77,7 +78,7 @@ def test_the_callback_stands_behind_the_first_and_before_those_that_others_count
     traced = LayerTracerTrainer(model=make_model(), args=make_args(), train_dataset=token_dataset, callbacks=[Mine()])
     expected = [type(callback) for callback in plain.callback_handler.callbacks]
     found = [type(callback) for callback in traced.callback_handler.callbacks]
-    assert found == [expected[0], LayerTracerCallback, *expected[1:]], CHANGED
+    assert found == [expected[0], TracingEvents, *expected[1:]], CHANGED
     assert found[-2] is Mine
 
 

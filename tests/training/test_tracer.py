@@ -235,7 +235,9 @@ def test_a_full_disk_ends_no_training_and_logs_one_line_a_report(
     )
     assert trainer.train().global_step == 3
     errors = _errors(caplog)
-    assert len(errors) == disk.attempts == 3  # at the beginning, in the checkpoint and at the end
+    assert len(errors) == 3  # at the beginning, in the checkpoint and at the end
+    assert disk.attempts == 4  # at the end, in a temporary folder too
+    assert all(str(trainer.args.output_dir) in line for line in errors)
     assert all("not saved" in line and "No space left" in line for line in errors)
     assert trainer.layertracer_report.training.steps == 3
     # Neither reports nor halves of them.
