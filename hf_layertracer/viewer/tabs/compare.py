@@ -90,7 +90,9 @@ def _offer(
     """The choices grow with what the visitor opens; what had to make room for it is no longer chosen."""
     names = reports.names(opened)
     now = _suggested(reports, name, opened) if chosen == before else [other for other in chosen if other in names]
-    return [gr.Dropdown(names, value=now), now if chosen == before else before]
+    # A value that stays is not sent: the visitor may have chosen something else by the time it arrives.
+    offered = gr.Dropdown(names) if now == chosen else gr.Dropdown(names, value=now)
+    return [offered, now if chosen == before else before]
 
 
 def _compare(reports: ReportStore, chosen: list[str], state: str, opened: OpenedReports) -> list[Any]:
