@@ -254,6 +254,8 @@ def page(unopened: Page) -> Page:
 def shown(unopened: Page) -> Page:
     """The Space in the browser, loaded once: for tests that leave what the others look at as it was."""
     if not unopened.script("return document.documentElement.dataset.shown"):
+        unopened.driver.get("about:blank")
+        unopened.errors()  # of a page that was left while it was waiting for an answer
         unopened.open()
         unopened.script("document.documentElement.dataset.shown = 'yes'")
     unopened.tab("See")
