@@ -7,13 +7,16 @@ BIN = $(VENV)/bin
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 PIP = $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo docs test test-deepspeed test-gpu test-trainer test-architectures lint bench screenshots browser clean
+.PHONY: demo docs test test-slow test-deepspeed test-gpu test-trainer test-architectures lint bench screenshots browser clean
 
 demo: $(VENV)/.demo ## diagnose and train a real model, compare with full training
 	$(BIN)/layertracer demo --out layertracer-demo
 
-test: lint $(VENV)/.test $(VENV)/.demo browser ## all tests, on a fresh machine too
-	$(PYTEST) -m "not gpu" $(PYTEST_ARGS)
+test: lint $(VENV)/.test $(VENV)/.demo browser ## all but the slow tests, on a fresh machine too
+	$(PYTEST) -m "not gpu and not slow" $(PYTEST_ARGS)
+
+test-slow: $(VENV)/.test $(VENV)/.demo browser ## the few tests that take long
+	$(PYTEST) -m slow $(PYTEST_ARGS)
 
 test-gpu: $(VENV)/.test ## what only an accelerator can answer
 	$(BIN)/python -m pytest -m gpu $(PYTEST_ARGS)

@@ -61,6 +61,7 @@ def test_the_notebook_script_diagnoses_and_plots(setting: Path):
     assert (setting / "report" / "layertracer_report.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_the_study_of_what_sensitivity_predicts_goes_on_where_it_was_stopped(setting: Path):
     arguments = (setting / "model", "--out", setting / "study.json", "--text", setting / "train.txt")
     sizes = ("--tokens", 512, "--probes", 8, "--repeats", 1)

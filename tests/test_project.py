@@ -81,6 +81,7 @@ MADE = shutil.ignore_patterns(
 )
 
 
+@pytest.mark.slow
 def test_the_source_distribution_can_run_its_own_tests(tmp_path):
     source = tmp_path / "source"
     shutil.copytree(ROOT, source, ignore=MADE)

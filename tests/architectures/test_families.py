@@ -40,6 +40,7 @@ def test_a_model_with_two_streams_says_what_does_not_hold_and_the_rest_works():
     assert result["path"] == "full-forward"
 
 
+@pytest.mark.slow
 def test_what_is_refused_says_why_and_a_process_that_dies_costs_one_type():
     # An unknown type ends the process with an error.
     pieces, dead, ahead = check_group(["xlm", "no such type", "xlnet"])

@@ -228,6 +228,7 @@ def test_reformer_hashes_where_a_rounding_error_decides():
     assert report.first.noise_floor > 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="flex attention compiles itself, which takes a C++ compiler")
 def test_flex_attention_is_replayed_with_a_mask_of_as_many_rows_as_run(tiny_llama):
     model = tiny_llama(num_hidden_layers=2, hidden_size=64)  # its kernel takes heads of 16 and more

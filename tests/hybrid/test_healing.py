@@ -188,6 +188,7 @@ heal_hybrid(sys.argv[1], [sys.argv[2]], sys.argv[3], settings)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folders", ["Llama"], indirect=True)
 def test_a_killed_healing_goes_on_where_it_was_and_two_processes_do_what_one_does(folders, text, tmp_path):
     _, _, hybrid = folders

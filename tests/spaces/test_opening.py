@@ -122,6 +122,7 @@ def tiny(hub, tiny_llama, tiny_tokenizer, tmp_path) -> str:
     return "alice/tiny"
 
 
+@pytest.mark.slow
 def test_a_small_model_is_diagnosed_for_the_visitor(page, tiny):
     page.tab("Diagnose")
     page.fill("#lt-model", tiny, then=Keys.TAB)

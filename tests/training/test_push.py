@@ -315,6 +315,7 @@ def test_a_file_of_over_ten_megabytes_goes_with_its_report(hub, make_model, make
     assert Path(hf_hub_download("alice/tiny", WEIGHTS)).read_bytes() == hub.repo("alice/tiny").files[WEIGHTS]
 
 
+@pytest.mark.slow
 def test_two_processes_push_once(hub, make_model, tmp_path):
     make_model().save_pretrained(tmp_path / "model")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]

@@ -100,6 +100,7 @@ def test_a_run_that_is_killed_with_its_parent_goes_on_from_its_checkpoint_to_the
     ]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_alone_is_reported_with_its_cause(prepared, start):
     unit = TrialFolder(prepared).unit("freeze-deep-seed0")
     parent = start(prepared)
@@ -112,6 +113,7 @@ def test_a_run_that_is_killed_alone_is_reported_with_its_cause(prepared, start):
     assert read_json(prepared / "results.json")["failures"] == {"freeze-deep-seed0": read_json(unit.failure)["cause"]}
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_in_the_middle_is_one_line_and_the_run_goes_on_when_there_is_room(prepared, start):
     unit = TrialFolder(prepared).unit("freeze-deep-seed0")
     full = start(prepared, most_bytes=40_000)  # enough for all but a checkpoint's weights

@@ -8,6 +8,7 @@ from hf_layertracer import run_trials
 from hf_layertracer.trials import TrialsResult, process, run
 
 
+@pytest.mark.slow
 def test_two_processes_train_on_the_same_batches_as_one(make_config, finished, in_this_process, tmp_path, monkeypatch):
     arms, train = [{"strategy": "freeze-deep"}], {"save_steps": 2}
     alone = TrialsResult.load(finished(make_config(arms=arms, train=train)))
