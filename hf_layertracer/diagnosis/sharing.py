@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import distributed, nn
-from torch.distributed.tensor import DTensor
 
-from ..distributed import is_distributed
+from ..distributed import gathered, is_distributed
 from ..errors import LayerTracerError
+from ..modeling.wrappers import is_sharded
 from .measurements import Measurement
 
 
@@ -110,18 +110,3 @@ def merged(before: Any, after: Sequence[Any]) -> Any:
     if isinstance(before, list):
         return before + [item for value in after for item in value[len(before) :]]
     return next((value for value in after if value != before), before)
-
-
-def is_sharded(model: nn.Module) -> bool:
-    """Whether no process holds the whole model, so that all must make the same passes."""
-    fully = "FullyShardedDataParallel"
-    return any(
-        isinstance(parameter, DTensor) or hasattr(parameter, "ds_id") for parameter in model.parameters()
-    ) or any(type(module).__name__ == fully for module in model.modules())
-
-
-def gathered(value: Any) -> list[Any]:
-    """The values of all processes."""
-    values: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(values, value)
-    return values

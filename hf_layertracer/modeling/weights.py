@@ -63,6 +63,11 @@ class KeptOriginals(TorchDispatchMode):
             weight.data.copy_(original)
 
 
+def own_part(tensor: Tensor) -> Tensor:
+    """The part of a sharded tensor that this process holds; any other tensor as it is."""
+    return tensor.to_local() if isinstance(tensor, torch.distributed.tensor.DTensor) else tensor
+
+
 def checksum(tensor: Tensor) -> int | None:
     """The sum of a tensor's bytes, eight at a time; `None` where there is nothing to read.
 
@@ -72,7 +77,7 @@ def checksum(tensor: Tensor) -> int | None:
     Returns:
         `int` or `None`: A number that differs, but for an unlucky chance, where any value does.
     """
-    local = tensor.to_local() if isinstance(tensor, torch.distributed.tensor.DTensor) else tensor
+    local = own_part(tensor)
     if local.device.type == "meta" or local.numel() == 0:
         return None
     raw = local.detach().reshape(-1).view(torch.uint8)

@@ -38,7 +38,7 @@ def whole_parameters(model: nn.Module) -> Iterator[None]:
     Args:
         model (`nn.Module`): The model.
     """
-    shared = [parameter for parameter in model.parameters() if hasattr(parameter, "ds_id")]
+    shared = [parameter for parameter in model.parameters() if _is_of_zero_3(parameter)]
     if not shared:
         yield
         return
@@ -46,6 +46,20 @@ def whole_parameters(model: nn.Module) -> Iterator[None]:
 
     with deepspeed.zero.GatheredParameters(shared):
         yield
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether no process holds the whole model, so that all must make the same passes."""
+    if any(
+        isinstance(parameter, torch.distributed.tensor.DTensor) or _is_of_zero_3(parameter)
+        for parameter in model.parameters()
+    ):
+        return True
+    return any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules())
+
+
+def _is_of_zero_3(parameter: nn.Parameter) -> bool:
+    return hasattr(parameter, "ds_id")
 
 
 def put_shards_back(model: nn.Module) -> None:

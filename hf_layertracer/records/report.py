@@ -140,6 +140,22 @@ class ReportData(Record):
         """
         return self.latest.headline() if self.latest else dict.fromkeys(HEADLINE)
 
+    def placed_headline(self) -> dict[str, float | None]:
+        """Where the task particle and the most sensitive layer lie, also as fractions of the depth, and how sensitive.
+
+        Returns:
+            `dict[str, float | None]`: Figures by name, so that models of different depth compare.
+        """
+        found = self.headline()
+        return {
+            "task_particle": found["task_particle"],
+            "task_particle_depth": self.relative_depth(found["task_particle"]),
+            "vulnerable_layer": found["vulnerable_layer"],
+            "vulnerable_layer_depth": self.relative_depth(found["vulnerable_layer"]),
+            "highest_sensitivity": found["highest_sensitivity"],
+            "shallow_minus_deep": found["shallow_minus_deep"],
+        }
+
     def changes(self) -> dict[str, Change]:
         """Before and after: the figures of [`Diagnosis.headline`], first against latest.
 

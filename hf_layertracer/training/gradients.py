@@ -10,6 +10,7 @@ from torch import distributed, nn
 from torch.distributed.tensor import DTensor
 
 from ..modeling import find_parts
+from ..modeling.weights import own_part
 
 
 class GradientNorms:
@@ -36,7 +37,7 @@ class GradientNorms:
         for layer in find_parts(model, self._path).layers:
             gradients = [p.grad.detach() for p in layer.parameters() if p.requires_grad and p.grad is not None]
             sharded = sharded or any(isinstance(gradient, DTensor) for gradient in gradients)
-            parts = [g.to_local() if isinstance(g, DTensor) else g for g in gradients]
+            parts = [own_part(gradient) for gradient in gradients]
             squares.append(sum((part.float().square().sum() for part in parts), torch.zeros(())) if parts else None)
         trained = [layer for layer, square in enumerate(squares) if square is not None]
         if not trained:

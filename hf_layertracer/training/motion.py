@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from ..errors import LayerTracerError
 from ..logs import get_logger
+from ..modeling.weights import own_part
 
 
 logger = get_logger(__name__)
@@ -39,10 +39,10 @@ class MotionCheck:
         for name, parameter in model.named_parameters():
             if not parameter.requires_grad or parameter.grad is None:
                 continue
-            gradient = _local(parameter.grad).flatten()
+            gradient = own_part(parameter.grad.detach()).flatten()
             if gradient.numel() and bool(gradient.any()):
                 places = gradient.abs().topk(min(_LOOKED_AT, gradient.numel())).indices
-                self._before[name] = places, _local(parameter).flatten()[places].clone()
+                self._before[name] = places, own_part(parameter.detach()).flatten()[places].clone()
 
     def after_update(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
         """Looks at the same places again.
@@ -61,7 +61,7 @@ class MotionCheck:
         still = [
             name
             for name, (places, values) in self._before.items()
-            if torch.equal(_local(parameters[name]).flatten()[places], values)
+            if torch.equal(own_part(parameters[name].detach()).flatten()[places], values)
         ]
         self._is_due, looked_at, self._before = False, len(self._before), {}
         if not still:
@@ -79,8 +79,3 @@ class MotionCheck:
             f"In the step after {step}, {names} had gradients and did not move: the update is lost in rounding. Train "
             "with float32 weights (bf16=True computes in bfloat16), or a higher learning rate."
         )
-
-
-def _local(tensor: torch.Tensor) -> torch.Tensor:
-    detached = tensor.detach()
-    return detached.to_local() if isinstance(detached, DTensor) else detached

@@ -2,16 +2,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from datasets import load_dataset
+from support.processes import kill_when
 
 from hf_layertracer.cli.app import main
 from hf_layertracer.data_selection import SelectionConfig, select_data
@@ -90,13 +88,7 @@ def test_a_selection_that_was_killed_goes_on_to_the_same_result(models, corpus, 
     command = [sys.executable, "-m", "hf_layertracer.cli", "data", "select", str(many), "--out", str(out)]
     command += ["--model", models["model"], "--reference", models["reference"]]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        while not (out / "losses" / "00000001.json").exists():
-            assert process.poll() is None
-            time.sleep(0.01)
-    finally:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+    kill_when(process, (out / "losses" / "00000001.json").exists)
     done = {path: path.stat().st_mtime_ns for path in (out / "losses").glob("0*.json")}
     assert len(done) < 600 / 64
     assert not (out / "selected.jsonl").exists()

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load, save_file
+from support.processes import kill_when
 
 from hf_layertracer import LayerTracerError, build_hybrid
 from hf_layertracer.errors import IncompatibleDonorsError
@@ -259,13 +258,7 @@ def test_a_killed_build_leaves_no_hybrid_and_the_next_one_clears_up(donors, reci
     out = tmp_path / "place" / "out"
     recipe(base=donors[0]).save(tmp_path / "r.yaml")
     process = subprocess.Popen([sys.executable, "-c", _SLOW_BUILD, tmp_path / "r.yaml", out])
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "place").glob(".out.*/*.safetensors")):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill_when(process, lambda: list((tmp_path / "place").glob(".out.*/*.safetensors")))
     assert not out.exists()
     assert list((tmp_path / "place").iterdir())
     build_hybrid(tmp_path / "r.yaml", out)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from support.processes import kill_when, load_script
 from support.tolerance import assert_close_weights
 from torch import nn
 from transformers import Trainer, TrainerCallback
@@ -273,19 +271,9 @@ def test_a_killed_run_goes_on_to_the_same_losses(tmp_path):
     run = tmp_path / "run"
     command = [sys.executable, str(SCRIPTS / "train_slowly.py"), str(run), "lisa"]
     process = subprocess.Popen(command, env=environment)
-    try:
-        deadline = time.monotonic() + 120
-        while not (run / "checkpoint-4" / "trainer_state.json").is_file():
-            assert process.poll() is None, "the script ended before it could be killed"
-            assert time.monotonic() < deadline, "no checkpoint in two minutes"
-            time.sleep(0.02)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+    kill_when(process, (run / "checkpoint-4" / "trainer_state.json").is_file)
 
-    spec = importlib.util.spec_from_file_location("train_slowly", SCRIPTS / "train_slowly.py")
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load_script(SCRIPTS / "train_slowly.py")
     resumed = script.make_trainer(run, script.CHANGING, logging=1)
     resumed.train(resume_from_checkpoint=True)
     whole = script.make_trainer(tmp_path / "whole", script.CHANGING, logging=1)

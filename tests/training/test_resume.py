@@ -5,19 +5,16 @@ Within rounding: a resumed run has its tensors from files, at other addresses, a
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from support.processes import kill_when, load_script
 from support.tolerance import assert_close_weights, measured, nearly
 from transformers import LlamaConfig, LlamaForSequenceClassification, Trainer
 
@@ -207,27 +204,12 @@ def test_the_callback_goes_on_under_the_plan_of_the_checkpoint_without_a_diagnos
 # -- a real kill -----------------------------------------------------------------------------------------------------
 
 
-def _script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_a_killed_process_loses_neither_plan_nor_weights(tmp_path, warnings_of, quick):
-    script = _script("train_slowly")
+    script = load_script(SCRIPTS / "train_slowly.py")
     run = tmp_path / "run"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([sys.executable, str(SCRIPTS / "train_slowly.py"), str(run)], env=environment)
-    try:
-        deadline = time.monotonic() + 120
-        while not (run / "checkpoint-4" / "trainer_state.json").is_file():
-            assert process.poll() is None, "the script ended before it could be killed"
-            assert time.monotonic() < deadline, "no checkpoint in two minutes"
-            time.sleep(0.02)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+    kill_when(process, (run / "checkpoint-4" / "trainer_state.json").is_file)
     left = LayerTracerReport.load(run)
     assert left.plan.trained_layers == [1, 3]
     assert left.training is None

@@ -8,13 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 import yaml
+from support.processes import wait_for
 
 from hf_layertracer import LayerTracerReport, TrialsConfig
 from hf_layertracer.trials.folder import TrialFolder, UnitFolder, living_process, read_json
@@ -73,7 +73,7 @@ def test_a_run_that_is_killed_with_its_parent_goes_on_from_its_checkpoint_to_the
 ):
     unit = TrialFolder(prepared).unit("freeze-deep-seed0")
     parent = start(prepared)
-    _wait_for(parent, lambda: list(unit.training.glob("checkpoint-*/complete")))
+    wait_for(parent, lambda: list(unit.training.glob("checkpoint-*/complete")))
     child = _child(unit)
     statuses = {status.name: status for status in trial_status(prepared)}
     assert statuses["freeze-deep-seed0"].state == "running"
@@ -104,7 +104,7 @@ def test_a_run_that_is_killed_with_its_parent_goes_on_from_its_checkpoint_to_the
 def test_a_run_that_is_killed_alone_is_reported_with_its_cause(prepared, start):
     unit = TrialFolder(prepared).unit("freeze-deep-seed0")
     parent = start(prepared)
-    _wait_for(parent, lambda: read_json(unit.path / "process.json"))
+    wait_for(parent, lambda: read_json(unit.path / "process.json"))
     _child(unit).kill()
     output, _ = parent.communicate(timeout=120)
     assert parent.returncode == 1
@@ -130,11 +130,3 @@ def test_a_disk_that_is_full_in_the_middle_is_one_line_and_the_run_goes_on_when_
 
 def _child(unit: UnitFolder) -> psutil.Process:
     return psutil.Process(living_process(read_json(unit.path / "process.json")))
-
-
-def _wait_for(process: subprocess.Popen, condition: Callable[[], object]) -> None:
-    began = time.monotonic()
-    while not condition():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() - began < 240
-        time.sleep(0.01)

@@ -53,7 +53,8 @@ class LensCurves(Measurement):
     def _read(self, batch: Batch) -> str | None:
         """Reads the lens, or says why it is not valid."""
         try:
-            reading = self._reading(batch)
+            others = None if self.others is None else torch.from_numpy(self.others[batch.members])
+            reading = self._reading(batch, others=others, likely=_LIKELY)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # an architecture may fail in any way here, and the rest of the report does not
@@ -72,9 +73,8 @@ class LensCurves(Measurement):
         self._read_without_norm(batch)
         return None
 
-    def _reading(self, batch: Batch) -> LensReading:
-        others = None if self.others is None else torch.from_numpy(self.others[batch.members])
-        return read_lens(self.subject.stack, batch.clean, batch.targets, batch.rows, self.whole_prompts, others)
+    def _reading(self, batch: Batch, **more: Any) -> LensReading:
+        return read_lens(self.subject.stack, batch.clean, batch.targets, batch.rows, self.whole_prompts, **more)
 
     def _read_without_norm(self, batch: Batch) -> None:
         if self.norm is None:
@@ -191,6 +191,7 @@ def read_lens(
     rows: int,
     whole_prompts: bool = False,
     others: Tensor | None = None,
+    likely: int = 0,
 ) -> LensReading:
     """Lens probabilities p[i, l] = softmax(U(N(h[i, l])))[target_i], with the model's own final norm and head.
 
@@ -205,6 +206,7 @@ def read_lens(
         whole_prompts (`bool`, *optional*, defaults to `False`):
             Whether what follows the layers is given all positions and the tokens, rather than the last position alone.
         others (`Tensor`, *optional*): Further tokens of each probe, of shape `(probes, tokens)`.
+        likely (`int`, *optional*, defaults to `0`): How many of the likeliest tokens to keep of each reading.
 
     Returns:
         [`LensReading`]: The readings; at the last layer they should be the model's own output.
@@ -214,16 +216,16 @@ def read_lens(
     further = wanted.new_zeros(probes, 0) if others is None else others.to(wanted.device)
     asked = torch.cat([wanted[:, None], own.argmax(-1)[:, None], further], 1)
     found = np.empty((probes, asked.shape[1], depth))
-    likely_tokens = np.zeros((probes, depth, _LIKELY), dtype=np.int64)
-    likely = np.zeros((probes, depth, _LIKELY))
+    best_tokens, best_values = np.zeros((probes, depth, likely), dtype=np.int64), np.zeros((probes, depth, likely))
     gaps = []
     for at, group in blocks(probes, depth, rows):
         read = lens_logits(stack, clean, at, group, whole_prompts).softmax(-1)
         found[at, :, group] = read.gather(-1, asked[at].expand(len(read), -1, -1)).permute(1, 2, 0).double().cpu()
-        best = read.topk(min(_LIKELY, read.shape[-1]), -1)
-        likely[at, group, : best.values.shape[-1]] = best.values.transpose(0, 1).double().cpu()
-        likely_tokens[at, group, : best.values.shape[-1]] = best.indices.transpose(0, 1).cpu()
+        if likely:
+            best = read.topk(min(likely, read.shape[-1]), -1)
+            best_values[at, group, : best.values.shape[-1]] = best.values.transpose(0, 1).double().cpu()
+            best_tokens[at, group, : best.values.shape[-1]] = best.indices.transpose(0, 1).cpu()
         if group.stop == depth:
             gaps.append((read[-1] - own[at]).abs().amax(-1) / own[at].amax(-1))
     error = float(torch.cat(gaps).max())
-    return LensReading(found[:, 0], found[:, 1], found[:, 2:], likely_tokens, likely, error)
+    return LensReading(found[:, 0], found[:, 1], found[:, 2:], best_tokens, best_values, error)
