@@ -1,13 +1,16 @@
-"""Runs all benchmarks and writes their ratios to `benchmarks/results.md`: `make bench`, or `python -m benchmarks NAME`."""
+"""Runs all benchmarks, or those that are named, and writes their ratios to `benchmarks/results.md`."""
 
 from __future__ import annotations
 
 import argparse
 import platform
+import re
 from pathlib import Path
 
 import torch
 from transformers.utils import logging
+
+from hf_layertracer.files import write_atomically
 
 from . import allocation, coverage, hybrid, import_time, scaling, sensitivity, training
 
@@ -21,6 +24,11 @@ BENCHMARKS = {
     "allocation": allocation.run,
     "hybrid": hybrid.run,
 }
+RESULTS = Path(__file__).with_name("results.md")
+HEAD = (
+    "# Benchmarks\n\nWritten by `make bench`, or section by section by `python -m benchmarks NAME`. Every ratio compares "
+    "two ways in one run; absolute times would be noise."
+)
 
 
 def main() -> None:
@@ -32,20 +40,22 @@ def main() -> None:
         parser.error(f"no such benchmark: {', '.join(unknown)}")
     logging.set_verbosity_error()
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU threads"
-    sections = []
     for name in names:
-        rows = BENCHMARKS[name]()
-        sections.append(
-            "\n".join([f"## {name}", "", "| | measured |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows)])
+        table = "\n".join(
+            ["| | measured |", "|---|---|", *(f"| {what} | {value} |" for what, value in BENCHMARKS[name]())]
         )
-        print(sections[-1], flush=True)
-    if set(names) == set(BENCHMARKS):
-        head = (
-            "# Benchmarks\n\nWritten by `make bench`. Every ratio compares two ways in one run; absolute times would be "
-            f"noise.\nHere: {where}, torch {torch.__version__}, Python {platform.python_version()}.\n\n"
-        )
-        path = Path(__file__).with_name("results.md")
-        path.write_text(head + "\n\n".join(sections) + "\n", encoding="utf-8")
+        section = f"Here: {where}, torch {torch.__version__}, Python {platform.python_version()}.\n\n{table}"
+        print(f"## {name}\n\n{section}\n", flush=True)
+        _keep(name, section)
+
+
+def _keep(name: str, section: str) -> None:
+    """Puts a section in its place in the results; those of the other benchmarks stay."""
+    earlier = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else ""
+    kept = dict(re.findall(r"^## (\w+)\n\n(.*?)\s*(?=^## |\Z)", earlier, flags=re.MULTILINE | re.DOTALL))
+    sections = {**kept, name: section}
+    text = "\n\n".join(f"## {each}\n\n{sections[each]}" for each in BENCHMARKS if each in sections)
+    write_atomically(RESULTS, f"{HEAD}\n\n{text}\n".encode())
 
 
 if __name__ == "__main__":

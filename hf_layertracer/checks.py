@@ -41,6 +41,8 @@ def whole_number(name: str, value: Any, least: int = 1, most: int = 2**63 - 1) -
 def as_meant(name: str, value: Any, hint: Any) -> Any:
     """Reads a number or a switch that came as text, from a file or a shell, where a setting takes no text.
 
+    What no scalar setting can be (a list, a mapping, `None` where it is none of the choices) is refused here, once for all.
+
     Args:
         name (`str`): The setting.
         value (`Any`): What was given.
@@ -50,7 +52,7 @@ def as_meant(name: str, value: Any, hint: Any) -> Any:
         `Any`: The value in that type; what is no text, or may be text, as it is.
 
     Raises:
-        LayerTracerError: The text is no such value.
+        LayerTracerError: The text is no such value, or the value cannot be the setting's.
 
     Example:
 
@@ -61,6 +63,11 @@ def as_meant(name: str, value: Any, hint: Any) -> Any:
     ```
     """
     kinds = set(get_args(hint)) if isinstance(hint, UnionType) else {hint}
+    if kinds <= {bool, int, float, str, type(None)}:
+        if isinstance(value, list | tuple | set | dict):
+            raise LayerTracerError(f"{name} must be a single value, not {_shown(value)}.")
+        if value is None and type(None) not in kinds:
+            raise LayerTracerError(f"{name} must have a value, not None.")
     if not isinstance(value, str) or not kinds & {bool, int, float} or str in kinds:
         return value
     text = value.strip().lower()

@@ -33,9 +33,11 @@ if TYPE_CHECKING:
     from support.hub_server import Hub
 
 
-# How long an example takes says something of the machine, and nothing of the code.
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
+# How long an example takes says something of the machine, and nothing of the code. By default the same examples are tried
+# on every machine, so that a commit that passes here passes there; `--hypothesis-profile explore` looks for new ones.
+settings.register_profile("same", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None, max_examples=3000)
+settings.load_profile("same")
 
 
 @pytest.fixture(autouse=True)

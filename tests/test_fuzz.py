@@ -23,7 +23,7 @@ from hf_layertracer import (
 from hf_layertracer.planning import STRATEGIES
 
 
-SOME = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SOME = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3)
@@ -126,7 +126,7 @@ PARTS = VALUES | st.lists(RANGES | MIXERS | SLICES, max_size=2) | st.just("passt
 RECIPES = st.dictionaries(NAMES | st.just("merge_method") | st.text(max_size=4) | st.integers(), PARTS, max_size=4)
 
 
-@settings(SOME, max_examples=80)
+@SOME
 @given(RECIPES, st.booleans())
 def test_any_recipe_is_one_or_an_error(content, complete):
     with only_clear_errors():
