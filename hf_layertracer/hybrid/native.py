@@ -59,13 +59,11 @@ def build_native(plan: Blueprint, folder: Path, largest: int) -> HybridRecord:
     for index in replaced:
         groups[index] = [tensor for tensor in groups[index] if not _is_attention(tensor, native)]
     digests = Digests()
-    written = write_tensors(folder, in_order(groups), digests, largest)
+    written = write_tensors(folder, in_order(groups), largest, digests)
 
     unmodified = folder / ".unmodified"
     unmodified.mkdir()
-    own = write_tensors(
-        unmodified, [tensor for index in sorted(attention) for tensor in attention[index]], Digests(), largest
-    )
+    own = write_tensors(unmodified, [tensor for index in sorted(attention) for tensor in attention[index]], largest)
     _link(unmodified, own, folder, written)
     native.unmodified.save_pretrained(unmodified)
     tokens = _tokens(plan)
@@ -79,7 +77,7 @@ def build_native(plan: Blueprint, folder: Path, largest: int) -> HybridRecord:
         index: new_mixer(index, mixer, native, source, watched[index], plan)
         for index, mixer in sorted(replaced.items())
     }
-    written |= write_tensors(folder, [tensor for index in new for tensor in new[index]], digests, largest)
+    written |= write_tensors(folder, [tensor for index in new for tensor in new[index]], largest, digests)
     for index, tensors in new.items():
         groups[index] += tensors
     name_files(folder, written)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from io import FileIO
 from math import prod
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -217,14 +217,15 @@ def split_into_files(tensors: Iterable[NewTensor], largest: int) -> list[list[Ne
     return files
 
 
-def write_file(path: Path, tensors: list[NewTensor]) -> None:
+def write_file(path: Path, tensors: list[NewTensor], lies_there: Callable[[StoredTensor], None] | None = None) -> None:
     """Writes one safetensors file.
 
     Args:
         path (`Path`): The file.
         tensors (`list[NewTensor]`): What it holds, in this order.
+        lies_there (`Callable`, *optional*): Told of each tensor as soon as its bytes are in the file.
     """
-    entries: dict[str, dict] = {"__metadata__": {"format": "pt"}}
+    entries: dict[str, dict[str, Any]] = {"__metadata__": {"format": "pt"}}
     at = 0
     for tensor in tensors:
         offsets = [at, at + tensor.nbytes]
@@ -240,6 +241,8 @@ def write_file(path: Path, tensors: list[NewTensor]) -> None:
         _write(file, memoryview(len(header).to_bytes(8, "little") + header))
         for tensor in tensors:
             tensor.write(file)
+            if lies_there is not None:
+                lies_there(_stored(tensor.name, entries[tensor.name], path, 8 + len(header)))
 
 
 def _copy(source: StoredTensor, file: BinaryIO) -> None:

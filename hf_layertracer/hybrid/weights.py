@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from io import FileIO
 from pathlib import Path
 
@@ -67,15 +69,25 @@ class Digests:
         self._worker = ThreadPoolExecutor(1)
         self._of_tensor: dict[str, Future[bytes]] = {}
 
-    def add(self, file: Path) -> None:
-        """Takes all tensors of a file in; it may be renamed from then on, and not be changed."""
-        stream = file.open("rb", buffering=0)
-        tensors = read_header(file)
-        last = None
-        for name, tensor in tensors.items():
-            last = self._of_tensor[name] = self._worker.submit(_digest, stream, tensor)
-        if last is not None:
-            last.add_done_callback(lambda _: stream.close())
+    @contextmanager
+    def following(self, file: Path) -> Iterator[Callable[[StoredTensor], None]]:
+        """Takes the tensors of a file in, also while it is written; it may be renamed as soon as it is whole.
+
+        Args:
+            file (`Path`): The file.
+
+        Yields:
+            `Callable`: To be called with each tensor once it lies there.
+        """
+        stream = os.fdopen(os.open(file, os.O_RDONLY | os.O_CREAT, 0o666), "rb", buffering=0)
+
+        def add(tensor: StoredTensor) -> None:
+            self._of_tensor[tensor.name] = self._worker.submit(_digest, stream, tensor)
+
+        try:
+            yield add
+        finally:
+            self._worker.submit(stream.close)  # the worker goes in order: behind the last tensor
 
     def of(self, names: Iterable[str]) -> str:
         """The digest of some tensors, in hexadecimal: that of each one's name and digest, sorted by name."""
@@ -92,14 +104,16 @@ def _digest(stream: FileIO, tensor: StoredTensor) -> bytes:
     return digest.digest()
 
 
-def write_tensors(folder: Path, tensors: Sequence[NewTensor], digests: Digests, largest: int) -> dict[str, list[str]]:
+def write_tensors(
+    folder: Path, tensors: Sequence[NewTensor], largest: int, digests: Digests | None = None
+) -> dict[str, list[str]]:
     """Writes tensors into one or several files.
 
     Args:
         folder (`Path`): Where the files go.
         tensors (`Sequence[NewTensor]`): In the order of writing.
-        digests ([`Digests`]): Told of each file.
         largest (`int`): Bytes to a file.
+        digests ([`Digests`], *optional*): Told of each tensor.
 
     Returns:
         `dict[str, list[str]]`: The names of the tensors in each file.
@@ -108,8 +122,8 @@ def write_tensors(folder: Path, tensors: Sequence[NewTensor], digests: Digests, 
     written: dict[str, list[str]] = {}
     for content in split_into_files(tensors, largest):
         name = f"part-{sum(1 for _ in folder.glob('part-*')):05d}.safetensors"
-        write_file(folder / name, content)
-        digests.add(folder / name)
+        with nullcontext() if digests is None else digests.following(folder / name) as lies_there:
+            write_file(folder / name, content, lies_there)
         written[name] = [tensor.name for tensor in content]
     return written
 

@@ -25,7 +25,7 @@ def build_whole(plan: Blueprint, folder: Path, largest: int) -> HybridRecord:
     """
     groups = whole_tensors(plan)
     digests = Digests()
-    name_files(folder, write_tensors(folder, in_order(groups), digests, largest))
+    name_files(folder, write_tensors(folder, in_order(groups), largest, digests))
     write_settings(folder, plan.config, type(plan.parts.model).__name__, plan.tokenizer)
     verify_layers(folder, plan.parts.layers_path, plan.stack, range(len(plan.stack)), plan.dtype, folder)
     verified = ["output bit-equal to the donor's layer on the same input"] * len(plan.stack)

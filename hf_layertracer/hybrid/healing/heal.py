@@ -200,8 +200,11 @@ def _digests(folder: Path, depth: int) -> list[str]:
     digests = Digests()
     names: list[list[str]] = [[] for _ in range(depth)]
     for file in sorted(folder.glob("*.safetensors")):
-        digests.add(file)
-        for name in read_header(file):
+        tensors = read_header(file)
+        with digests.following(file) as take:
+            for tensor in tensors.values():
+                take(tensor)
+        for name in tensors:
             if name.startswith(LAYERS):
                 names[int(name.removeprefix(LAYERS).split(".")[0])].append(name)
     return [digests.of(own) for own in names]
