@@ -127,13 +127,13 @@ class DiagnosisConfig:
     )
 
     def __post_init__(self) -> None:
-        all_as_meant(self, _hints())
         if not isinstance(self.perturbation, str):
             if not isinstance(self.perturbation, Iterable) or not all(isinstance(n, str) for n in self.perturbation):
                 raise LayerTracerError(
                     f"perturbation must be a name or a list of names, not {self.perturbation!r:.60}."
                 )
             self.perturbation = ",".join(self.perturbation)
+        all_as_meant(self, _hints())
         for name in self.perturbations:
             one_of("perturbation", name, PERTURBATIONS)
         one_of("compute_dtype", self.compute_dtype, COMPUTE_DTYPES)

@@ -160,8 +160,10 @@ def test_numbers_may_come_as_text():
     [
         ({"repeats": "many"}, "repeats must be a whole number, not 'many'"),
         ({"mask_ratio": "half"}, "mask_ratio must be a number, not 'half'"),
-        ({"mask_ratio": [1]}, "mask_ratio must lie above 0"),
-        ({"noise_scale": None}, "noise_scale must be above 0"),
+        ({"mask_ratio": [1]}, "mask_ratio must be a single value"),
+        ({"mask_ratio": 1.5}, "mask_ratio must lie above 0"),
+        ({"noise_scale": None}, "noise_scale must have a value"),
+        ({"noise_scale": 0.0}, "noise_scale must be above 0"),
         ({"skip_long": "maybe"}, "skip_long must be true or false"),
         ({"repeats": 10**12}, "repeats must be at most 100000"),
         ({"repeats": 10**6000}, "repeats must be at most 100000"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,13 +12,14 @@ from transformers import PreTrainedModel
 from ..errors import UntraceableModelError
 from ..modeling.wrappers import output_embeddings
 from ..probes.encoding import EncodedProbe
+from .clean_run import CleanRun
 from .layer_stack import LayerStack
 from .patching import LayerForward, hidden_of, patched, with_hidden
 
 
 _TOKENS = 16
-# Largest difference, as a fraction of the largest logit. Positions before the changed one are computed alike, but a
-# router may put them into other groups.
+# Largest difference, as a fraction of the largest logit or of a hidden state's length. Positions before the changed one
+# are computed alike, but a router may put them into other groups.
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
 _TOLERANCE_OF_HALVES = 1e-2
 _BEYOND_ROUNDING = 10
@@ -31,15 +32,14 @@ def check_causal(stack: LayerStack, probes: Sequence[EncodedProbe]) -> None:
 
     Args:
         stack ([`LayerStack`]): The model.
-        probes (`Sequence[EncodedProbe]`): The probes; the longest prompt is used.
+        probes (`Sequence[EncodedProbe]`): The probes; the beginning of the longest prompt is used.
 
     Raises:
         UntraceableModelError: A later token changes earlier logits, or there is no logit for each token.
     """
     prompt = max((probe.input_ids for probe in probes), key=len)[:_TOKENS]
     prompt = prompt if len(prompt) > 1 else prompt * 2
-    # A token that the embedding knows for certain, and not the one that is there.
-    others = [token for probe in probes for token in (*probe.input_ids, probe.target_id) if token != prompt[-1]]
+    token = _other_token(probes, prompt[-1])
     name = type(stack.model).__name__
     one = _logits(stack, prompt, name)
     says_so = not isinstance(stack.model, PreTrainedModel) or output_embeddings(stack.model) is not None
@@ -47,23 +47,86 @@ def check_causal(stack: LayerStack, probes: Sequence[EncodedProbe]) -> None:
         raise UntraceableModelError(
             f"{name} is not a causal language model: its head gives {one.shape[-1]} values, not one for each token."
         )
-    if not others:
+    if token is None:
         return
-    other = _logits(stack, (*prompt[:-1], others[0]), name)
-    difference = (one[:, :-1] - other[:, :-1]).abs().max()
     largest = one.abs().max()
-    allowed = _TOLERANCE.get(one.dtype, _TOLERANCE_OF_HALVES) * largest
-    if difference <= allowed:
+
+    def apart(ids: Sequence[int]) -> float:
+        return float((one[:, :-1] - _logits(stack, ids, name)[:, :-1]).abs().max() / largest)
+
+    difference = apart((*prompt[:-1], token))
+    if _looks_ahead(stack, difference, one.dtype, lambda: apart(prompt)):
+        raise UntraceableModelError(
+            f"{name} is not a causal language model: a later token changes what it says at earlier positions (by "
+            f"{difference:.2g} of the largest logit)."
+        )
+
+
+def check_causal_to_the_end(stack: LayerStack, clean: CleanRun, probes: Sequence[EncodedProbe]) -> None:
+    """Refuses a model that predicts the next token in short prompts and looks ahead in long ones.
+
+    BigBird's block-sparse attention does: with short prompts it is not sparse, and causal. Hidden states are compared,
+    not logits, which take gigabytes at all positions of a long prompt.
+
+    Args:
+        stack ([`LayerStack`]): The model.
+        clean ([`CleanRun`]): A clean run over the longest prompt alone.
+        probes (`Sequence[EncodedProbe]`): The probes.
+
+    Raises:
+        UntraceableModelError: Later tokens change the hidden states at earlier positions.
+    """
+    prompt = clean.input_ids
+    positions = prompt.shape[1]
+    token = _other_token(probes, int(prompt[0, -1]))
+    if positions <= _TOKENS or token is None:
         return
+    # Odd, so that it is no border between the blocks in which some models read.
+    kept = positions * 2 // 3 | 1
+    changed = torch.cat([prompt[:, :kept], prompt.roll(1, 1)[:, kept:]], 1)
+    changed[:, -1] = token
+    name = type(stack.model).__name__
+    by_state = clean.states[-1].shape[1] == positions
+
+    def said(ids: Tensor) -> Tensor:
+        seen = stack.run(ids, clean.layout).states[-1] if by_state else _logits(stack, ids[0].tolist(), name)
+        return seen[:, :kept].flatten(2)
+
+    one = clean.states[-1][:, :kept].flatten(2) if by_state else said(prompt)
+
+    def apart(ids: Tensor) -> float:
+        # Position by position: the first one's hidden state is often a hundred times longer than all others.
+        return float(((said(ids) - one).norm(dim=-1) / one.norm(dim=-1)).nan_to_num().max())
+
+    difference = apart(changed)
+    if _looks_ahead(stack, difference, one.dtype, lambda: apart(prompt)):
+        raise UntraceableModelError(
+            f"{name} is not a causal language model in prompts of {positions} tokens, as it is in short ones: later tokens "
+            f"change its hidden states at earlier positions (by {difference:.2g} of their length). Ask it shorter probes."
+        )
+
+
+def _looks_ahead(stack: LayerStack, difference: float, dtype: torch.dtype, rounding: Callable[[], float]) -> bool:
+    """Whether a difference is more than rounding alone makes.
+
+    Args:
+        stack ([`LayerStack`]): The model.
+        difference (`float`): What changing later tokens has done at earlier positions.
+        dtype (`torch.dtype`): What was computed in.
+        rounding (`Callable`): Measures the same where nothing was changed, in a model that rounds otherwise.
+    """
+    if difference <= _TOLERANCE.get(dtype, _TOLERANCE_OF_HALVES):
+        return False
     # Where rounding alone, or chance, moves the answer to the same prompt about as far, nothing follows: MiniMax's linear
     # attention lets it grow to 4e-4 in twelve layers. The noise floor is measured and reported.
     with patched(stack.layers[:1], _rounded_otherwise):
-        rounding = (one - _logits(stack, prompt, name)).abs().max()
-    if difference > _BEYOND_ROUNDING * rounding:
-        raise UntraceableModelError(
-            f"{name} is not a causal language model: a later token changes what it says at earlier positions (by "
-            f"{difference / largest:.2g} of the largest logit)."
-        )
+        return difference > _BEYOND_ROUNDING * rounding()
+
+
+def _other_token(probes: Sequence[EncodedProbe], last: int) -> int | None:
+    """A token that the embedding knows for certain, and not the one that is there."""
+    tokens = (token for probe in probes for token in (*probe.input_ids, probe.target_id))
+    return next((token for token in tokens if token != last), None)
 
 
 def _rounded_otherwise(_: int, forward: LayerForward) -> LayerForward:

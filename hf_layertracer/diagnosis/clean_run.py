@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -44,6 +45,17 @@ class CleanRun:
     def width(self) -> int:
         """Size of the hidden state's last dimension."""
         return self.states[-1].shape[-1]
+
+    def rows(self, chosen: Sequence[int]) -> CleanRun:
+        """The run over some of its prompts. What layers returned beside hidden states stays that of all."""
+        picked = list(chosen)
+        return replace(
+            self,
+            input_ids=self.input_ids[picked],
+            states=[state[picked] for state in self.states],
+            inputs=[state[picked] for state in self.inputs],
+            logits=self.logits[picked],
+        )
 
     def depth(self, layer: int) -> int:
         """How many of the layers up to `layer`, itself included, run."""

@@ -17,7 +17,7 @@ from ..errors import LayerTracerError, UntraceableModelError
 from ..logs import get_logger
 from ..probes.encoding import EncodedProbe, equal_length_batches, probes_hash
 from ..progress import progress_bar
-from .causality import check_causal, not_run_on_tokens
+from .causality import check_causal, check_causal_to_the_end, not_run_on_tokens
 from .clean_run import CleanRun
 from .layer_stack import LayerStack
 from .layout import Layout
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
-_STARTS = (6, 2)  # layers from which replay is checked: at the first length, at each other one
+_STARTS = (4, 2)  # layers from which replay is checked: at the longest prompt, at each other length
 
 
 class Engine:
@@ -81,7 +81,9 @@ class Engine:
             with self._timed("verification"):
                 clean = self._first_clean_run(self._ids([int(np.argmax(lengths))]))
                 batches = plan_batches(self.stack, clean, self.config)
+                check_causal_to_the_end(self.stack, clean, self.probes)
                 self.one_by_one = depends_on_batch(self.stack, clean)
+                self._check_replay(clean, batches)
             self.called = clean.called
             self.memory = {"budget_bytes": batches.budget, "largest_batch_probes": 0}
             bar.set_description(f"Diagnosing {self.stack.num_layers} layers", refresh=False)
@@ -151,7 +153,7 @@ class Engine:
         self._layouts[length] = clean.layout
         if length not in self._replay_problems:
             with self._timed("verification"):
-                self._replay_problems[length] = self._check_replay(clean, batches)
+                self._check_replay(clean, batches)
         self.memory["largest_batch_probes"] = max(self.memory["largest_batch_probes"], len(members))
         targets = torch.tensor([self.probes[index].target_id for index in members])
         rows = 1 if self.one_by_one else batches.rows(length)
@@ -160,14 +162,14 @@ class Engine:
             with self._timed(measurement.name):
                 measurement.observe(batch)
 
-    def _check_replay(self, clean: CleanRun, batches: BatchPlan) -> str | None:
-        if self.one_by_one:
-            return "the output for a prompt depends on the others in its batch"
-        starts = _STARTS[1] if self._replay_problems else _STARTS[0]
-        problem = check_replay(self.stack, clean, batches.rows, starts, self.config.diagnosis_seed)
-        if problem is not None:
-            logger.warning_once(f"Layer Sensitivity takes whole forward passes: {problem}.")
-        return problem
+    def _check_replay(self, clean: CleanRun, batches: BatchPlan) -> None:
+        problem = "the output for a prompt depends on the others in its batch"
+        if not self.one_by_one:
+            starts = _STARTS[1] if self._replay_problems else _STARTS[0]
+            problem = check_replay(self.stack, clean, batches.rows, starts, self.config.diagnosis_seed)
+            if problem is not None:
+                logger.warning_once(f"Layer Sensitivity takes whole forward passes: {problem}.")
+        self._replay_problems[clean.input_ids.shape[1]] = problem
 
     def _first_clean_run(self, input_ids: torch.Tensor) -> CleanRun:
         try:

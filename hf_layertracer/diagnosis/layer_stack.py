@@ -22,12 +22,12 @@ from ..modeling import ModelParts
 from ..modeling.wrappers import input_device, input_embeddings
 from .clean_run import CleanRun
 from .controls import final_norm
-from .layout import Layout, argument_axes, hidden_axes
+from .layout import Layout, Shapes, argument_axes, hidden_axes
 from .patching import LayerForward, computing_in, hidden_input, hidden_of, patched, with_hidden, with_hidden_input
 from .recording import Recording, record
 
 
-_LAYOUT_TOKENS = 16  # enough to tell axes apart
+_FEW_TOKENS = 8  # enough to tell axes apart from those of a longer prompt
 
 
 class LayerStack:
@@ -71,16 +71,17 @@ class LayerStack:
         Returns:
             [`Layout`]: The layout for prompts of this length.
         """
-        row = input_ids[:1, :_LAYOUT_TOKENS]
-        row = row if row.shape[1] > 1 else row.repeat(1, 3)
+        row = input_ids[:1]
+        few = row[:, : min(row.shape[1] - 1, _FEW_TOKENS)] if row.shape[1] > 1 else row.repeat(1, 3)
         with torch.no_grad():
             for call in self._calls():
                 one = self._record(row, call, copies=True)
                 if len(set(one.shapes.hidden)) == 1:
                     break
-            # One row more and one position less: no axis can change in the same way for both reasons.
-            rows, positions = hidden_axes(one.shapes, self._record(row[:, :-1].repeat(2, 1), call).shapes)
-        return Layout(rows, positions, call=call, in_place=one.overwritten, **self._argument_axes(input_ids[:1], call))
+            # More rows and fewer positions, or three of these: no axis can change in the same way for both reasons.
+            rows, positions = hidden_axes(one.shapes, self._record(few.repeat(2, 1), call, keep=False).shapes)
+        arguments = self._arguments(one.shapes, row, call)
+        return Layout(rows, positions, call=call, in_place=one.overwritten, **arguments)
 
     def _calls(self) -> Iterator[dict[str, Any]]:
         """Ways to call the model, best first."""
@@ -94,9 +95,11 @@ class LayerStack:
     def _record(self, input_ids: Tensor, call: dict[str, Any], **how: Any) -> Recording:
         return record(self.model, self.layers, input_ids, lambda: self.logits(input_ids, call), **how)
 
-    def _argument_axes(self, row: Tensor, call: dict[str, Any]) -> dict[str, Any]:
+    def _arguments(self, one: Shapes, input_ids: Tensor, call: dict[str, Any]) -> dict[str, Any]:
+        """What a layout says of the layers' arguments, from a pass and another one with more rows or fewer."""
+        other = input_ids[:1] if len(input_ids) > 1 else input_ids.repeat(2, 1)
         with torch.no_grad():
-            one, two = (self._record(ids, call, keep=False).shapes for ids in (row, row.repeat(2, 1)))
+            two = self._record(other, call, keep=False).shapes
         dimensions = {
             layer: {path: len(shape) for path, shape in found.items()} for layer, found in one.arguments.items()
         }
@@ -122,7 +125,7 @@ class LayerStack:
         edit = None if embed is None else lambda hidden: layout.native(embed(layout.canonical(hidden)))
         recorded = self._record(input_ids, layout.call, copies=layout.in_place, edit=edit)
         if not layout.covers(recorded.shapes):
-            layout = replace(layout, **self._argument_axes(input_ids[:1], layout.call))
+            layout = replace(layout, **self._arguments(recorded.shapes, input_ids, layout.call))
         states, inputs = [layout.canonical(recorded.inputs[recorded.order[0]])], []
         for index in range(self.num_layers):
             runs = index in recorded.inputs

@@ -16,12 +16,12 @@ from .perturbations import Draw, Perturbation
 
 
 if TYPE_CHECKING:
-    from .measurements import Batch
+    from .measurements import Batch, Subject
 
 
 # Half of the standard error that a diagnosis has by default.
 TOLERANCE = 0.01
-_DRAWS = 8
+_DRAWS = 4  # at each end
 _LAYERS = 8
 # Narrower matrix products are over before their data type matters.
 _SMALLEST_WIDTH = 256
@@ -31,17 +31,16 @@ class Precision:
     """The data type in which one measurement replays layers.
 
     Args:
-        stack ([`LayerStack`]): The model's layers.
-        config ([`DiagnosisConfig`]): Says what is wanted.
-        width (`int`): Size of the hidden state's last dimension.
+        subject ([`Subject`]): What is diagnosed; its settings say what is wanted.
     """
 
-    def __init__(self, stack: LayerStack, config: DiagnosisConfig, width: int):
-        self.stack = stack
-        self.seed = config.diagnosis_seed
-        narrow = wanted_dtype(stack, config, width)
-        self.dtype = narrow
+    def __init__(self, subject: Subject):
+        self.stack = subject.stack
+        self.seed = subject.config.diagnosis_seed
+        self.dtype = wanted_dtype(subject.stack, subject.config, subject.clean.width)
         """The data type; `None` is the model's own."""
+        lengths = [len(probe.input_ids) for probe in subject.probes]
+        self.unchecked = {min(lengths), max(lengths)}  # prompts are checked at both ends of their lengths
         self.differences: list[float] = []
         """Of the draws of the sample: how far the two data types are apart, in bits."""
         self.problem: str | None = None
@@ -53,7 +52,7 @@ class Precision:
         return float(np.mean(self.differences)) if self.differences else None
 
     def check(self, batch: Batch, perturbation: Perturbation, draws: list[Draw]) -> None:
-        """Compares draws in both data types, until enough have been compared.
+        """Compares draws in both data types, on the first of the shortest prompts and of the longest.
 
         Args:
             batch ([`Batch`]): The probes.
@@ -61,10 +60,12 @@ class Precision:
             draws (`list[Draw]`): Draws on these probes.
         """
         draws = draws[: min(_DRAWS, batch.rows)]
-        if self.dtype is None or batch.replay_problem is not None or len(self.differences) >= _DRAWS * _LAYERS:
-            return
         clean, depth = batch.clean, self.stack.num_layers
-        rng = np.random.default_rng((self.seed, clean.input_ids.shape[1]))
+        length = clean.input_ids.shape[1]
+        if self.dtype is None or batch.replay_problem is not None or length not in self.unchecked:
+            return
+        self.unchecked.remove(length)
+        rng = np.random.default_rng((self.seed, length))
         rows = torch.tensor([batch.members.index(draw.probe) for draw in draws])
         ids, reference = (tensor[rows.to(tensor.device)] for tensor in (clean.input_ids, clean.logits))
         perturb = perturbation.on(draws, clean.width)

@@ -15,6 +15,7 @@ from .layer_stack import LayerStack
 # Two ways through the same kernels differ by rounding alone; a wrong replay differs by far more.
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 _ROWS_CHECKED = 8  # two that come first, and two layers with three rows each
+_FEWEST = 2  # starts
 
 
 def tolerance(dtype: torch.dtype) -> float:
@@ -31,38 +32,35 @@ def check_replay(
 ) -> str | None:
     """Checks replay against the model's own output before it is believed, at the length at which it will be used.
 
-    Two prompts are run and come back as three rows in another order, as draws do: a layer that hands more than the
-    hidden state on to the next one would hand on what belongs to other rows.
+    Two prompts come back as three rows in another order, as draws do: a layer that hands more than the hidden state on to
+    the next one would hand on what belongs to other rows.
 
     Args:
         stack ([`LayerStack`]): The model's layers.
-        clean ([`CleanRun`]): A clean run; its first probe is used.
+        clean ([`CleanRun`]): A clean run. Where its rows do not differ, its prompt is run beside another one.
         fits (`Callable`, *optional*):
-            How many rows of a length fit into memory; the probe is cut until as many do as are run here.
+            How many rows of a length fit into memory; the prompt is cut until as many do as are run here.
         starts (`int`, *optional*): Start from this many layers, rather than from every one.
         seed (`int`, *optional*, defaults to `0`): Seed of their choice, which differs between lengths.
 
     Returns:
         `str` or `None`: Why replay is not to be used, or `None` where it reproduces the clean output.
     """
-    prompt, rows = clean.input_ids[:1], [1, 0, 1]
-    while fits is not None and prompt.shape[1] > 2 and fits(prompt.shape[1]) < _ROWS_CHECKED:
-        prompt = prompt[:, : prompt.shape[1] // 2]
-    clean = stack.run(torch.cat([prompt, prompt.roll(1, 1)]), clean.layout)
+    pair, rows = _two_prompts(stack, clean, fits), [1, 0, 1]
     # Logits are compared up to a constant: the softmax does not see one.
-    reference = clean.logits[rows].log_softmax(-1).exp()
-    chosen = list(range(stack.num_layers))
+    reference = pair.logits[rows].log_softmax(-1).exp()
+    # From the last but one, the last layer runs alone: whatever any other one hands on beside the hidden state is missing.
+    chosen, last = list(range(stack.num_layers)), stack.num_layers - 2
     if starts is not None and starts < stack.num_layers:
-        # Always the last but one: only the last layer runs, and whatever any other one hands on beside the hidden state
-        # is missing.
-        last = stack.num_layers - 2
-        others = np.random.default_rng((seed, prompt.shape[1])).choice(chosen[:last], starts - 1, replace=False)
-        chosen = sorted({*others.tolist(), last})
+        rng = np.random.default_rng((seed, pair.input_ids.shape[1]))
+        chosen = sorted({*rng.choice(last, starts - 1, replace=False).tolist(), last})
     for index in chosen:
-        # Two layers at once where there are two: the second runs on the rows of the first and on no others.
-        answers = [state[rows] for state in clean.states[index + 1 : index + 3]]
+        # Two layers at once where there are two: the second runs on the rows of the first and on no others. Of few layers,
+        # only the cheapest pair.
+        together = 1 if starts == _FEWEST and index != last else 2
+        answers = [state[rows] for state in pair.states[index + 1 : index + 1 + together]]
         try:
-            logits = stack.replay(clean, index, answers, clean.input_ids[rows])
+            logits = stack.replay(pair, index, answers, pair.input_ids[rows])
         except Exception as error:  # an architecture may fail in any way here: the slow path does not depend on it
             if should_reduce_batch_size(error):
                 raise
@@ -70,11 +68,22 @@ def check_replay(
         if logits.shape[1:] != reference.shape or not torch.isfinite(logits).any():
             return f"running only the layers after layer {index} gave no usable output"
         difference = float((logits.softmax(-1) - reference).abs().max())
-        if not difference <= tolerance(clean.states[-1].dtype):
+        if not difference <= tolerance(pair.states[-1].dtype):
             return (
                 f"running only the layers after layer {index} changes the output (by {difference:.2g} in probability)"
             )
     return None
+
+
+def _two_prompts(stack: LayerStack, clean: CleanRun, fits: Callable[[int], int] | None) -> CleanRun:
+    """A clean run over two prompts that differ: rows of the one that was made, where there are such."""
+    prompt = clean.input_ids[:1]
+    while fits is not None and prompt.shape[1] > 2 and fits(prompt.shape[1]) < _ROWS_CHECKED:
+        prompt = prompt[:, : prompt.shape[1] // 2]
+    differs = (clean.input_ids != clean.input_ids[:1]).any(1).nonzero()
+    if len(differs) and prompt.shape[1] == clean.input_ids.shape[1]:
+        return clean.rows([0, int(differs[0])])
+    return stack.run(torch.cat([prompt, prompt.roll(1, 1)]), clean.layout)
 
 
 def depends_on_batch(stack: LayerStack, clean: CleanRun) -> bool:
@@ -95,7 +104,14 @@ def depends_on_batch(stack: LayerStack, clean: CleanRun) -> bool:
         if should_reduce_batch_size(error):
             raise
         return True
-    again = stack.logits(clean.input_ids, call)
+    allowed = tolerance(clean.states[-1].dtype)
+    apart = _largest_difference(logits, clean.logits)
+    if apart <= allowed:
+        return False
     # A model that is random differs from itself, too.
-    apart, own = (float((other.softmax(-1) - clean.logits.softmax(-1)).abs().max()) for other in (logits, again))
-    return apart > tolerance(clean.states[-1].dtype) + 2 * own
+    return apart > allowed + 2 * _largest_difference(stack.logits(clean.input_ids, call), clean.logits)
+
+
+def _largest_difference(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Between two sets of logits, in probability."""
+    return float((one.softmax(-1) - other.softmax(-1)).abs().max())

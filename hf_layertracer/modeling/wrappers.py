@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,7 +10,6 @@ import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.utils import is_peft_available
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -21,11 +21,10 @@ def unwrap(model: nn.Module) -> nn.Module:
     # Once a layer: of a compiled model inside DDP, accelerate takes off the outer wrapper alone.
     while (inner := extract_model_from_parallel(model, keep_torch_compile=False)) is not model:
         model = inner
-    if is_peft_available():
-        from peft import PeftMixedModel, PeftModel
-
-        if isinstance(model, PeftModel | PeftMixedModel):
-            return model.get_base_model() if isinstance(model, PeftModel) else model.base_model.model
+    # Where nobody has imported PEFT, which takes a while, the model is not one of its.
+    peft = sys.modules.get("peft")
+    if peft is not None and isinstance(model, peft.PeftModel | peft.PeftMixedModel):
+        return model.get_base_model() if isinstance(model, peft.PeftModel) else model.base_model.model
     return model
 
 

@@ -7,12 +7,12 @@ backward pass. The layers of adapters are therefore given switches that put the 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from torch import nn
-from transformers.utils import is_peft_available
 
 from ..modeling import ModelParts
 
@@ -72,7 +72,7 @@ def _switch(
 
 
 def _is_of_adapters(module: nn.Module) -> bool:
-    if not is_peft_available():
+    if "peft" not in sys.modules:  # it takes a while to import, and a model with adapters has done so
         return False
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils import AuxiliaryTrainingWrapper

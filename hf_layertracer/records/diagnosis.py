@@ -137,7 +137,8 @@ class Diagnosis(Record):
         context ([`ContextSensitivity`], *optional*):
             How much the context matters at each depth; `None` where the lens is not valid or no prompt has a context.
         noise_floor (`float`, *optional*):
-            Divergence in bits that rounding alone causes: no sensitivity below it means anything.
+            Divergence in bits that rounding alone causes, the larger of that in the shortest prompts and in the longest: no
+            sensitivity below it means anything.
         durations (`dict[str, float]`): Seconds that each part took.
         memory (`dict[str, int]`): The memory budget in bytes and the batches that it allowed.
         notes (`list[str]`): What holds of this diagnosis and is not among the report's notes.

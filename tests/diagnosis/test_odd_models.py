@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from types import SimpleNamespace
 
@@ -13,6 +14,8 @@ from transformers import AutoModelForCausalLM, BigBirdConfig, Gemma4TextConfig, 
 
 from hf_layertracer.config import DiagnosisConfig
 from hf_layertracer.diagnosis.diagnose import diagnose
+from hf_layertracer.diagnosis.score import score_probes
+from hf_layertracer.errors import UntraceableModelError
 from hf_layertracer.probes import Probe
 
 
@@ -167,29 +170,61 @@ def test_gemma_4_whose_last_layers_share_keys_and_values(reference, perturbation
         assert value == pytest.approx(float(turned), abs=1e-4)
 
 
-def test_big_bird_keeps_its_sparse_attention_for_long_prompts_after_short_ones(reference):
-    model = build(
-        BigBirdConfig(
-            vocab_size=320,
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=48,
-            max_position_embeddings=256,
-            block_size=4,
-            num_random_blocks=1,
-            attention_type="block_sparse",
-            is_decoder=True,
-            initializer_range=0.25,
-        )
+@pytest.fixture(scope="module")
+def big_bird():
+    config = BigBirdConfig(
+        vocab_size=320,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=48,
+        max_position_embeddings=256,
+        block_size=4,
+        num_random_blocks=1,
+        attention_type="block_sparse",
+        is_decoder=True,
+        initializer_range=0.25,
     )
-    torch.manual_seed(1)
-    probes = [Probe(tuple(torch.randint(3, 300, (length,)).tolist()), 7) for length in (64, 8)]
-    report = diagnose(model, probes, config=settings("skip"))
-    assert model.bert.attention_type == "block_sparse"
+    return build(config)
+
+
+def random_probe(length: int) -> Probe:
+    tokens = torch.randint(3, 300, (length,), generator=torch.Generator().manual_seed(length))
+    return Probe(tuple(tokens.tolist()), 7)
+
+
+def test_big_bird_is_refused_for_long_prompts_in_which_its_sparse_attention_looks_ahead(big_bird):
+    with pytest.raises(UntraceableModelError, match="in prompts of 64 tokens.*at earlier positions") as caught:
+        diagnose(big_bird, [random_probe(8), random_probe(64)], config=settings("skip"))
+    assert "\n" not in str(caught.value)
+    # Up to 28 tokens its attention is full, and causal.
+    assert diagnose(big_bird, [random_probe(8), random_probe(24)], config=settings("skip")).lens.valid
+    assert big_bird.bert.attention_type == "block_sparse"
+
+
+def test_big_bird_keeps_its_sparse_attention_for_long_prompts_after_short_ones(big_bird):
+    probes = [random_probe(8), random_probe(64)]
+    scores = score_probes(big_bird, probes)
+    assert big_bird.bert.attention_type == "block_sparse"
     with torch.no_grad():
-        own = [model(input_ids=torch.tensor([probe.prompt])).logits[0, -1].softmax(-1)[7] for probe in probes]
-    assert report.first.scores.probability == pytest.approx([float(value) for value in own], abs=1e-5)
+        own = [
+            copy.deepcopy(big_bird)(input_ids=torch.tensor([probe.prompt])).logits[0, -1].log_softmax(-1)[7]
+            for probe in probes
+        ]
+    assert scores.log_probabilities == pytest.approx([float(value) for value in own], abs=1e-5)
+
+
+def test_a_model_that_is_random_in_long_prompts_alone_says_so(tiny_llama):
+    model = tiny_llama()
+
+    def noise(module, args, output):
+        return output * (1 + 0.3 * torch.randn(output.shape)) if output.shape[1] > 12 else output
+
+    model.model.layers[0].mlp.register_forward_hook(noise)
+    short = [random_probe(length) for length in (5, 6, 7, 8, 9, 10) * 3]
+    report = diagnose(model, [*short, random_probe(14)], config=settings("skip"))
+    assert report.first.noise_floor > 1e-4
+    assert diagnose(model, short, config=settings("skip")).first.noise_floor < 1e-9
 
 
 def test_a_model_that_is_random_says_so(tiny_llama):

@@ -20,14 +20,17 @@ def _no_grad():
 def test_replay_is_believed_where_layers_hand_on_the_hidden_state_alone(any_model):
     stack = LayerStack(find_parts(any_model))
     assert check_replay(stack, stack.run(PROMPTS)) is None
+    assert check_replay(stack, stack.run(PROMPTS[[0, 0]])) is None  # rows that do not differ show nothing: others are run
+    assert check_replay(stack, stack.run(PROMPTS), starts=2) is None
     assert check_replay(stack, stack.run(torch.tensor([[7]]))) is None
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3])
 @pytest.mark.parametrize("length", [1, 6])
-def test_replay_is_not_believed_where_layers_hand_on_more(state_passing_model, length):
+def test_replay_is_not_believed_where_layers_hand_on_more(state_passing_model, length, rows):
     # Its later layers would be given what belongs to other rows.
     stack = LayerStack(find_parts(state_passing_model))
-    assert "layer 0" in check_replay(stack, stack.run(PROMPTS[:1, :length]))
+    assert "layer 0" in check_replay(stack, stack.run(PROMPTS[:rows, :length]))
 
 
 def test_replay_is_not_believed_where_it_changes_the_output(tiny_llama):
@@ -35,7 +38,6 @@ def test_replay_is_not_believed_where_it_changes_the_output(tiny_llama):
     stack = LayerStack(find_parts(model))
     ran = []
     model.model.layers[1].self_attn.register_forward_hook(lambda *_: ran.append(1))
-    clean = stack.run(PROMPTS)
 
     def norm_depends_on_layer_1(_, args):
         scaled = args[0] * (2.0 if ran else 0.5)
@@ -43,7 +45,7 @@ def test_replay_is_not_believed_where_it_changes_the_output(tiny_llama):
         return (scaled + torch.ones_like(scaled),)
 
     model.model.norm.register_forward_pre_hook(norm_depends_on_layer_1)
-    assert "layer 1 changes the output" in check_replay(stack, clean)
+    assert "layer 1 changes the output" in check_replay(stack, stack.run(PROMPTS))
 
 
 def test_running_out_of_memory_during_the_check_is_no_verdict_on_replay(tiny_llama, monkeypatch):

@@ -16,7 +16,7 @@ from .base import Batch, Measurement, Subject
 from .lens import blocks, lens_logits, read_lens
 
 
-_DRAWS_WANTED = 64
+_DRAWS = 64
 
 
 class Context(Measurement):
@@ -26,8 +26,12 @@ class Context(Measurement):
 
     def start(self, subject: Subject) -> int:
         super().start(subject)
-        probes = len(subject.probes)
-        self.repeats = subject.config.repeats or math.ceil(_DRAWS_WANTED / probes)
+        probes, config = len(subject.probes), subject.config
+        self.repeats = config.repeats or math.ceil(_DRAWS / probes)
+        self.asked = np.ones(probes, dtype=bool)
+        if config.repeats is None and probes > _DRAWS:
+            chosen = np.random.default_rng((config.diagnosis_seed, probes)).choice(probes, _DRAWS, replace=False)
+            self.asked = np.isin(np.arange(probes), chosen)
         self.values = np.full((probes, subject.num_layers + 1), np.nan)
         self.whole_prompts, self.alone = self._way_to_read()
         return 0
@@ -52,22 +56,26 @@ class Context(Measurement):
         # Where layers take patches or padded chunks, no position of theirs is a token's.
         if self.whole_prompts is None or positions < 2 or batch.clean.states[0].shape[1] != positions:
             return
-        total = np.zeros((len(batch.members), self.values.shape[1]))
+        rows = [row for row, probe in enumerate(batch.members) if self.asked[probe]]
+        if not rows:
+            return
+        members, clean = [batch.members[row] for row in rows], batch.clean.rows(rows)
+        total = np.zeros((len(rows), self.values.shape[1]))
         for repeat in range(self.repeats):
-            blank = torch.stack([self._blank_positions(probe, repeat, positions) for probe in batch.members])
+            blank = torch.stack([self._blank_positions(probe, repeat, positions) for probe in members])
 
             def embed(embedded: Tensor, blank: Tensor = blank) -> Tensor:
                 where = blank.to(embedded.device).view(*blank.shape, *[1] * (embedded.ndim - 2))
                 return torch.where(where, embedded.mean(1, keepdim=True), embedded)
 
-            blanked = self.subject.stack.run(batch.clean.input_ids, batch.clean.layout, embed)
-            for rows, depths in blocks(*total.shape, min(batch.rows, len(total)) if self.alone else batch.rows):
+            blanked = self.subject.stack.run(clean.input_ids, clean.layout, embed)
+            for part, depths in blocks(*total.shape, min(batch.rows, len(total)) if self.alone else batch.rows):
                 logits = [
-                    lens_logits(self.subject.stack, run, rows, depths, bool(self.whole_prompts))
-                    for run in (batch.clean, blanked)
+                    lens_logits(self.subject.stack, run, part, depths, bool(self.whole_prompts))
+                    for run in (clean, blanked)
                 ]
-                total[rows, depths] += jensen_shannon(*logits).T.cpu().numpy()
-        self.values[batch.members] = total / self.repeats
+                total[part, depths] += jensen_shannon(*logits).T.cpu().numpy()
+        self.values[members] = total / self.repeats
 
     def _blank_positions(self, probe: int, repeat: int, positions: int) -> Tensor:
         """Booleans of shape `(positions,)`: which positions of a prompt lose their embedding, never the last."""

@@ -65,7 +65,7 @@ class LayerSensitivity(Measurement):
         self.problems: dict[int, str | None] = {}  # why replay was not used, for each length of prompts
         self.values = np.full((subject.num_layers, self.repeats, probes), np.nan)
         # What is not random is measured once, and exactly.
-        self.precision = Precision(subject.stack, config, subject.clean.width) if self.perturbation.random else None
+        self.precision = Precision(subject) if self.perturbation.random else None
         self.shares = np.zeros((subject.num_layers, subject.clean.width))
         return self._work()
 
@@ -237,6 +237,6 @@ def _measure_rows(
         else:
             with zeroed(ablated[first] if ablated is not None else []):
                 perturbed = stack.patch(clean, first, partial(perturb, first), ids)[None]
-        divergences += [jensen_shannon(reference, logits).double().cpu() for logits in perturbed]
+        divergences.append(jensen_shannon(reference, perturbed).double().cpu())
         progress(len(draws) * len(layers))
-    return torch.stack(divergences).numpy()
+    return torch.cat(divergences).numpy()
