@@ -194,7 +194,7 @@ def random_probe(length: int) -> Probe:
 
 
 def test_big_bird_is_refused_for_long_prompts_in_which_its_sparse_attention_looks_ahead(big_bird):
-    with pytest.raises(UntraceableModelError, match="in prompts of 64 tokens.*at earlier positions") as caught:
+    with pytest.raises(UntraceableModelError, match=r"in prompts of 64 tokens.*at earlier positions") as caught:
         diagnose(big_bird, [random_probe(8), random_probe(64)], config=settings("skip"))
     assert "\n" not in str(caught.value)
     # Up to 28 tokens its attention is full, and causal.

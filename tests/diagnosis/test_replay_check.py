@@ -20,7 +20,9 @@ def _no_grad():
 def test_replay_is_believed_where_layers_hand_on_the_hidden_state_alone(any_model):
     stack = LayerStack(find_parts(any_model))
     assert check_replay(stack, stack.run(PROMPTS)) is None
-    assert check_replay(stack, stack.run(PROMPTS[[0, 0]])) is None  # rows that do not differ show nothing: others are run
+    assert (
+        check_replay(stack, stack.run(PROMPTS[[0, 0]])) is None
+    )  # rows that do not differ show nothing: others are run
     assert check_replay(stack, stack.run(PROMPTS), starts=2) is None
     assert check_replay(stack, stack.run(torch.tensor([[7]]))) is None
 

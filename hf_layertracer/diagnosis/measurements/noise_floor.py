@@ -48,4 +48,6 @@ class NoiseFloor(Measurement):
         values += jensen_shannon(batch.clean.logits[:rows], logits).tolist()
 
     def result(self) -> dict[str, Any]:
-        return {"noise_floor": float(f"{max(np.mean(values) for values in (self.shortest, self.longest) if values):.7g}")}
+        return {
+            "noise_floor": float(f"{max(np.mean(values) for values in (self.shortest, self.longest) if values):.7g}")
+        }
