@@ -163,7 +163,7 @@ class Engine:
                 measurement.observe(batch)
 
     def _check_replay(self, clean: CleanRun, batches: BatchPlan) -> None:
-        problem = "the output for a prompt depends on the others in its batch"
+        problem: str | None = "the output for a prompt depends on the others in its batch"
         if not self.one_by_one:
             starts = _STARTS[1] if self._replay_problems else _STARTS[0]
             problem = check_replay(self.stack, clean, batches.rows, starts, self.config.diagnosis_seed)
