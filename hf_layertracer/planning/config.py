@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 from ..checks import all_as_meant, whole_number
 from ..config import DiagnosisConfig, known_settings
 from ..errors import LayerTracerError
+from ..text import parse_bytes
 from .fitting import split_limit
 from .strategies import STRATEGIES, all_options, strategy_named
 
@@ -103,6 +104,15 @@ class LayerTracerConfig(PlanConfig, DiagnosisConfig):
         diagnose_steps (`int`, *optional*): Diagnose again every so many steps.
         diagnose_after (`bool`, *optional*, defaults to `False`): Diagnose again at the end of training.
 
+    > Parameters that save work
+
+    Args:
+        prefix_cache (`str`, *optional*):
+            Folder to keep the output of the frozen layers at the bottom in, row by row, so that they rest from the second
+            epoch on, and in later runs of the same model on the same rows.
+        prefix_cache_size (`str`, *optional*):
+            How large that folder may get, such as `"50GB"`; half of what is free on the disk by default.
+
     Raises:
         LayerTracerError: A value that cannot be used.
 
@@ -120,6 +130,10 @@ class LayerTracerConfig(PlanConfig, DiagnosisConfig):
     num_probes: int = field(default=64, metadata={"help": "How many probes to draw."})
     diagnose_steps: int | None = field(default=None, metadata={"help": "Diagnose again every so many steps."})
     diagnose_after: bool = field(default=False, metadata={"help": "Diagnose again at the end of training."})
+    prefix_cache: str | None = field(
+        default=None, metadata={"help": "Folder for the output of the frozen layers at the bottom."}
+    )
+    prefix_cache_size: str | None = field(default=None, metadata={"help": "How large that folder may get: 50GB."})
 
     if TYPE_CHECKING:
         # The fields come from the strategies, which a type checker does not run.
@@ -130,6 +144,8 @@ class LayerTracerConfig(PlanConfig, DiagnosisConfig):
         DiagnosisConfig.__post_init__(self)
         for name in ("num_probes", "diagnose_steps"):
             whole_number(name, getattr(self, name))
+        if self.prefix_cache_size is not None:
+            parse_bytes(self.prefix_cache_size, "prefix_cache_size")  # refuses what is no amount
 
     def diagnosis(self) -> DiagnosisConfig:
         """The settings of a diagnosis alone."""

@@ -23,6 +23,7 @@ from .estimating import estimate_line, estimate_of_run, expected_peak
 from .metrics import trained_metrics
 from .outcome import ends_no_training, without_tracing
 from .prefix import FrozenPrefix
+from .prefix_cache import CachedPrefix, cached_prefix
 from .publish import write_card
 from .tracer import Tracer
 from .uploads import failed_upload, finish_upload, is_uploading, push_of
@@ -44,6 +45,7 @@ class TracingEvents(TrainerCallback):
         self._trainer: Callable[[], Trainer | None] = lambda: None
         self._is_training, self._is_estimated = False, True
         self._prefix: FrozenPrefix | None = None
+        self._cache: CachedPrefix | None = None
         self._told_of: Any = None
         self._trial_dir: Path | None = None
 
@@ -75,15 +77,29 @@ class TracingEvents(TrainerCallback):
         if self.tracer.changes is not None:
             self.tracer.changes.wrap(self._trainer().model_wrapped)
             self.tracer.changes.remember(state)
-        if not args.torch_compile:  # a hook would break the graph, which a compiler keeps small by itself
-            self._prefix = FrozenPrefix(model, find_parts(model, self.report.model.layers_path))
-            self._prefix.install()
+        self._put_prefix_in_place(args, model)
         with self._apart("save its first report"):
             if args.should_save:
                 self.tracer.save(args.output_dir, only_json=True)  # the picture is drawn once, at the end
             # Going on, these were logged by the run that was interrupted.
             if state.global_step == 0:
                 self._log(self.tracer.metrics(), args, state, control)
+
+    def _put_prefix_in_place(self, args: TrainingArguments, model: Any) -> None:
+        self._remove_prefix()  # of a run that an error ended
+        parts = find_parts(model, self.report.model.layers_path)
+        prefix = FrozenPrefix(model, parts)
+        if self.tracer.config.prefix_cache is not None:
+            self._cache = cached_prefix(self._trainer(), self.tracer.config, parts, prefix.depth)
+        if not args.torch_compile:  # a hook would break the graph, which a compiler keeps small by itself
+            self._prefix = prefix
+            self._prefix.install()
+
+    def _remove_prefix(self) -> None:
+        for held in (self._prefix, self._cache):
+            if held is not None:
+                held.remove()
+        self._prefix = self._cache = None
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
@@ -106,6 +122,8 @@ class TracingEvents(TrainerCallback):
                 if estimate is not None:
                     self.tracer.expected_peak = expected_peak(estimate, trainer.args.device)
                     logger.warning(estimate_line(estimate))
+            if self._cache is not None:
+                self._cache.install()  # only now: an estimate copies the model
         self.tracer.count_tokens(inputs)
 
     def on_pre_optimizer_step(
@@ -180,8 +198,9 @@ class TracingEvents(TrainerCallback):
         if not self.tracer.is_tracing:
             return
         self._is_training = False
-        if self._prefix is not None:
-            self._prefix.remove()
+        if self._cache is not None:
+            self.report.notes.append(self._cache.summary)
+        self._remove_prefix()
         with ends_no_training("write down what came of the run"):
             self.tracer.finish(state.global_step, state.log_history, args.device)
             self._finish_upload(args)
