@@ -215,6 +215,26 @@ def test_a_killed_healing_goes_on_where_it_was_and_two_processes_do_what_one_doe
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("folders", ["Llama"], indirect=True)
+def test_sharded_parameters_heal_as_whole_ones_do(folders):
+    _, _, hybrid = folders
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    script = str(Path(__file__).parent / "scripts" / "heal_sharded.py")
+    done = subprocess.run(
+        [sys.executable, *launch, script, str(hybrid.parent)],
+        capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    for stage in ("alignment", "distillation"):
+        whole, sharded = (torch.load(hybrid.parent / f"{kind}-{stage}.pt") for kind in ("ddp", "fsdp2"))
+        assert (whole["sharded"], sharded["sharded"]) == (False, True)
+        assert sharded["losses"] == pytest.approx(whole["losses"], rel=1e-3)
+        for name, parameter in whole["mixers"].items():
+            assert torch.allclose(parameter, sharded["mixers"][name], rtol=1e-3, atol=1e-4), name
+
+
 def assert_same_healings(one: HybridRecord, other: HybridRecord, rel: float = 1e-4) -> None:
     for ours, theirs in zip(one.healings, other.healings, strict=True):
         assert (ours.steps, ours.tokens) == (theirs.steps, theirs.tokens)
@@ -234,6 +254,13 @@ def test_what_cannot_be_healed_is_refused(folders, donors, recipe, text, tmp_pat
         heal_hybrid(folders[2], [tmp_path / "short.txt"], tmp_path / "out", HealingConfig(sequence_length=16))
     with pytest.raises(LayerTracerError, match="is not an empty folder"):
         heal_hybrid(folders[2], [text], tmp_path / "whole")
+
+
+def test_a_launch_that_shards_is_told_what_to_do(folders, text, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(LayerTracerError, match="runs under DDP"):
+        heal_hybrid(folders[2], [text], tmp_path / "out")
+    assert not list(tmp_path.glob("*out*"))
 
 
 def test_the_plan_of_a_hybrid_trains_the_new_mixers_and_no_other_model_has_one(folders, make_model):

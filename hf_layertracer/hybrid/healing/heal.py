@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Literal
@@ -10,6 +11,7 @@ import torch
 from accelerate import PartialState
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import strtobool
 
 from ...distributed import from_main_process
 from ...errors import LayerTracerError
@@ -59,9 +61,14 @@ def heal_hybrid(
         [`HybridRecord`]: The record of the healed model.
 
     Raises:
-        LayerTracerError: The folder holds no hybrid with new mixers, or the files no text.
+        LayerTracerError: The folder holds no hybrid with new mixers, the files no text, or the launch shards the model.
     """
     config = config or HealingConfig()
+    if strtobool(os.environ.get("ACCELERATE_USE_FSDP", "false")):
+        raise LayerTracerError(
+            "Healing on text files runs under DDP (`torchrun`), where each process holds the whole model. For FSDP use "
+            "MixerAlignmentTrainer and DonorDistillationTrainer in a script of your own."
+        )
     folder, out = Path(folder).absolute(), Path(out_dir).absolute()
     record = HybridRecord.load(folder)
     if not any(layer.mixer for layer in record.layers):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel, Trainer
 
+from ...modeling.wrappers import is_sharded
 from ...planning import apply_plan, make_plan
 from .pairs import forced_mixers, mixer_pairs, seen_attention
 
@@ -79,10 +80,13 @@ class MixerAlignmentTrainer(_DonorTrainer):
         with seen_attention(self._pairs, given, wanted):
             self._donor_logits(inputs, logits_to_keep=1)
         with forced_mixers(self._pairs, given, made):
-            model(**_without_labels(inputs), use_cache=False, logits_to_keep=1)
+            last = model(**_without_labels(inputs), use_cache=False, logits_to_keep=1).logits
         mask = inputs.get("attention_mask")
         losses = [_relative_error(made[pair.layer], wanted[pair.layer], mask) for pair in self._pairs]
         loss = torch.stack(losses).mean()
+        if is_sharded(self.model):
+            # FSDP gathers a layer's parameters when the backward pass comes through the layer's own output.
+            loss = loss + 0.0 * last.sum()
         return (loss, None) if return_outputs else loss
 
 
