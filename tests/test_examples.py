@@ -85,3 +85,23 @@ def test_the_page_of_what_sensitivity_predicts_shows_the_results_that_lie_beside
     page = (EXAMPLES.parent / "docs" / "guides" / "what-sensitivity-predicts.md").read_text()
     shown = runpy.run_path(str(EXAMPLES / "what_sensitivity_predicts.py"))["table"](results)
     assert shown.strip() in page
+
+
+@pytest.mark.slow
+def test_the_case_study_of_hybrids_runs_goes_on_and_becomes_a_page(setting: Path, make_model):
+    make_model("Llama", num_hidden_layers=4).save_pretrained(setting / "model")
+    study = ["--model", setting / "model", "--heal", setting / "train.txt", "--held-out", setting / "train.txt"]
+    study += ["--other", setting / "train.txt", "--out", setting / "study", "--counts", 1, "--seeds", 0]
+    study += ["--steps", 1, "--distill-steps", 1, "--length", 16, "--batch-size", 2, "--blocks", 1, "--max-probes", 2]
+    run_script("hybrid_case_study.py", *study)
+    units = sorted((setting / "study" / "units").iterdir())
+    assert len(units) == 1 + 5 + 5 * 2 + 3
+    before = {unit: unit.stat().st_mtime_ns for unit in units}
+    units[3].unlink()
+    run_script("hybrid_case_study.py", *study)  # only what is missing runs again
+    assert [unit for unit in units if unit.stat().st_mtime_ns != before[unit]] == [units[3]]
+
+    run_script("hybrid_case_study_page.py", setting / "study", "--page", setting / "page.md")
+    page = (setting / "page.md").read_text()
+    assert "after stage 2" in page
+    assert "1, mixer sensitivity" in page
