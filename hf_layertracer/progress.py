@@ -31,7 +31,7 @@ def progress_bar(desc: str, *, total: int | None = None, unit: str = "it", initi
         `tqdm`: The bar, a context manager. `update(0)` shows the time that has passed.
     """
     disable = not (logging.is_progress_bar_enabled() and is_main_process())
-    if sys.stderr.isatty() or "ipykernel" in sys.modules:
+    if bars_move():
         return tqdm(desc=desc, total=total, unit=f" {unit}", initial=initial, disable=disable)
     return tqdm(
         desc=f"{desc}: ",
@@ -45,6 +45,11 @@ def progress_bar(desc: str, *, total: int | None = None, unit: str = "it", initi
         miniters=0,
         bar_format=_OPEN if total is None else _COUNTED,
     )
+
+
+def bars_move() -> bool:
+    """Whether somebody may see a bar move: at a terminal or in a notebook, not in a pipe or a file."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
 class _Lines:

@@ -114,6 +114,9 @@ def test_a_tracer_config_hands_every_setting_on_to_the_diagnosis():
         {"plan_seed": -1, "strategy": "random"},
         {"strategy": "magic"},
         {"max_trainable_parameters": 10_000, "strategy": "full"},
+        {"freeze_ratio": 0.5, "strategy": "full"},  # also where it is the default of strategies that take it
+        {"change_steps": 20, "strategy": "freeze-deep"},
+        {"plan": "plan.json", "freeze_ratio": 0.5},
     ],
 )
 def test_a_tracer_config_refuses_a_wrong_setting_at_once(settings):
@@ -122,7 +125,8 @@ def test_a_tracer_config_refuses_a_wrong_setting_at_once(settings):
 
 
 def test_a_tracer_config_names_only_the_plan_options_that_are_set():
-    assert LayerTracerConfig().plan_options() == {}
+    assert LayerTracerConfig().plan_options() == LayerTracerConfig(freeze_ratio=0.5).plan_options() == {}
+    assert (LayerTracerConfig().freeze_ratio, LayerTracerConfig(strategy="full").freeze_ratio) == (0.5, None)
     config = LayerTracerConfig(strategy="explicit", train_layers="0-3", train_head=False)
     assert config.plan_options() == {"train_layers": "0-3", "train_head": False}
     config = LayerTracerConfig(strategy="random", freeze_ratio=0.25, plan_seed=5)

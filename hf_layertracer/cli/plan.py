@@ -14,8 +14,7 @@ from ..errors import LayerTracerError, ReportNotFoundError
 from ..estimate.config import EstimateConfig
 from ..planning.config import PlanConfig
 from ..planning.export import EXPORT_FORMATS
-from ..planning.fitting import LIMIT
-from ..planning.strategies import STRATEGIES, all_options, strategy_named
+from ..planning.strategies import STRATEGIES, strategy_named
 from .options import AllowPickle, Revision, TrustRemoteCode, one_of, with_options
 from .printing import print_estimate, print_plan
 
@@ -59,7 +58,7 @@ def command(
     from ..planning import configured_plan, export_plan
     from ..report import LayerTracerReport
 
-    _refuse_idle_options(context, config)
+    _refuse_idle_strategy(context, config)
     measured = None
     if Path(source).name != "config.json":
         with suppress(ReportNotFoundError):
@@ -97,19 +96,11 @@ def command(
         print_plan(made, facts)
 
 
-def _refuse_idle_options(context: typer.Context, config: PlanConfig) -> None:
-    """Refuses options that would change nothing: settings cannot tell one that was given its default from one left out."""
-
-    def given(name: str) -> bool:
-        source = context.get_parameter_source(name)
-        return source is not None and source.name == "COMMANDLINE"
-
-    options = {name for name in all_options() if given(name)}
-    if config.plan is not None and (options or given("strategy")):
+def _refuse_idle_strategy(context: typer.Context, config: PlanConfig) -> None:
+    """Refuses a strategy that a plan file overrules: the settings cannot tell the default from one that was named."""
+    source = context.get_parameter_source("strategy")
+    if config.plan is not None and source is not None and source.name == "COMMANDLINE":
         raise LayerTracerError(f"The plan file {config.plan} says what trains: leave --strategy and its options out.")
-    chosen = strategy_named(config.strategy)
-    if idle := options - {LIMIT, *chosen.option_names}:
-        chosen.check_options(dict.fromkeys(idle))
 
 
 def _load(

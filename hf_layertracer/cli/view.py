@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import threading
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import LayerTracerError
 
 
-_CHECKED = 100  # reports that are opened before the page is: a folder may hold thousands
+if TYPE_CHECKING:
+    from ..viewer.report_store import ReportStore
+
+_CHECKED = 100  # reports that are read before anybody looks at them: a folder may hold thousands
 
 
 def command(
@@ -45,24 +49,17 @@ def command(
         socket.getaddrinfo(host, None)
     except (OSError, UnicodeError) as error:
         raise LayerTracerError(f"{host!r:.80} is no address of this machine: {error}.") from error
-    from ..viewer.report_sources import find_reports
-
-    found = find_reports(sources or [])
-    _name_broken(found)
-    try:
-        from ..viewer.app import build_app, serve
-        from ..viewer.space import example_reports, push_space
-    except ModuleNotFoundError as error:
-        raise LayerTracerError(
-            f'The viewer needs {error.name}, which is not installed: pip install "hf_layertracer[viewer]"'
-        ) from error
-
     if token_from_login and (push is not None or not _is_loopback(host)):
         raise LayerTracerError(
             "--token-from-login shows your private repositories: it works only where nobody else reaches the page, at "
             "--host 127.0.0.1."
         )
+    from ..viewer.report_sources import find_reports
+    from ..viewer.report_store import ReportStore
+    from ..viewer.space import example_reports, push_space
+
     if push is not None:
+        found = find_reports(sources or [])
         remote = [source for source in found.values() if isinstance(source, str)]
         if remote:
             raise LayerTracerError(
@@ -71,25 +68,43 @@ def command(
         files = {name: Path(source) for name, source in found.items()}
         typer.echo(f"Space: {push_space(push, reports=files, private=private, exist_ok=exist_ok)}")
         return
-    page = build_app(sources or [example_reports()], token_from_login=token_from_login)
+    store = ReportStore(find_reports(sources or [example_reports()]), token=token_from_login)
+    unchecked = _leave_out_broken(store)
+    try:
+        from ..viewer.app import build_app, serve
+    except ModuleNotFoundError as error:
+        raise LayerTracerError(
+            f'The viewer needs {error.name}, which is not installed: pip install "hf_layertracer[viewer]"'
+        ) from error
+    page = build_app(store, token_from_login=token_from_login)
+    threading.Thread(target=_name_broken, args=(store, unchecked), daemon=True).start()
     serve(page, server_name=host, server_port=port, inbrowser=browser)
 
 
-def _name_broken(found: dict[str, Path | str]) -> None:
-    """Says which files cannot be shown; where none can, there is no page to look at."""
-    from ..viewer.report_sources import read_report
-
-    files = [Path(source) for source in found.values() if not isinstance(source, str)]
-    problems = []
-    for path in files[:_CHECKED]:
+def _leave_out_broken(store: ReportStore) -> list[str]:
+    """Leaves out the files before the first that can be read, which the page opens with, and names the others."""
+    names, problems = store.at_hand({}), []
+    for name in names[:_CHECKED]:
         try:
-            read_report(path, "/".join(path.parts[-2:]))
+            store.report(name, {})
+            break
         except LayerTracerError as error:
-            problems.append(str(error))
-    if problems and len(problems) == len(found):
-        raise LayerTracerError(problems[0])
+            problems.append(error)
+            store.leave_out(name)
+    if problems and not store.names({}):
+        raise problems[0]
     for problem in problems:
         typer.echo(f"Left out: {problem}", err=True)
+    return names[len(problems) + 1 : _CHECKED]
+
+
+def _name_broken(store: ReportStore, names: list[str]) -> None:
+    """Says which files cannot be shown, while the page is there already: reading them all takes a while."""
+    for name in names:
+        try:
+            store.report(name, {})
+        except LayerTracerError as error:
+            typer.echo(f"Cannot be shown: {error}", err=True)
 
 
 def _is_loopback(host: str) -> bool:

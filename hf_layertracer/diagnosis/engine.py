@@ -23,7 +23,7 @@ from .layer_stack import LayerStack
 from .layout import Layout
 from .measurements import Batch, Measurement, Subject
 from .memory import BatchPlan, plan_batches
-from .replay_check import check_replay, depends_on_batch
+from .replay_check import ROWS, check_replay, depends_on_batch
 from .score import check_prompts, check_targets
 from .sharing import Shares
 
@@ -77,7 +77,8 @@ class Engine:
         check_prompts(self.stack, self.probes)
         check_causal(self.stack, self.probes)
         lengths = [len(probe.input_ids) for probe in self.probes]
-        with progress_bar("Verifying", unit="values", total=0) as bar:
+        with progress_bar(f"Diagnosing {self.stack.num_layers} layers", unit="values", total=0) as bar:
+            self._count = bar.update
             with self._timed("verification"):
                 clean = self._first_clean_run(self._ids([int(np.argmax(lengths))]))
                 batches = plan_batches(self.stack, clean, self.config)
@@ -86,24 +87,19 @@ class Engine:
                 self._check_replay(clean, batches)
             self.called = clean.called
             self.memory = {"budget_bytes": batches.budget, "largest_batch_probes": 0}
-            bar.set_description(f"Diagnosing {self.stack.num_layers} layers", refresh=False)
-            subject = Subject(
-                self.stack,
-                self.probes,
-                self.config,
-                self.tokenizer,
-                clean,
-                bar.update,
-            )
-            bar.total = sum(measurement.start(subject) for measurement in self.measurements)
+            subject = Subject(self.stack, self.probes, self.config, self.tokenizer, clean, self._count)
             self._shares = Shares(self.stack.model, (probes_hash(self.probes), self.config.to_dict()), clean.logits)
+            values = sum(measurement.start(subject) for measurement in self.measurements)
+            # A value takes a row through some of the layers, and so does verification.
+            checks = self._checked_rows(_STARTS[0]) + (len(set(lengths)) - 1) * self._checked_rows(_STARTS[1])
+            bar.total = checks + self._shares.part(values)
             pending = list(self.measurements)
             while pending:
                 self._observe(self._batches(lengths, batches), batches, clean, pending, bar)
                 further = [(measurement, measurement.more()) for measurement in pending]
                 pending = [measurement for measurement, work in further if work]
-                bar.total += sum(work for _, work in further)
-                bar.refresh()
+                bar.total += self._shares.part(sum(work for _, work in further))
+                bar.update(0)
 
     def _observe(
         self,
@@ -167,9 +163,13 @@ class Engine:
         if not self.one_by_one:
             starts = _STARTS[1] if self._replay_problems else _STARTS[0]
             problem = check_replay(self.stack, clean, batches.rows, starts, self.config.diagnosis_seed)
+            self._count(self._checked_rows(starts))
             if problem is not None:
                 logger.warning_once(f"Layer Sensitivity takes whole forward passes: {problem}.")
         self._replay_problems[clean.input_ids.shape[1]] = problem
+
+    def _checked_rows(self, starts: int) -> int:
+        return 0 if self.one_by_one else ROWS * min(starts, self.stack.num_layers)
 
     def _first_clean_run(self, input_ids: torch.Tensor) -> CleanRun:
         try:

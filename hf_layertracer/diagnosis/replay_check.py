@@ -14,6 +14,7 @@ from .layer_stack import LayerStack
 
 # Two ways through the same kernels differ by rounding alone; a wrong replay differs by far more.
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+ROWS = 3  # that run at once from each layer
 _ROWS_CHECKED = 8  # two that come first, and two layers with three rows each
 _FEWEST = 2  # starts
 

@@ -46,6 +46,10 @@ class Shares:
         # Reversed now and then, so that no process gets one more each time.
         return list(members)[(self.rank + len(members)) % self.count :: self.count]
 
+    def part(self, values: int) -> int:
+        """About how many of the values this process measures."""
+        return -(-values // self.count)
+
     def before(self, measurements: Sequence[Measurement]) -> list[dict[str, Any]]:
         """What [`Shares.put_together`] has to know of measurements before they observe; nothing of a single process."""
         return states(measurements) if self.count > 1 else []

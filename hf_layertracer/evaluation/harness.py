@@ -18,6 +18,7 @@ from tqdm import tqdm
 from transformers.utils.logging import is_progress_bar_enabled
 
 from ..errors import LayerTracerError
+from ..progress import bars_move
 from ..text import one_line
 from .config import EvaluationConfig
 from .local_tasks import LocalTask, read_local_task
@@ -208,7 +209,7 @@ def _note_truncation(result: EvaluationResult, key: str, rows: list[dict[str, An
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the harness as quiet as transformers is told to be."""
+    """Keeps the harness as quiet as transformers is told to be, and its bars out of pipes and files, which they fill."""
     harness, initialise = logging.getLogger("lm_eval"), tqdm.__init__
     level = harness.level
     harness.setLevel(logging.ERROR)
@@ -216,7 +217,7 @@ def _quiet() -> Iterator[None]:
     def initialise_silently(bar: tqdm, *arguments: Any, **options: Any) -> None:
         initialise(bar, *arguments, **options | {"disable": True})
 
-    if not is_progress_bar_enabled():
+    if not (is_progress_bar_enabled() and bars_move()):
         tqdm.__init__ = initialise_silently  # type: ignore
     try:
         yield

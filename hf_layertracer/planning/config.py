@@ -25,15 +25,19 @@ class _Chosen:
     )
 
 
-# `HfArgumentParser` takes what it knows of the metadata, and fails on anything else.
-_WithOptions = make_dataclass(
-    "_WithOptions",
-    [
-        (name, get_type_hints(owner)[name], field(default=own.default, metadata={"help": own.metadata["help"]}))
-        for name, (owner, own) in _OPTIONS.items()
-    ],
-    bases=(_Chosen,),
-)
+def _setting(name: str) -> tuple[str, Any, Any]:
+    """An option as a field that is `None` where nothing was said: what was said is checked, the default included."""
+    owner, own = _OPTIONS[name]
+    usual = "" if own.default is None else f" By default {own.default}."
+    # `HfArgumentParser` takes what it knows of the metadata, and fails on anything else.
+    return (
+        name,
+        get_type_hints(owner)[name] | None,
+        field(default=None, metadata={"help": own.metadata["help"] + usual}),
+    )
+
+
+_WithOptions = make_dataclass("_WithOptions", map(_setting, _OPTIONS), bases=(_Chosen,))
 _OUTSIDE = ("train_embeddings", "train_norm", "train_head")
 
 
@@ -41,8 +45,8 @@ _OUTSIDE = ("train_embeddings", "train_norm", "train_head")
 class PlanConfig(_WithOptions):  # type: ignore[valid-type, misc]
     """What trains: a strategy, its options, and what overrules it.
 
-    Every option of every strategy is a field, with the strategy's own default; `layertracer plan --help` lists them. An
-    option that the chosen strategy does not take is refused.
+    Every option of every strategy is a field; `layertracer plan --help` lists them. Those that the chosen strategy takes
+    have its defaults, the others are `None`, and setting one of these is refused.
 
     Args:
         strategy (`str`, *optional*, defaults to `"freeze-deep"`): Name of the strategy.
@@ -66,18 +70,22 @@ class PlanConfig(_WithOptions):  # type: ignore[valid-type, misc]
         all_as_meant(self, get_type_hints(type(self)))
         if not isinstance(self.strategy, str):
             raise LayerTracerError(f"strategy must be the name of one, not {self.strategy!r:.60}.")
-        if self.plan is not None and (self.strategy != "freeze-deep" or self.plan_options()):
+        given = {name: value for name in _OPTIONS if (value := getattr(self, name)) is not None}
+        if self.plan is not None and (self.strategy != "freeze-deep" or given or self.plan_options()):
             raise LayerTracerError(
                 f"The plan file {self.plan} says what trains: leave the strategy and its options out."
             )
         # A wrong value is an error here, not an hour later when the dataset has been tokenized.
         chosen = strategy_named(self.strategy)
-        chosen.check_options(split_limit(chosen, self.strategy_options())[0])
+        chosen.check_options(split_limit(chosen, given)[0])
+        if self.plan is None:
+            for name in set(chosen.option_names) - given.keys():
+                setattr(self, name, _OPTIONS[name][1].default)
 
     def strategy_options(self) -> dict[str, Any]:
         """The options of strategies that differ from their defaults."""
         values = {name: (getattr(self, name), own.default) for name, (_, own) in _OPTIONS.items()}
-        return {name: value for name, (value, default) in values.items() if value != default}
+        return {name: value for name, (value, default) in values.items() if value not in (None, default)}
 
     def plan_options(self) -> dict[str, Any]:
         """The arguments of [`make_plan`] that differ from their defaults, `strategy` apart."""

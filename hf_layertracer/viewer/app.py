@@ -39,11 +39,12 @@ _COLOURS = {
 }
 
 
-def build_app(sources: Sequence[str | Path], *, token_from_login: bool = False) -> gr.Blocks:
+def build_app(sources: Sequence[str | Path] | ReportStore, *, token_from_login: bool = False) -> gr.Blocks:
     """Builds the page.
 
     Args:
-        sources (`Sequence[str]`): The reports to start with: files, folders or ids of repositories on the Hub.
+        sources (`Sequence[str]` or [`ReportStore`]):
+            The reports to start with: files, folders or ids of repositories on the Hub, or a store that has found them.
         token_from_login (`bool`, *optional*, defaults to `False`):
             Read the Hub with your login, private repositories included. For a page that only you can reach.
 
@@ -56,7 +57,8 @@ def build_app(sources: Sequence[str | Path], *, token_from_login: bool = False) 
     """
     if token_from_login and "SPACE_ID" in os.environ:
         raise LayerTracerError("A Space never uses its owner's login: its visitors would see private reports.")
-    store = ReportStore(find_reports(sources), token=token_from_login)
+    is_store = isinstance(sources, ReportStore)
+    store = sources if is_store else ReportStore(find_reports(sources), token=token_from_login)
     names = store.names({})
     with gr.Blocks(title="LayerTracer viewer", analytics_enabled=False, delete_cache=(_HOUR, _HOUR)) as app:
         opened, view = gr.State({}, time_to_live=_HOUR), gr.State({}, time_to_live=_HOUR)

@@ -30,7 +30,7 @@ MAX_PROBES = 64
 _MAX_SECONDS = 900
 _MAX_MEMORY = 12 * 2**30
 _POLL_SECONDS = 0.5
-_PROGRESS = re.compile(rb"Diagnosing:\s+(\d+)%")
+_PROGRESS = re.compile(rb"^Diagnosing \d+ layers: (\d+) %", re.MULTILINE)
 _SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|KEY|CREDENTIAL", re.IGNORECASE)
 
 

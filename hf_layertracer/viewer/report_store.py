@@ -35,7 +35,9 @@ class ReportStore:
 
     def _read_source(self, name: str) -> LayerTracerReport:
         source = self._sources[name]
-        return read_report(source, name) if isinstance(source, Path) else hub_report(source, self.token)
+        if isinstance(source, Path):
+            return read_report(source, "/".join(source.parts[-2:]))
+        return hub_report(source, self.token)
 
     def names(self, opened: OpenedReports) -> list[str]:
         """Names to choose from: what the visitor opened, then what the page starts with."""
@@ -44,6 +46,10 @@ class ReportStore:
     def at_hand(self, opened: OpenedReports) -> list[str]:
         """Names of reports that nobody has to wait for: all but those that start on the Hub."""
         return [*opened, *(name for name, source in self._sources.items() if isinstance(source, Path))]
+
+    def leave_out(self, name: str) -> None:
+        """Takes away what the page starts with under a name."""
+        del self._sources[name]
 
     def report(self, name: str | None, opened: OpenedReports) -> LayerTracerReport:
         """A report by its name.

@@ -13,6 +13,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from support.tolerance import measured, nearly
 from torch import nn
+from transformers.utils import logging
 
 from hf_layertracer import progress
 from hf_layertracer.config import DiagnosisConfig
@@ -369,6 +370,27 @@ def test_an_interrupt_from_the_progress_bar_leaves_the_model_exactly_as_it_was(l
     with pytest.raises(KeyboardInterrupt):
         diagnose(model, token_probes, config=DiagnosisConfig(repeats=2))
     assert_unchanged(model, before)
+
+
+@pytest.mark.parametrize("perturbation", ["mask", "skip"])
+def test_one_bar_counts_verification_and_values_to_its_end(
+    tiny_llama, token_probes, monkeypatch, capsys, perturbation
+):
+    seen: list[tuple[str, int, int]] = []
+
+    class Bar(progress.tqdm):
+        def close(self):
+            seen.append((self.desc, self.n, self.total))
+            super().close()
+
+    logging.enable_progress_bar()
+    monkeypatch.setattr(progress, "tqdm", Bar)
+    diagnose(tiny_llama(), token_probes, config=DiagnosisConfig(perturbation=perturbation, repeats=2))
+    lengths = {len(probe.prompt) for probe in token_probes}
+    checks = 3 * (4 + 2 * (len(lengths) - 1))  # rows: from each of 4 layers at the first length, from 2 at each other
+    values = 4 * len(token_probes) * (2 if perturbation == "mask" else 1)
+    assert set(seen) == {("Diagnosing 4 layers: ", checks + values, checks + values)}
+    assert capsys.readouterr().err == ""  # in a pipe, short work says nothing
 
 
 def test_refused_probes_leave_the_model_exactly_as_it_was(lived_in):

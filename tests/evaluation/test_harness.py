@@ -9,10 +9,12 @@ import sys
 import pytest
 import torch
 from support.hub_repos import File
+from tqdm import tqdm
+from transformers.utils import logging
 
 from hf_layertracer.errors import LayerTracerError
 from hf_layertracer.evaluation import EvaluationConfig, EvaluationResult, check_evaluation, evaluate_model
-from hf_layertracer.evaluation.harness import _add_metrics
+from hf_layertracer.evaluation.harness import _add_metrics, _quiet
 
 
 pytest.importorskip("lm_eval")
@@ -52,6 +54,15 @@ def share(likelihoods: list[float], right: int) -> float:
 
 def evaluate(model, tokenizer, *tasks: str, **settings) -> EvaluationResult:
     return evaluate_model(model, tokenizer, EvaluationConfig(probes=None, tasks=list(tasks), **settings))
+
+
+def test_bars_of_the_harness_fill_no_log(capsys):
+    logging.enable_progress_bar()
+    with _quiet():
+        list(tqdm(range(3)))
+    assert capsys.readouterr().err == ""
+    list(tqdm(range(3)))
+    assert "3/3" in capsys.readouterr().err  # others' are as before
 
 
 def test_ceval_has_the_prompts_that_people_compare_with(model, tiny_tokenizer, likelihood, ceval):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
@@ -14,7 +15,11 @@ from pathlib import Path
 
 import pytest
 from selenium import webdriver
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import (
+    ElementClickInterceptedException,
+    ElementNotInteractableException,
+    StaleElementReferenceException,
+)
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -26,6 +31,9 @@ from hf_layertracer import LayerTracerReport
 
 
 SPACE = Path(__file__).parents[2] / "spaces" / "layertracer-viewer"
+# What happens to a visitor who is faster than the page.
+_PASSING = (ElementClickInterceptedException, ElementNotInteractableException, StaleElementReferenceException)
+_AGAIN = 3  # seconds after which a list that shows nothing is opened again
 PATIENCE = 120  # seconds; a shared machine may be slow, and no test asks how fast it is
 
 
@@ -44,13 +52,15 @@ class Page:
     def open(self, query: str = "") -> None:
         self.driver.get("about:blank")
         self.driver.get(self.url + query)
+        # From then on it listens, and nothing that it was opened with is still to come.
+        self.wait(lambda: self.script("return window.layertracer?.isShown"), "the page did not open")
         self.wait(lambda: self.bars() > 0 or "alert" in self.find("#lt-report").get_attribute("innerHTML"))
 
     def wait(self, condition: Callable[[], object], what: str = "") -> object:
         def holds(_: object) -> object:
             try:
                 return condition()
-            except (StaleElementReferenceException, IndexError):
+            except (*_PASSING, IndexError):
                 return False
 
         return WebDriverWait(self.driver, PATIENCE, 0.1).until(holds, what)
@@ -74,28 +84,48 @@ class Page:
         """Opens a tab; where the screen is narrow, from the menu of those that it has no room for."""
 
         def button() -> WebElement:
-            return next(
-                b for b in self.all(".tab-nav button, button[role=tab], .overflow-dropdown button") if b.text == name
-            )
+            places = self.all(".tab-nav button, button[role=tab], .overflow-dropdown button")
+            (found, *_) = [place for place in places if place.text == name] or [None]
+            return found
 
         if not [b for b in self.all("button[role=tab]") if b.text == name and b.is_displayed()]:
             self.click(".overflow-menu > button")
-        self.wait(lambda: button().is_displayed())
-        button().click()
+
+        def opened() -> bool:
+            button().click()
+            return True
+
+        self.wait(opened, name)
 
     def choose(self, selector: str, option: str) -> None:
-        box = self.find(f"{selector} input")
-        self.script("arguments[0].scrollIntoView({block: 'center'})", box)
-        box.click()
-        self.wait(lambda: [o for o in self.all("[role=option]") if o.get_attribute("aria-label") == option], option)
-        (wanted,) = [o for o in self.all("[role=option]") if o.get_attribute("aria-label") == option]
-        self.script("arguments[0].dispatchEvent(new MouseEvent('mousedown', {bubbles: true}))", wanted)
+        """Chooses from a list; opens it again where it closed, as one that is drawn anew does."""
+        opened = -math.inf
+
+        def pressed() -> bool:
+            nonlocal opened
+            for offered in self.all("[role=option]"):
+                if offered.get_attribute("aria-label") == option:
+                    self.script("arguments[0].dispatchEvent(new MouseEvent('mousedown', {bubbles: true}))", offered)
+                    return True
+            if time.monotonic() - opened > _AGAIN:
+                self.script("document.activeElement.blur()")
+                self.click(f"{selector} input")
+                opened = time.monotonic()
+            return False
+
+        self.wait(pressed, option)
         self.script("document.activeElement.blur()")
 
-    def click(self, selector: str) -> None:
-        element = self.find(selector)
-        self.script("arguments[0].scrollIntoView({block: 'center'})", element)
-        element.click()
+    def click(self, selector: str, number: int = 0) -> None:
+        """Clicks the first of what the selector finds, or another; again if it was drawn anew under the pointer."""
+
+        def clicked() -> bool:
+            element = self.all(selector)[number]
+            self.script("arguments[0].scrollIntoView({block: 'center'})", element)
+            element.click()
+            return True
+
+        self.wait(clicked, f"no {selector}")
 
     def click_chart(self, selector: str, across: float, down: float) -> None:
         """Clicks into a chart, at a fraction of the width and height of its axes."""

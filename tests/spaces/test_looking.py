@@ -16,6 +16,7 @@ from hf_layertracer import LayerTracerReport, make_plan
 from hf_layertracer.text import compact_ranges
 from hf_layertracer.viewer.allocation import usual_budget
 from hf_layertracer.viewer.html_parts import savings_facts
+from hf_layertracer.viewer.layer_figure import layer_figure
 
 
 TABS = ("See", "Probes", "Compare", "Try an allocation", "Diagnose")
@@ -57,10 +58,19 @@ def test_each_example_opens(shown, examples):
 
 
 def test_tasks_are_drawn_over_the_mean(shown, examples):
-    task = next(iter(next(iter(examples.values())).probes.tasks))
-    before = len(shown.all("#lt-charts .scatterlayer .trace"))
+    report = next(iter(examples.values()))
+    task = next(iter(report.probes.tasks))
+
+    def lines(tasks: list[str]) -> int:
+        return sum(trace.type == "scatter" for trace in layer_figure(report, tasks).data)
+
+    def drawn() -> int:
+        return len(shown.all("#lt-charts .scatterlayer .trace"))
+
+    assert lines([task]) == lines([]) + 2, "in both charts"
+    shown.wait(lambda: drawn() == lines([]))
     shown.choose("#lt-tasks", task)
-    shown.wait(lambda: len(shown.all("#lt-charts .scatterlayer .trace")) == before + 2)  # in both charts
+    shown.wait(lambda: drawn() == lines([task]))
     assert task in shown.text("#lt-charts .legend")
 
 
@@ -71,7 +81,7 @@ def test_probes_are_found_and_one_is_read_at_every_layer(shown, examples):
     shown.fill("#lt-page", "2")
     shown.wait(lambda: "page 2 of" in shown.text("#lt-shown"))
     shown.wait(lambda: shown.all("#lt-probe-table tbody th")[0].text == "25")
-    shown.all("#lt-probe-table tbody td")[1].click()
+    shown.click("#lt-probe-table tbody td", 1)
     shown.wait(lambda: "probe 25" in shown.text("#lt-readings"))
     assert len(shown.all("#lt-readings tbody tr")) == report.num_layers + 1
     shown.wait(lambda: "probe 25" in shown.text("#lt-curve .legend"))
@@ -123,7 +133,7 @@ def test_two_models_are_compared_and_a_run_with_itself(page, examples):
     assert "beyond error" not in page.text("#lt-depths")
     assert len(page.all("#lt-depths tbody tr")) == 10
     before = page.text("#lt-differences")
-    page.all("#lt-state input")[1].click()
+    page.click("#lt-state input", 1)
     page.wait(lambda: page.text("#lt-differences") != before)
     page.choose("#lt-name", "smollm2-135m-full")
     page.wait(lambda: "smollm2-135m-full, after step" in page.text("#lt-differences"))
@@ -154,7 +164,7 @@ def test_an_allocation_is_tried(page, examples):
     assert {*range(4), 7} < set(explicit_layers(page))
     assert len(page.all("#lt-memory .scatterlayer .trace")) == 3
     for number, form in ((2, "layertracer plan google/gemma-3-270m --strategy explicit"), (3, "unfrozen_parameters")):
-        page.all("#lt-form input")[number].click()
+        page.click("#lt-form input", number)
         page.wait(lambda form=form: form in page.text("#lt-snippet .cm-content"))
     page.fill("#lt-layers-trained", "99")
     page.wait(lambda: "Layer 99 does not exist" in page.text("#lt-savings"))

@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import time
 
 import gradio as gr
 import httpx
@@ -73,6 +74,12 @@ def test_diagnosing_is_there_only_where_the_owner_turned_it_on(app, monkeypatch,
 def test_no_event_is_offered_to_programs(app):
     assert {fn.api_visibility for fn in app.fns.values()} == {"private"}
     assert app.get_api_info()["named_endpoints"] == {}
+
+
+def test_what_a_visitor_does_while_something_is_drawn_is_not_lost(app):
+    drawing = [fn for fn in app.fns.values() if fn.show_progress == "hidden"]
+    assert len(drawing) > 10
+    assert {fn.trigger_mode for fn in drawing} == {"always_last"}
 
 
 def test_a_hundred_visitors_at_once_are_all_served(app):
@@ -154,6 +161,44 @@ def test_view_of_nothing_is_one_line(tmp_path, monkeypatch, capsys):
         cli.main()
     assert ended.value.code == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_view_starts_with_the_first_report_that_can_be_read_and_names_the_others(
+    monkeypatch, capsys, tmp_path, make_report, write_report
+):
+    from hf_layertracer.cli import app as cli
+    from hf_layertracer.viewer import app as viewer
+    from hf_layertracer.viewer import report_store
+
+    for name in ("b", "d"):
+        write_report(make_report(model__id=f"me/{name}"), name)
+    for name in ("a", "c"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "layertracer_report.json").write_text("{")
+    pages, said, read, read_report = [], [], [], report_store.read_report
+
+    def read_and_count(path, name):
+        read.append(path.parent.name)
+        return read_report(path, name)
+
+    def serve(page, **_):
+        pages.append(json.dumps(page.get_config_file(), default=str))
+        for _ in range(600):  # the others are read while the page is there
+            said.append(capsys.readouterr().err)
+            if "Cannot be shown: c/layertracer_report.json is not" in "".join(said):
+                return
+            time.sleep(0.1)
+
+    monkeypatch.setattr(report_store, "read_report", read_and_count)
+    monkeypatch.setattr(viewer, "serve", serve)
+    monkeypatch.setattr("sys.argv", ["layertracer", "view", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    assert "me/b" in pages[0]
+    assert said[0].startswith("Left out: a/layertracer_report.json is not")
+    assert "Cannot be shown: c/" in "".join(said)
+    assert (read.count("a"), read.count("b"), read.count("d")) == (1, 1, 1)
 
 
 def test_view_push_creates_a_space_with_the_reports_that_are_named(

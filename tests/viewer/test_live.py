@@ -9,8 +9,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from transformers.utils import logging
 
-from hf_layertracer import LayerTracerReport
+from hf_layertracer import DiagnosisConfig, LayerTracerReport, diagnose, progress
 from hf_layertracer.errors import LayerTracerError
 from hf_layertracer.viewer import live
 from hf_layertracer.viewer.live import SWITCH, anonymous_environment, check_size, diagnose_live, is_offered
@@ -65,6 +66,16 @@ def test_a_public_model_is_diagnosed_and_nothing_is_kept(model, scratch):
     assert fractions == sorted(fractions)
     assert all(0 <= fraction <= 1 for fraction in fractions)
     assert os.listdir(scratch) == []
+
+
+def test_the_fraction_done_is_what_the_command_says(tiny_llama, token_probes, monkeypatch, capsys):
+    logging.enable_progress_bar()
+    monkeypatch.setattr(progress, "_LINE_EVERY", 0)  # the command says it every 10 seconds
+    diagnose(tiny_llama(), token_probes, config=DiagnosisConfig(perturbation="skip"))
+    seen = [int(percent) for percent in live._PROGRESS.findall(capsys.readouterr().err.encode())]
+    assert seen == sorted(seen)
+    assert seen[0] < 50
+    assert seen[-1] == 100
 
 
 def test_closing_it_ends_the_process_at_once(model, scratch, monkeypatch):

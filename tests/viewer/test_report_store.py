@@ -16,7 +16,7 @@ def test_reports_are_read_when_they_are_first_looked_at_and_once(make_report, wr
     assert store.report("a", {}) == make_report()
     path.unlink()
     assert store.report("a", {}) == make_report()
-    with pytest.raises(LayerTracerError, match="Could not read b"):
+    with pytest.raises(LayerTracerError, match="Could not read a/gone"):
         store.report("b", {})
 
 

@@ -69,7 +69,6 @@ def _build(page: Page, tab: gr.Tab) -> None:
         page.linked[name] = Linked(control, control.value, tab="allocate")
     controls = [page.chosen, page.opened, strategy, form, layers, *options.values()]
     outputs = [facts, plan, memory, layers, code, strategy, *options.values()]
-    settings = {**QUIET, "trigger_mode": "always_last"}
 
     def draw(*values: Any) -> list[Any]:
         return _allocate(page.reports, list(options), *values)
@@ -82,10 +81,10 @@ def _build(page: Page, tab: gr.Tab) -> None:
         draw,
         controls,
         outputs,
-        **settings,
+        **QUIET,
     )
     page.on_load.append((draw, controls, outputs))
-    gr.on([layers.submit, layers.blur], choose, controls, outputs, **settings)
+    gr.on([layers.submit, layers.blur], choose, controls, outputs, **QUIET)
 
     def click(clicked: gr.EventData, *values: Any) -> list[Any]:
         part = _PART.fullmatch(str(clicked.part))
@@ -94,7 +93,7 @@ def _build(page: Page, tab: gr.Tab) -> None:
         name, opened, _, form, layers, *rest = values
         return draw(name, opened, _CLICKED, form, toggled(layers, int(part[1])), *rest)
 
-    facts.click(click, controls, outputs, **settings)
+    facts.click(click, controls, outputs, **QUIET)
 
 
 def option_controls(strategy: str) -> dict[str, gr.components.Component]:

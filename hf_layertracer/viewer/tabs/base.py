@@ -18,8 +18,9 @@ from ..report_store import OpenedReports, ReportStore
 
 # Values are read by hover and in tables; a bar of buttons over a chart is in the way of both, above all on a phone.
 _CONFIG = {"displayModeBar": False, "displaylogo": False, "scrollZoom": False}
-# No event is offered to programs, and none covers what it changes while it runs.
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+# No event is offered to programs, and none covers what it changes while it runs. By default, Gradio drops what a visitor
+# does while the event before is still under way; so does `gr.on` with whatever its first event is not a `change`.
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "trigger_mode": "always_last"}
 # A dropdown puts what it refuses into a message on the page, as HTML. Names come from reports: the handlers check them.
 CHECKED_BY_HANDLER: dict[str, Any] = {"allow_custom_value": True}
 

@@ -94,11 +94,10 @@ def _build(page: Page, tab: gr.Tab) -> None:
         [task.input, text.submit, text.blur, order.input, number.input],
         draw_probes,
         *drawing,
-        trigger_mode="always_last",
         **QUIET,
     )
-    probe.input(draw_probe, *reading, trigger_mode="always_last", **QUIET)
-    table.click(pick, report, [probe, *one.values()], trigger_mode="always_last", **QUIET)
+    probe.input(draw_probe, *reading, **QUIET)
+    table.click(pick, report, [probe, *one.values()], **QUIET)
 
 
 def _probes(

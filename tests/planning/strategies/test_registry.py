@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, fields
 from typing import get_type_hints
 
 import pytest
@@ -14,6 +14,10 @@ from hf_layertracer.planning.strategies import Choice, Strategy, all_options, op
 
 
 OPTIONS = [(strategy.name, own) for strategy in STRATEGIES.values() for own in fields(strategy.options)]
+
+
+def usual(own: Field) -> str:
+    return "" if own.default is None else f" By default {own.default}."
 
 
 def test_the_strategies_are_those_of_the_contract():
@@ -34,9 +38,11 @@ def test_a_strategy_is_described_in_one_line(strategy):
 @pytest.mark.parametrize("settings", [PlanConfig, LayerTracerConfig])
 def test_an_option_is_a_setting_of_the_same_name_type_default_and_help(settings, strategy, own):
     (field,) = [field for field in fields(settings) if field.name == own.name]
-    assert field.default == own.default
-    assert field.metadata["help"] == own.metadata["help"]
-    assert get_type_hints(settings)[own.name] == get_type_hints(STRATEGIES[strategy].options)[own.name]
+    assert field.default is None  # nothing was said; what is said is checked
+    assert field.metadata["help"] == own.metadata["help"] + usual(own)
+    assert get_type_hints(settings)[own.name] == get_type_hints(STRATEGIES[strategy].options)[own.name] | None
+    needed = {"explicit": {"train_layers": "0"}, "budget": {"max_trainable_parameters": 1}}.get(strategy, {})
+    assert getattr(settings(strategy=strategy, **needed), own.name) == needed.get(own.name, own.default)
 
 
 @pytest.mark.parametrize(("strategy", "own"), OPTIONS, ids=lambda value: getattr(value, "name", value))
@@ -44,8 +50,8 @@ def test_an_option_is_one_of_the_command_of_the_same_name_default_and_help(strat
     command = build_command().commands["plan"]
     (parameter,) = [parameter for parameter in command.params if parameter.name == own.name]
     assert f"--{own.name.replace('_', '-')}" in parameter.opts
-    assert parameter.default == own.default
-    assert parameter.help == own.metadata["help"]
+    assert parameter.default is None
+    assert parameter.help == own.metadata["help"] + usual(own)
 
 
 def test_two_strategies_cannot_mean_different_things_by_one_option(monkeypatch):
