@@ -57,8 +57,7 @@ def build_app(sources: Sequence[str | Path] | ReportStore, *, token_from_login: 
     """
     if token_from_login and "SPACE_ID" in os.environ:
         raise LayerTracerError("A Space never uses its owner's login: its visitors would see private reports.")
-    is_store = isinstance(sources, ReportStore)
-    store = sources if is_store else ReportStore(find_reports(sources), token=token_from_login)
+    store = sources if isinstance(sources, ReportStore) else ReportStore(find_reports(sources), token=token_from_login)
     names = store.names({})
     with gr.Blocks(title="LayerTracer viewer", analytics_enabled=False, delete_cache=(_HOUR, _HOUR)) as app:
         opened, view = gr.State({}, time_to_live=_HOUR), gr.State({}, time_to_live=_HOUR)
