@@ -20,8 +20,10 @@ README says how to get models and texts, from runs of `layertracer trials run`.
 
 The budgets are small: thousands of tokens, not billions. What holds here need not hold after a longer training."""
 
+EQUAL_FLOPS = "freeze-deep, equal FLOPs"
 QUESTIONS = (
     ("Does freeze-deep beat full training?", "freeze-deep", "full"),
+    ("Does it with as much arithmetic, that is more tokens?", EQUAL_FLOPS, "full"),
     ("Does freeze-deep beat its opposite?", "freeze-deep", "freeze-shallow"),
     ("Was the diagnosis worth it: sensitivity against random layers?", "sensitivity", "random"),
     ("Does LISA beat one random draw?", "lisa", "random"),
@@ -38,10 +40,19 @@ def main(folders: list[Path]) -> None:
         seconds = sum(cost["tokens"] / cost["tokens_per_second"] for cost in tokens)
         print(f"\n## {folder.name}\n\n`layertracer trials run {folder.name}.yaml --out results/{folder.name}`\n")
         print(f"{len(tokens)} trained runs on {result.machine}, {timedelta(seconds=round(seconds))} of training.\n")
-        print("\n".join(answers(result)))
+        longer = folder.with_name(f"{folder.name}_equal_flops")
+        print("\n".join(answers(with_arm(result, TrialsResult.load(longer)) if longer.is_dir() else result)))
         print("\nWith one seed, an answer is of these items only: another seed may say otherwise.")
         # Its own title goes, and the other headings stand below ours.
         print(re.sub(r"^## ", "### ", result.to_markdown().partition("\n")[2], flags=re.MULTILINE).rstrip())
+
+
+def with_arm(result: TrialsResult, longer: TrialsResult) -> TrialsResult:
+    """A trial with the arm of another one, on the same items and with the same seeds, under a name of its own."""
+    arm = longer.arms[0]["arm"]["name"]
+    entry = longer.arms[0] | {"arm": longer.arms[0]["arm"] | {"name": EQUAL_FLOPS}}
+    units = [unit | {"arm": EQUAL_FLOPS} for unit in longer.runs_of(arm)]
+    return result.model_copy(update={"arms": [*result.arms, entry], "units": [*result.units, *units]})
 
 
 def answers(result: TrialsResult) -> list[str]:
