@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 logger = get_logger(__name__)
 
-_STARTS = (4, 2)  # layers from which replay is checked: at the longest prompt, at each other length
+_STARTS = (3, 2)  # layers from which replay is checked: at the longest prompt, at each other length
 
 
 class Engine:

@@ -89,3 +89,12 @@ def test_over_the_largest_vocabularies_it_is_exact(reference):
         moved = logits + change * torch.randn(262_144, generator=rng)
         expected = reference.jensen_shannon(logits.tolist(), moved.tolist())
         assert float(jensen_shannon(logits, moved)) == pytest.approx(expected, abs=1e-7, rel=1e-6)
+
+
+def test_many_rows_are_worth_what_each_of_them_is():
+    p, q = torch.randn(2, 3, 1, 120_000, generator=torch.Generator().manual_seed(0))
+    q = q.view(1, 3, 120_000)
+    found = jensen_shannon(p, q)
+    assert found.shape == (3, 3)
+    one_by_one = torch.stack([torch.stack([jensen_shannon(a[0], b) for b in q[0]]) for a in p])
+    assert torch.allclose(found, one_by_one, atol=1e-12)

@@ -237,6 +237,6 @@ def _measure_rows(
         else:
             with zeroed(ablated[first] if ablated is not None else []):
                 perturbed = stack.patch(clean, first, partial(perturb, first), ids)[None]
-        divergences.append(jensen_shannon(reference, perturbed).double().cpu())
+        divergences += [jensen_shannon(reference, logits).double().cpu() for logits in perturbed]
         progress(len(draws) * len(layers))
-    return torch.cat(divergences).numpy()
+    return torch.stack(divergences).numpy()
