@@ -1,4 +1,4 @@
-"""How the diagnosis' time and memory grow with layers, width and probes."""
+"""How the diagnosis' time and memory grow with layers, width and probes, and the quick look's time with layers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from hf_layertracer import DiagnosisConfig, Probe, diagnose
+from hf_layertracer.diagnosis.quick import QUICK_PROBES, quick_look
 from hf_layertracer.modeling.accounting import peak_bytes
 
 
@@ -61,6 +62,26 @@ def measure(model: nn.Module, probes: int = 8) -> tuple[float, int]:
     return min(seconds), peak_bytes(lambda: diagnose(model, asked, config=config))
 
 
+def measure_quick(layers: int) -> float:
+    """Processor seconds of a quick look, the least of some.
+
+    Args:
+        layers (`int`): Number of layers.
+
+    Returns:
+        `float`: Seconds.
+    """
+    model, config = make_model(layers), quick_look(DiagnosisConfig(memory_budget=BUDGET), layers)
+    tokens = torch.randint(0, 1000, (QUICK_PROBES, LENGTH), generator=torch.Generator().manual_seed(0)).tolist()
+    asked = [Probe(row, number) for number, row in enumerate(tokens)]
+    seconds = []
+    for _ in range(ROUNDS):
+        start = time.process_time()
+        diagnose(model, asked, config=config)
+        seconds.append(time.process_time() - start)
+    return min(seconds)
+
+
 def run() -> list[tuple[str, str]]:
     """Grows one of the three at a time; every figure is a ratio to the smallest.
 
@@ -77,6 +98,13 @@ def run() -> list[tuple[str, str]]:
     for name, measured in series.items():
         for what, values in zip(("time", "memory beyond the model"), zip(*measured, strict=True), strict=True):
             rows.append((f"{what}, {name}", ", ".join(f"{value / values[0]:.2f}" for value in values)))
+    quick = [measure_quick(layers) for layers in LAYERS]
+    rows.append(
+        (
+            f"processor time of a quick look, layers {_steps(LAYERS)} (linear: 1, 2, 4, 8)",
+            ", ".join(f"{seconds / quick[0]:.2f}" for seconds in quick),
+        )
+    )
     largest = max(peak for measured in series.values() for _, peak in measured)
     rows.append((f"largest memory / memory_budget of {BUDGET >> 20} MiB", f"{largest / BUDGET:.2f}"))
     return rows

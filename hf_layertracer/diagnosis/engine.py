@@ -23,6 +23,7 @@ from .layer_stack import LayerStack
 from .layout import Layout
 from .measurements import Batch, Measurement, Subject
 from .memory import BatchPlan, plan_batches
+from .position_wise import find_position_wise
 from .replay_check import ROWS, check_replay, depends_on_batch
 from .score import check_prompts, check_targets
 from .sharing import Shares
@@ -84,6 +85,7 @@ class Engine:
                 batches = plan_batches(self.stack, clean, self.config)
                 check_causal_to_the_end(self.stack, clean, self.probes)
                 self.one_by_one = depends_on_batch(self.stack, clean)
+                self.stack.position_wise = [] if self.one_by_one else find_position_wise(self.stack, clean)
                 self._check_replay(clean, batches)
             self.called = clean.called
             self.memory = {"budget_bytes": batches.budget, "largest_batch_probes": 0}
@@ -163,6 +165,9 @@ class Engine:
         if not self.one_by_one:
             starts = _STARTS[1] if self._replay_problems else _STARTS[0]
             problem = check_replay(self.stack, clean, batches.rows, starts, self.config.diagnosis_seed)
+            if problem is not None and self.stack.position_wise:
+                self.stack.position_wise = []
+                problem = check_replay(self.stack, clean, batches.rows, starts, self.config.diagnosis_seed)
             self._count(self._checked_rows(starts))
             if problem is not None:
                 logger.warning_once(f"Layer Sensitivity takes whole forward passes: {problem}.")

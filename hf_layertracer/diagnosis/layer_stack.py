@@ -23,7 +23,16 @@ from ..modeling.wrappers import input_device, input_embeddings
 from .clean_run import CleanRun
 from .controls import final_norm
 from .layout import Layout, Shapes, argument_axes, hidden_axes
-from .patching import LayerForward, computing_in, hidden_input, hidden_of, patched, with_hidden, with_hidden_input
+from .patching import (
+    LayerForward,
+    computing_in,
+    hidden_input,
+    hidden_of,
+    on_last_position,
+    patched,
+    with_hidden,
+    with_hidden_input,
+)
 from .recording import Recording, record
 
 
@@ -43,6 +52,8 @@ class LayerStack:
         self.model = parts.model
         self.layers = parts.layers
         self.final_norm = final_norm(parts)
+        self.position_wise: list[nn.Module] = []
+        """Parts of the last layer that replay runs on the last position alone, which is the only one that is read."""
         self._accepted = inspect.signature(parts.model.forward).parameters
 
     @property
@@ -184,7 +195,12 @@ class LayerStack:
         def answer(layer: int, forward: LayerForward) -> LayerForward:
             depth = clean.depth(layer)
             entered = bisect_right(depths, depth - 1)  # answers that run through this layer
-            run = forward if compute_dtype is None else computing_in(compute_dtype, forward)
+            own = forward if compute_dtype is None else computing_in(compute_dtype, forward)
+
+            def run(*args: Any, **kwargs: Any) -> Any:
+                parts = self.position_wise if layer == clean.called[-1] else []
+                with patched(parts, on_last_position(layout.positions)):
+                    return own(*args, **kwargs)
 
             def answering(*args: Any, **kwargs: Any) -> Any:
                 hidden = hidden_input(args, kwargs)

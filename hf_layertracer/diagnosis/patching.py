@@ -87,6 +87,24 @@ def computing_in(dtype: torch.dtype, forward: LayerForward) -> LayerForward:
     return run
 
 
+def on_last_position(axis: int) -> Callable[[int, LayerForward], LayerForward]:
+    """For `patched`: a module is given the last position of its hidden state alone, and returns no other.
+
+    Args:
+        axis (`int`): The axis of positions.
+    """
+
+    def replace(_: int, forward: LayerForward) -> LayerForward:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            hidden = hidden_input(args, kwargs)
+            args, kwargs = with_hidden_input(args, kwargs, hidden.narrow(axis, hidden.shape[axis] - 1, 1))
+            return forward(*args, **kwargs)
+
+        return run
+
+    return replace
+
+
 def hidden_of(output: Any) -> Tensor:
     """The hidden state in a layer's return value: the value itself or the first of a tuple."""
     return output[0] if isinstance(output, tuple | list) else output
