@@ -387,7 +387,7 @@ def test_one_bar_counts_verification_and_values_to_its_end(
     monkeypatch.setattr(progress, "tqdm", Bar)
     diagnose(tiny_llama(), token_probes, config=DiagnosisConfig(perturbation=perturbation, repeats=2))
     lengths = {len(probe.prompt) for probe in token_probes}
-    checks = 3 * (4 + 2 * (len(lengths) - 1))  # rows: from each of 4 layers at the first length, from 2 at each other
+    checks = 3 * (3 + 2 * (len(lengths) - 1))  # rows: from 3 layers at the longest prompt, from 2 at each other length
     values = 4 * len(token_probes) * (2 if perturbation == "mask" else 1)
     assert set(seen) == {("Diagnosing 4 layers: ", checks + values, checks + values)}
     assert capsys.readouterr().err == ""  # in a pipe, short work says nothing

@@ -15,7 +15,9 @@ def tokens_through_layers(model, config):
     """How many tokens all layers together ran on in a diagnosis, and its report."""
     counted = []
     for layer in model.model.layers:
-        layer.input_layernorm.register_forward_pre_hook(lambda _, args: counted.append(args[0].shape[0] * args[0].shape[1]))
+        layer.input_layernorm.register_forward_pre_hook(
+            lambda _, args: counted.append(args[0].shape[0] * args[0].shape[1])
+        )
     report = diagnose(model, PROBES, config=config)
     return report, sum(counted)
 
