@@ -21,7 +21,7 @@ from hf_layertracer.demo.model import demo_model
 from hf_layertracer.modeling.devices import peak_bytes
 
 
-STEPS, ROUNDS, BATCH, LENGTH = 5, 3, 4, 128
+STEPS, ROUNDS, BATCH, LENGTH = 3, 3, 4, 128
 STRATEGIES = ("full", "freeze-deep", "freeze-shallow")
 
 
