@@ -41,7 +41,8 @@ def whole_number(name: str, value: Any, least: int = 1, most: int = 2**63 - 1) -
 def as_meant(name: str, value: Any, hint: Any) -> Any:
     """Reads a number or a switch that came as text, from a file or a shell, where a setting takes no text.
 
-    What no scalar setting can be (a list, a mapping, `None` where it is none of the choices) is refused here, once for all.
+    What no number can be (a list, a mapping, `None` where it is none of the choices) is refused here, once for all. A type
+    of text is what a shell can give: such settings may take more from Python, and check it themselves.
 
     Args:
         name (`str`): The setting.
@@ -63,7 +64,7 @@ def as_meant(name: str, value: Any, hint: Any) -> Any:
     ```
     """
     kinds = set(get_args(hint)) if isinstance(hint, UnionType) else {hint}
-    if kinds <= {bool, int, float, str, type(None)}:
+    if kinds <= {bool, int, float, type(None)}:
         if isinstance(value, list | tuple | set | dict):
             raise LayerTracerError(f"{name} must be a single value, not {_shown(value)}.")
         if value is None and type(None) not in kinds:

@@ -80,7 +80,7 @@ class PlanInputs:
         if diagnosis.context is not None:
             known["context"] = diagnosis.context.delta
         chosen = measure or (_BEST if _BEST in known else diagnosis.perturbation)
-        if chosen not in known:
+        if not isinstance(chosen, str) or chosen not in known:
             raise LayerTracerError(
                 f"measure={chosen!r} is not in the report, which has {', '.join(known)}: diagnose with "
                 f"perturbation={chosen!r}."
