@@ -14,6 +14,7 @@ from ..errors import LayerTracerError, ReportNotFoundError
 from ..estimate.config import EstimateConfig
 from ..planning.config import PlanConfig
 from ..planning.export import EXPORT_FORMATS
+from ..planning.fitting import LIMIT
 from ..planning.strategies import STRATEGIES, strategy_named
 from .options import AllowPickle, Revision, TrustRemoteCode, one_of, with_options
 from .printing import print_estimate, print_plan
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from ..estimate import TrainingEstimate
+    from ..planning.fitting import MemoryOfPlans
     from ..records import LayerPlan
     from ..report import LayerTracerReport
 
 
 @with_options(PlanConfig, panel="What trains")
-@with_options(EstimateConfig, argument="run", panel="The training run (with --estimate)")
+@with_options(EstimateConfig, argument="run", panel="The training run (with --estimate or --max-memory)")
 def command(
     context: typer.Context,
     source: Annotated[
@@ -59,6 +61,9 @@ def command(
     from ..report import LayerTracerReport
 
     _refuse_idle_strategy(context, config)
+    limit = config.max_memory
+    if estimate and config.strategy != "budget":
+        config = replace(config, **{LIMIT: None})  # the estimate says whether it fits, and what would
     measured = None
     if Path(source).name != "config.json":
         with suppress(ReportNotFoundError):
@@ -68,7 +73,8 @@ def command(
             raise LayerTracerError(
                 f"The strategy {config.strategy!r} reads the weights: name the model instead of its report."
             )
-        made, facts = configured_plan(measured, config, layers_path=layers_path), measured.model
+        memory = _memory(measured, run, config, revision, trust_remote_code)
+        made, facts = configured_plan(measured, config, layers_path=layers_path, memory=memory), measured.model
     else:
         if config.plan is None and "measurements" in strategy_named(config.strategy).needs:
             raise LayerTracerError(
@@ -76,15 +82,13 @@ def command(
                 "first, then layertracer plan my-report."
             )
         subject = _load(source, config.strategy, revision, trust_remote_code, allow_pickle)
-        made = configured_plan(subject, config, layers_path=layers_path)
+        memory = _memory(source, run, config, revision, trust_remote_code)
+        made = configured_plan(subject, config, layers_path=layers_path, memory=memory)
         facts = model_facts(find_parts(subject, layers_path))
     if estimate:
-        if run.device is None and config.max_memory is not None:
-            run = replace(run, device=str(config.max_memory))
-        print_estimate(
-            _estimate(source if measured is None else measured, made, run, config, revision, trust_remote_code),
-            as_json,
-        )
+        run = replace(run, device=run.device or (limit and str(limit)))
+        found = _estimate(source if measured is None else measured, made, run, revision, trust_remote_code)
+        print_estimate(found, as_json)
         return
     text = export_plan(made, facts, export) if export else None
     if out is not None:
@@ -113,27 +117,50 @@ def _load(
     return load_skeleton(source, revision=revision, trust_remote_code=trust_remote_code)
 
 
+def _memory(
+    source: str | LayerTracerReport,
+    run: EstimateConfig,
+    config: PlanConfig,
+    revision: str | None,
+    trust_remote_code: bool,
+) -> MemoryOfPlans | None:
+    """What a limit is compared with: a traced step, or what can be counted where the report's model is not at hand."""
+    from ..estimate import traced_memory
+
+    if config.max_memory is None:
+        return None
+    try:
+        model, revision = _model_of(source, revision)
+        options: dict[str, Any] = {**run.options(), "revision": revision, "trust_remote_code": trust_remote_code}
+        return traced_memory(model, run.training_arguments(), **options)
+    except LayerTracerError as error:
+        if isinstance(source, str):
+            raise
+        typer.echo(f"Without activations, which cannot be traced: {error}", err=True)
+        return None
+
+
+def _model_of(source: str | LayerTracerReport, revision: str | None) -> tuple[str, str | None]:
+    if isinstance(source, str):
+        return source, revision
+    if source.model.id is None:
+        raise LayerTracerError(
+            "The report does not say where its model is: name the model instead, with the strategy to estimate."
+        )
+    return source.model.id, source.model.revision
+
+
 def _estimate(
     source: str | LayerTracerReport,
     plan: LayerPlan,
     run: EstimateConfig,
-    config: PlanConfig,
     revision: str | None,
     trust_remote_code: bool,
 ) -> TrainingEstimate:
     from ..estimate import estimate_training
 
-    if isinstance(source, str):
-        model = source
-    elif source.model.id is not None:
-        model, revision = source.model.id, source.model.revision
-    else:
-        raise LayerTracerError(
-            "The report does not say where its model is: name the model instead, with the strategy to estimate."
-        )
+    model, revision = _model_of(source, revision)
     settings: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code, **run.options()}
-    # A limit on memory was for weights, gradients and Adam's moments as long as nothing else was known.
-    settings["device"] = settings["device"] or config.max_memory
     return estimate_training(model, plan, run.training_arguments(), **settings)
 
 

@@ -9,8 +9,11 @@ from ..lazy import lazy_names
 
 if TYPE_CHECKING:
     from .estimate import TrainingEstimate, estimate_training
+    from .limits import traced_memory
 
-__all__ = ["TrainingEstimate", "estimate_training"]
+__all__ = ["TrainingEstimate", "estimate_training", "traced_memory"]
 
 # The command line reads the settings here, and must not wait for torch.
-__getattr__ = lazy_names(__name__, {"estimate": __all__})
+__getattr__ = lazy_names(
+    __name__, {"estimate": ["TrainingEstimate", "estimate_training"], "limits": ["traced_memory"]}
+)

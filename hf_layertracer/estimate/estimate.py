@@ -25,6 +25,11 @@ _DEFAULT_LENGTH = 1024
 _MARGIN = 0.1
 
 
+def with_margin(size: int) -> int:
+    """What has to be free for so many bytes of tensors."""
+    return int(size * (1 + _MARGIN))
+
+
 class TrainingEstimate(Record):
     """Memory and time of a training run on one device.
 
@@ -61,6 +66,91 @@ class TrainingEstimate(Record):
     assumptions: dict[str, Any]
     proposal: str | None = None
     full: TrainingEstimate | None = None
+
+
+class RunEstimator:
+    """Estimates plans of one run, as [`estimate_training`] does.
+
+    Args:
+        model (`nn.Module`, `PreTrainedConfig` or `str`): As for [`estimate_training`].
+        args (`TrainingArguments`, *optional*): The run's.
+        options: The other arguments of [`estimate_training`].
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | PreTrainedConfig | str,
+        args: TrainingArguments | None = None,
+        *,
+        sequence_length: int | None = None,
+        world_size: int = 1,
+        sharding: str = "ddp",
+        device: str | None = None,
+        dtype: torch.dtype | None = None,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+    ):
+        if isinstance(model, str):
+            model = load_config(model, revision=revision, trust_remote_code=trust_remote_code)
+        self._model, self._dtype, self._trusted = model, dtype, trust_remote_code
+        self._length, self._world_size, self._sharding = sequence_length, world_size, sharding
+        self._device = find_device(device) if device is not None else None
+        self.args = args or TrainingArguments(output_dir="trainer_output", report_to="none")
+
+    def estimate(self, plan: LayerPlan | None, args: TrainingArguments | None = None) -> TrainingEstimate:
+        """What one plan takes.
+
+        Args:
+            plan ([`LayerPlan`], *optional*): What trains; all that can by default.
+            args (`TrainingArguments`, *optional*): Another run's, such as one with smaller batches.
+
+        Returns:
+            [`TrainingEstimate`]: Without the comparison with full training.
+
+        Raises:
+            LayerTracerError: The step cannot be traced.
+        """
+        args, target = args or self.args, self._device
+        world_size, sharding = self._world_size, self._sharding
+        fake = FakeModel(self._model, self._dtype, self._trusted)
+        parts = find_parts(fake.model)
+        if plan is not None:
+            apply_plan(fake.model, plan)
+        length = _sequence_length(self._length, args, parts.model)
+        step = trace_step(fake, args, length)
+        layers = (sum(p.nbytes for p in layer.parameters()) for layer in parts.layers)
+        share = share_out(
+            fake.weights_bytes, step.gradient_bytes, step.optimizer_bytes, max(layers), world_size, sharding
+        )
+        # Where gradients are sharded, the fullest moment is rid of the others' parts, but not of the activations.
+        beside = step.peak_bytes - step.optimizer_bytes - (step.gradient_bytes - share.gradient_bytes)
+        beside = max(beside, step.activation_bytes) + share.extra_bytes
+        total = share.weights_bytes + share.optimizer_bytes + beside
+        seconds = step.flops / (target.flops_per_second * UTILISATION) if target and target.flops_per_second else None
+        return TrainingEstimate(
+            weights_bytes=share.weights_bytes,
+            gradient_bytes=share.gradient_bytes,
+            optimizer_bytes=share.optimizer_bytes,
+            activation_bytes=step.activation_bytes,
+            workspace_bytes=beside - max(step.activation_bytes, share.gradient_bytes),
+            total_bytes=total,
+            flops_per_step=step.flops,
+            seconds_per_step=seconds,
+            device=None if target is None else target.name,
+            device_bytes=None if target is None else target.memory_bytes,
+            fits=None if target is None else with_margin(total) <= target.memory_bytes,
+            assumptions={
+                "batch_size": args.per_device_train_batch_size,
+                "sequence_length": length,
+                "gradient_accumulation_steps": args.gradient_accumulation_steps,
+                "precision": "fp16" if args.fp16 else "bf16" if args.bf16 else "that of the weights",
+                "weights": "/".join(sorted({str(p.dtype).removeprefix("torch.") for p in parts.model.parameters()})),
+                "optimizer": str(getattr(args.optim, "value", args.optim)),
+                "activation_checkpointing": args.activation_checkpointing,
+                "world_size": world_size,
+                "sharding": sharding if world_size > 1 else "none",
+            },
+        )
 
 
 def estimate_training(
@@ -114,62 +204,35 @@ def estimate_training(
     True
     ```
     """
-    if isinstance(model, str):
-        model = load_config(model, revision=revision, trust_remote_code=trust_remote_code)
-    target = find_device(device) if device is not None else None
-    args = args or TrainingArguments(output_dir="trainer_output", report_to="none")
-
-    def estimate(plan: LayerPlan | None, args: TrainingArguments) -> TrainingEstimate:
-        fake = FakeModel(model, dtype, trust_remote_code)
-        parts = find_parts(fake.model)
-        if plan is not None:
-            apply_plan(fake.model, plan)
-        length = _sequence_length(sequence_length, args, parts.model)
-        step = trace_step(fake, args, length)
-        layers = (sum(p.nbytes for p in layer.parameters()) for layer in parts.layers)
-        share = share_out(
-            fake.weights_bytes, step.gradient_bytes, step.optimizer_bytes, max(layers), world_size, sharding
-        )
-        # Where gradients are sharded, the fullest moment is rid of the others' parts, but not of the activations.
-        beside = step.peak_bytes - step.optimizer_bytes - (step.gradient_bytes - share.gradient_bytes)
-        beside = max(beside, step.activation_bytes) + share.extra_bytes
-        total = share.weights_bytes + share.optimizer_bytes + beside
-        seconds = step.flops / (target.flops_per_second * UTILISATION) if target and target.flops_per_second else None
-        return TrainingEstimate(
-            weights_bytes=share.weights_bytes,
-            gradient_bytes=share.gradient_bytes,
-            optimizer_bytes=share.optimizer_bytes,
-            activation_bytes=step.activation_bytes,
-            workspace_bytes=beside - max(step.activation_bytes, share.gradient_bytes),
-            total_bytes=total,
-            flops_per_step=step.flops,
-            seconds_per_step=seconds,
-            device=None if target is None else target.name,
-            device_bytes=None if target is None else target.memory_bytes,
-            fits=None if target is None else total * (1 + _MARGIN) <= target.memory_bytes,
-            assumptions={
-                "batch_size": args.per_device_train_batch_size,
-                "sequence_length": length,
-                "gradient_accumulation_steps": args.gradient_accumulation_steps,
-                "precision": "fp16" if args.fp16 else "bf16" if args.bf16 else "that of the weights",
-                "weights": "/".join(sorted({str(p.dtype).removeprefix("torch.") for p in parts.model.parameters()})),
-                "optimizer": str(getattr(args.optim, "value", args.optim)),
-                "activation_checkpointing": args.activation_checkpointing,
-                "world_size": world_size,
-                "sharding": sharding if world_size > 1 else "none",
-            },
-        )
-
-    ours = estimate(plan, args)
+    run = RunEstimator(
+        model,
+        args,
+        sequence_length=sequence_length,
+        world_size=world_size,
+        sharding=sharding,
+        device=device,
+        dtype=dtype,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+    )
+    ours = run.estimate(plan)
     freezes = plan is not None and plan.savings.trainable_parameters < plan.savings.trainable_parameters_full
-    ours.full = estimate(None, args) if freezes else ours.model_copy()
+    ours.full = run.estimate(None) if freezes else ours.model_copy()
     if ours.fits is False:
-        ours.proposal = _proposal(args, lambda smaller: bool(estimate(plan, smaller).fits))
+        ours.proposal = proposal(run.args, lambda smaller: bool(run.estimate(plan, smaller).fits))
     return ours
 
 
-def _proposal(args: TrainingArguments, fits: Callable[[TrainingArguments], bool]) -> str | None:
-    """The run with activation checkpointing, and then with smaller batches, until it fits; the batch of a step stays."""
+def proposal(args: TrainingArguments, fits: Callable[[TrainingArguments], bool]) -> str | None:
+    """The run with activation checkpointing, and then with smaller batches, until it fits; the batch of a step stays.
+
+    Args:
+        args (`TrainingArguments`): The run's.
+        fits (`Callable[[TrainingArguments], bool]`): Whether a run fits.
+
+    Returns:
+        `str` or `None`: The arguments that change, in words.
+    """
     batch, accumulated = args.per_device_train_batch_size, args.gradient_accumulation_steps
     smaller = copy.copy(args)
     smaller.activation_checkpointing = True

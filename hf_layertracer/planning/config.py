@@ -15,6 +15,7 @@ from .strategies import STRATEGIES, all_options, strategy_named
 
 
 _OPTIONS = all_options()
+_SEVERAL = {name for name, (_, own) in _OPTIONS.items() if own.metadata["several"]}
 
 
 @dataclass
@@ -67,7 +68,8 @@ class PlanConfig(_WithOptions):  # type: ignore[valid-type, misc]
     plan: str | None = field(default=None, metadata={"help": "Plan file to take instead of a strategy."})
 
     def __post_init__(self) -> None:
-        all_as_meant(self, get_type_hints(type(self)))
+        hints = get_type_hints(type(self))
+        all_as_meant(self, {name: hint for name, hint in hints.items() if name not in _SEVERAL})
         if not isinstance(self.strategy, str):
             raise LayerTracerError(f"strategy must be the name of one, not {self.strategy!r:.60}.")
         given = {name: value for name in _OPTIONS if (value := getattr(self, name)) is not None}

@@ -59,20 +59,6 @@ def trainable_by_layer(facts: ModelFacts) -> list[dict[str, int]]:
     return sizes
 
 
-def trainable_elements_within(facts: ModelFacts, memory: int) -> int:
-    """How many parameters may train so that weights, gradients and Adam's moments fit.
-
-    Args:
-        facts ([`ModelFacts`]): The model.
-        memory (`int`): Bytes.
-
-    Returns:
-        `int`: Parameters; negative where the weights alone do not fit.
-    """
-    element = bytes_per_element(facts)
-    return (memory - weights_bytes(facts)) // (element + ADAM_BYTES)
-
-
 def outside_elements(facts: ModelFacts, parts: Collection[str]) -> int:
     """Parameters that could train in some of `"embeddings"`, `"norm"` and `"head"`; a tied matrix is in both."""
     chosen = {*parts, "embeddings"} if facts.tied and "head" in parts else parts

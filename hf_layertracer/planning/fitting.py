@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import LayerTracerError
@@ -12,6 +15,34 @@ from .strategies import Strategy
 
 
 LIMIT = "max_memory"
+
+
+@dataclass(frozen=True)
+class MemoryOfPlans:
+    """What a limit on memory is compared with.
+
+    Args:
+        takes (`Callable[[LayerPlan], int]`): Bytes that training under a plan takes.
+        what (`str`): What these bytes are, in words.
+        proposal (`Callable[[LayerPlan, int], str | None]`):
+            Arguments of the run with which a plan would fit a limit, if there are any.
+    """
+
+    takes: Callable[[LayerPlan], int]
+    what: str
+    proposal: Callable[[LayerPlan, int], str | None] = lambda plan, limit: None
+
+
+def counted_memory(facts: ModelFacts) -> MemoryOfPlans:
+    """What can be said without a run: weights, gradients and Adam's moments. Activations come on top.
+
+    Args:
+        facts ([`ModelFacts`]): The model.
+
+    Returns:
+        [`MemoryOfPlans`]: See [`~hf_layertracer.estimate.traced_memory`] for that of a run.
+    """
+    return MemoryOfPlans(lambda plan: training_bytes(facts, plan.savings), "weights, gradients and Adam's moments")
 
 
 def split_limit(strategy: Strategy, options: dict[str, Any]) -> tuple[dict[str, Any], int | None]:
@@ -32,35 +63,53 @@ def split_limit(strategy: Strategy, options: dict[str, Any]) -> tuple[dict[str, 
     return {name: value for name, value in options.items() if name != LIMIT}, parse_bytes(options[LIMIT], LIMIT)
 
 
-def check_fits(facts: ModelFacts, plan: LayerPlan, limit: int) -> None:
-    """Refuses a plan that takes more than a limit, with the plan that would fit.
+def check_fits(facts: ModelFacts, plan: LayerPlan, limit: int, memory: MemoryOfPlans) -> None:
+    """Refuses a plan that takes more than a limit, with what would fit.
 
     Args:
         facts ([`ModelFacts`]): The model.
         plan ([`LayerPlan`]): The plan.
-        limit (`int`): Bytes for weights, gradients and Adam's moments.
+        limit (`int`): Bytes.
+        memory ([`MemoryOfPlans`]): What is compared with the limit.
 
     Raises:
         LayerTracerError: It does not fit.
     """
-    need = training_bytes(facts, plan.savings)
+    need = memory.takes(plan)
     if need <= limit:
         return
-    said = f"This plan ({plan.strategy}) takes {gibibytes(need)} of weights, gradients and Adam's moments, more than "
-    said += f"{gibibytes(limit)}."
+    said = f"This plan ({plan.strategy}) takes {gibibytes(need)} of {memory.what}, more than {gibibytes(limit)}."
     if weights_bytes(facts) >= limit:
         raise LayerTracerError(f"{said} The weights alone take {gibibytes(weights_bytes(facts))}: no plan fits.")
+    proposal = memory.proposal(plan, limit)
+    if proposal is not None:
+        said += f" It would fit with {proposal}."
+    smaller = _smaller(facts, plan, limit, memory)
+    if smaller is not None:
+        also = "" if proposal is None else " as it is"
+        raise LayerTracerError(f"{said} {smaller} would fit{also}.")
+    if proposal is not None:
+        raise LayerTracerError(said)
+    raise LayerTracerError(f"{said} Not even one layer fits: train adapters (PEFT), or take a smaller model.")
+
+
+def _smaller(facts: ModelFacts, plan: LayerPlan, limit: int, memory: MemoryOfPlans) -> str | None:
+    """The plan that freezes as few layers as must be at one end, in words."""
     name = "freeze-shallow" if plan.strategy == "freeze-shallow" else "freeze-deep"
     for outside in (True, False):
-        for frozen in range(1, facts.num_layers):
-            smaller = frozen_by(facts, plan, name, frozen, outside)
-            if training_bytes(facts, smaller.savings) <= limit:
-                also = "" if outside else " with embeddings and head frozen (train_embeddings=False, train_head=False)"
-                raise LayerTracerError(
-                    f"{said} {name} with freeze_ratio={frozen / facts.num_layers:.3g}{also} would fit, at "
-                    f"{gibibytes(training_bytes(facts, smaller.savings))}."
-                )
-    raise LayerTracerError(f"{said} Not even one layer fits: train adapters (PEFT), or take a smaller model.")
+
+        def fits(frozen: int, outside: bool = outside) -> bool:
+            return memory.takes(frozen_by(facts, plan, name, frozen, outside)) <= limit
+
+        # Every layer more that is frozen takes less.
+        candidates = range(1, facts.num_layers)
+        place = bisect_left(candidates, True, key=fits)
+        if place < len(candidates):
+            frozen = candidates[place]
+            also = "" if outside else " with embeddings and head frozen (train_embeddings=False, train_head=False)"
+            size = gibibytes(memory.takes(frozen_by(facts, plan, name, frozen, outside)))
+            return f"{name} with freeze_ratio={frozen / facts.num_layers:.3g}{also}, at {size},"
+    return None
 
 
 def frozen_by(facts: ModelFacts, plan: LayerPlan, strategy: str, frozen: int, outside: bool) -> LayerPlan:

@@ -17,7 +17,7 @@ from ..records import LayerPlan, ModelFacts, ReportData, Savings
 from ..text import compact_ranges, one_line
 from .binding import check_binding
 from .cost import savings_of
-from .fitting import check_fits, split_limit
+from .fitting import MemoryOfPlans, check_fits, counted_memory, split_limit
 from .strategies import Choice, Moment, PlanInputs, strategy_named
 
 
@@ -38,6 +38,7 @@ def make_plan(
     train_embeddings: bool | None = None,
     train_norm: bool | None = None,
     train_head: bool | None = None,
+    memory: MemoryOfPlans | None = None,
     **options: Any,
 ) -> LayerPlan:
     """Decides for every layer whether it trains.
@@ -54,9 +55,12 @@ def make_plan(
         report ([`LayerTracerReport`], *optional*): Measurements, where `source` is a model.
         layers_path (`str`, *optional*): Where `source` is a model: dotted path of its list of layers.
         train_embeddings, train_norm, train_head (`bool`, *optional*): Overrule the strategy.
+        memory ([`~hf_layertracer.planning.fitting.MemoryOfPlans`], *optional*):
+            What `max_memory` is compared with: `hf_layertracer.estimate.traced_memory(model, args)` traces a step of the
+            run. By default weights, gradients and Adam's moments are counted.
         options: Options of the strategy, such as `freeze_ratio=0.5`, `train_layers="0-7"`, `max_trainable_parameters=...`,
-            or `plan_seed=0`. With every strategy, `max_memory="24GB"` refuses a plan whose weights, gradients and Adam's
-            moments take more, and says which would fit.
+            or `plan_seed=0`. With every strategy, `max_memory="24GB"` refuses a plan that takes more, and says what would
+            fit.
 
     Returns:
         [`LayerPlan`]: The plan, with its reason and savings.
@@ -97,11 +101,19 @@ def make_plan(
             logger.warning_once(warning)
     report = report if report is not None and report.is_measured else None
     wishes = dict(zip(_OUTSIDE, (train_embeddings, train_norm, train_head), strict=True))
-    inputs = PlanInputs(facts, report, model, frozenset(part for part, wish in wishes.items() if wish))
+    memory = memory or counted_memory(facts)
+    inputs = PlanInputs(
+        facts,
+        report,
+        model,
+        frozenset(part for part, wish in wishes.items() if wish),
+        lambda choice: memory.takes(_plan_of(facts, strategy, options, wishes, choice)),
+        memory.what,
+    )
     chosen.check_inputs(inputs)
     plan = _plan_of(facts, strategy, options, wishes, chosen.choose(inputs, settings))
     if limit is not None:
-        check_fits(facts, plan, limit)
+        check_fits(facts, plan, limit, memory)
     if strategy == "full":  # it decides nothing, so there is nothing to refuse: what trains may lie around the model
         return plan
     if plan.savings.trainable_parameters == 0:
@@ -117,7 +129,11 @@ def make_plan(
 
 
 def change_plan(
-    facts: ModelFacts, plan: LayerPlan, moment: Moment, report: ReportData | None = None
+    facts: ModelFacts,
+    plan: LayerPlan,
+    moment: Moment,
+    report: ReportData | None = None,
+    memory: MemoryOfPlans | None = None,
 ) -> LayerPlan | None:
     """Asks the strategy of a plan again what trains.
 
@@ -126,6 +142,7 @@ def change_plan(
         plan ([`LayerPlan`]): The plan in force, of a strategy that changes.
         moment ([`Moment`]): When, and what was seen since.
         report ([`LayerTracerReport`], *optional*): The measurements before training.
+        memory ([`~hf_layertracer.planning.fitting.MemoryOfPlans`], *optional*): What a limit is compared with.
 
     Returns:
         [`LayerPlan`] or `None`: The plan from now on; `None` where nothing changes.
@@ -144,7 +161,7 @@ def change_plan(
         return None
     changed = _plan_of(facts, plan.strategy, options, wishes, choice)
     if limit is not None:
-        check_fits(facts, changed, limit)
+        check_fits(facts, changed, limit, memory or counted_memory(facts))
     same = ("trained_layers", "train_embeddings", "train_norm", "train_head", "patterns")
     return None if all(getattr(changed, name) == getattr(plan, name) for name in same) else changed
 
@@ -179,6 +196,7 @@ def configured_plan(
     *,
     report: ReportData | None = None,
     layers_path: str | None = None,
+    memory: MemoryOfPlans | None = None,
 ) -> LayerPlan:
     """The plan that settings ask for: that of a file, or one made by a strategy.
 
@@ -187,6 +205,7 @@ def configured_plan(
         config ([`PlanConfig`]): The settings.
         report ([`LayerTracerReport`], *optional*): Measurements, where `source` is a model.
         layers_path (`str`, *optional*): Where `source` is a model: dotted path of its list of layers.
+        memory ([`~hf_layertracer.planning.fitting.MemoryOfPlans`], *optional*): What a limit on memory is compared with.
 
     Returns:
         [`LayerPlan`]: The plan; of one from a file, the savings are those on this model.
@@ -195,7 +214,8 @@ def configured_plan(
         LayerTracerError: The file holds no plan, or one for another model; or [`make_plan`] refuses.
     """
     if config.plan is None:
-        return make_plan(source, config.strategy, report=report, layers_path=layers_path, **config.plan_options())
+        options = config.plan_options()
+        return make_plan(source, config.strategy, report=report, layers_path=layers_path, memory=memory, **options)
     facts = model_facts(find_parts(source, layers_path)) if isinstance(source, nn.Module) else source.model
     plan = read_plan(config.plan)
     if plan.num_layers != facts.num_layers:

@@ -17,7 +17,7 @@ from ..logs import get_logger
 from ..modeling import find_parts
 from ..modeling.facts import model_facts
 from ..planning import AppliedPlan, strategy_named
-from ..planning.fitting import split_limit
+from ..planning.fitting import MemoryOfPlans, split_limit
 from ..planning.plan import change_plan
 from ..planning.strategies import ChangingOptions, Moment
 from ..records import LayerPlan, PlanRecord
@@ -40,10 +40,16 @@ class Changes:
         report ([`LayerTracerReport`]): The run's report; its plans are the history.
         measure (`Callable[[nn.Module, str | None, int], list[float]]`):
             Measures the layers' sensitivity now, given a perturbation and a number of probes.
+        memory ([`MemoryOfPlans`], *optional*): What a limit on memory is compared with.
     """
 
-    def __init__(self, report: LayerTracerReport, measure: Callable[[nn.Module, str | None, int], list[float]]):
-        self._report, self._measure = report, measure
+    def __init__(
+        self,
+        report: LayerTracerReport,
+        measure: Callable[[nn.Module, str | None, int], list[float]],
+        memory: MemoryOfPlans | None = None,
+    ):
+        self._report, self._measure, self._memory = report, measure, memory
         self._strategy = strategy_named(report.plan.strategy)
         self._options = options_of(report.plan)
         self._norms = GradientNorms(report.num_layers, report.plan.layers_path)
@@ -117,7 +123,7 @@ class Changes:
         moment = Moment(step, total_steps, frozenset(plan.trained_layers), scores)
         facts = model_facts(find_parts(model, plan.layers_path))
         # Processes may round differently, and have to change to the same plan at the same step.
-        changed = from_main_process(change_plan(facts, plan, moment, self._report))
+        changed = from_main_process(change_plan(facts, plan, moment, self._report, self._memory))
         if changed is None:
             return None
         self._report.set_plan(changed, step)

@@ -10,7 +10,9 @@ from transformers import Trainer
 
 from ..errors import LayerTracerError
 from ..estimate.estimate import TrainingEstimate, estimate_training
+from ..estimate.limits import traced_memory
 from ..logs import get_logger
+from ..planning.fitting import MemoryOfPlans
 from ..text import gibibytes
 
 
@@ -41,6 +43,35 @@ def estimate_of_run(trainer: Trainer, inputs: Any) -> TrainingEstimate | None:
         )
     except LayerTracerError as error:  # a step of a model that is not causal, or of an unusual optimizer
         logger.info(f"The memory of this run cannot be estimated. {error}")
+        return None
+
+
+def memory_of_run(trainer: Trainer, rows: list[Any]) -> MemoryOfPlans | None:
+    """What plans take in a run, for a limit on memory, before the model is wrapped.
+
+    Args:
+        trainer ([`~transformers.Trainer`]): The trainer.
+        rows (`list[Any]`): Some rows of its data: the longest says how long a batch is.
+
+    Returns:
+        [`MemoryOfPlans`]: From a traced step, or `None` where none can be traced; then the rest is counted.
+    """
+    ids = [row["input_ids"] for row in rows if isinstance(row, dict) and row.get("input_ids") is not None]
+    longest = max((len(one) for one in ids if hasattr(one, "__len__")), default=None)
+    if trainer.is_deepspeed_enabled or trainer.is_distributed_loading_by_transformers:
+        logger.warning("max_memory counts no activations here: a sharded model cannot be traced.")
+        return None
+    sharding = "fsdp" if trainer.is_fsdp_enabled else "ddp"
+    try:
+        return traced_memory(
+            trainer.model,
+            trainer.args,
+            sequence_length=getattr(trainer.args, "max_length", None) or longest,
+            world_size=trainer.args.world_size,
+            sharding=sharding,
+        )
+    except LayerTracerError as error:
+        logger.warning(f"max_memory counts no activations here. {error}")
         return None
 
 

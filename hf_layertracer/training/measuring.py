@@ -20,6 +20,7 @@ from ..modeling.wrappers import whole_parameters
 from ..planning import configured_plan, make_plan, read_plan
 from ..planning.binding import check_binding
 from ..planning.config import LayerTracerConfig
+from ..planning.fitting import MemoryOfPlans
 from ..planning.strategies import STRATEGIES, strategy_named
 from ..probes import Probe
 from ..report import REPORT_FILE, LayerTracerReport
@@ -82,20 +83,23 @@ def first_report(
     return unmeasured_report(parts, config.diagnosis(), problem)
 
 
-def decide(model: nn.Module, config: LayerTracerConfig, report: LayerTracerReport) -> None:
+def decide(
+    model: nn.Module, config: LayerTracerConfig, report: LayerTracerReport, memory: MemoryOfPlans | None = None
+) -> None:
     """Puts the plan of the settings into the report.
 
     Args:
         model (`nn.Module`): The model.
         config ([`LayerTracerConfig`]): The settings.
         report ([`LayerTracerReport`]): The report of the model.
+        memory ([`MemoryOfPlans`], *optional*): What a limit on memory is compared with.
 
     Raises:
         LayerTracerError: The settings and the model give no plan.
     """
     path = report.model.layers_path
     try:
-        plan = configured_plan(model, config, report=report, layers_path=path)
+        plan = configured_plan(model, config, report=report, layers_path=path, memory=memory)
     except LayerTracerError:
         if report.num_layers > 1:
             raise

@@ -160,6 +160,21 @@ def take_rows(dataset: Any, count: int, seed: int) -> tuple[list[Any], Any]:
         return [], dataset
 
 
+def sample_rows(dataset: Any, count: int = 64) -> list[Any]:
+    """A few rows of a dataset that can be read anywhere; of a stream, none.
+
+    Args:
+        dataset (`Any`): The dataset.
+        count (`int`, *optional*, defaults to `64`): How many.
+
+    Returns:
+        `list[Any]`: The rows.
+    """
+    if not hasattr(dataset, "__len__") or isinstance(dataset, IterableDataset):
+        return []
+    return take_rows(dataset, count, seed=0)[0]
+
+
 def _is_of_datasets(dataset: Any) -> bool:
     if not is_datasets_available():
         return False

@@ -22,6 +22,7 @@ from ..modeling.preserve import preserved
 from ..modeling.wrappers import whole_parameters
 from ..planning import AppliedPlan, apply_plan
 from ..planning.config import LayerTracerConfig
+from ..planning.fitting import MemoryOfPlans
 from ..probes import Probe
 from ..records import Diagnosis
 from ..report import REPORT_FILE, LayerTracerReport
@@ -86,6 +87,7 @@ class Tracer:
         resume_from: str | Path | None = None,
         precision: Callable[[], AbstractContextManager] = nullcontext,
         output_dir: str | Path = ".",
+        memory: MemoryOfPlans | None = None,
     ) -> Any:
         """Diagnoses the model and freezes what the plan freezes; of a resumed run, takes over its report and plan.
 
@@ -100,6 +102,7 @@ class Tracer:
             resume_from (`str` or `Path`, *optional*): The checkpoint that the run goes on from.
             precision (`Callable`, *optional*): Makes the context that the model is run in.
             output_dir (`str` or `Path`, *optional*): Where the report will lie, for the message.
+            memory ([`MemoryOfPlans`], *optional*): What a limit on memory is compared with.
 
         Returns:
             `Any`: The dataset to go on with: the one that was given, unless that was a stream that can be read once only.
@@ -132,7 +135,7 @@ class Tracer:
         if self.report is None:
             self.report = first_report(self.config, parts, self._probes, self._tokenizer, precision, problem)
             try:
-                decide(model, self.config, self.report)
+                decide(model, self.config, self.report, memory)
             except LayerTracerError:
                 self.report = None
                 raise
@@ -147,7 +150,7 @@ class Tracer:
         self.changes = None
         if options_of(self.report.plan) is not None:
             # Optimizer and wrappers have to know all that may ever train; `take_optimizer` freezes.
-            self.changes = Changes(self.report, self._measure)
+            self.changes = Changes(self.report, self._measure, memory)
             self.applied.undo()
         elif optimizer is not None:
             drop_frozen(optimizer)

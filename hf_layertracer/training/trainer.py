@@ -12,13 +12,15 @@ from transformers import Trainer
 
 from ..errors import LayerTracerError
 from ..hub.transport import hub_errors
+from ..modeling.preserve import preserved
 from ..planning.config import LayerTracerConfig
 from ..probes import Probe
 from ..report import LayerTracerReport
 from .allocation import drop_frozen
 from .checkpoints import last_checkpoint, newest_complete_checkpoint
+from .estimating import memory_of_run
 from .events import TracingEvents
-from .probing import has_rows
+from .probing import has_rows, sample_rows
 
 
 class LayerTracerMixin:
@@ -124,9 +126,16 @@ class LayerTracerMixin:
         return self.hub_model_id or self.args.hub_model_id or Path(self.args.output_dir).name
 
     def _trace(self, resume_from: str | None) -> None:
+        tracer = self._layertracer.tracer
+        if tracer.is_prepared_for(self.model):
+            return
         source = "eval_dataset" if has_rows(self.eval_dataset) else "train_dataset"
         given = getattr(self, source)
-        dataset = self._layertracer.tracer.prepare(
+        memory = None
+        if tracer.config.max_memory is not None and resume_from is None:
+            with preserved(self.model):
+                memory = memory_of_run(self, sample_rows(self.train_dataset))
+        dataset = tracer.prepare(
             self.model,
             tokenizer=self.processing_class,
             dataset=given,
@@ -135,6 +144,7 @@ class LayerTracerMixin:
             resume_from=resume_from,
             precision=self.accelerator.autocast,
             output_dir=self.args.output_dir,
+            memory=memory,
         )
         if dataset is not given:
             setattr(self, source, dataset)

@@ -101,6 +101,16 @@ def test_a_limit_on_memory_is_what_an_estimate_has_to_fit(run: Run, model: Path)
     assert re.search(r"fits .*\(1 GiB\)\s+│\s+yes", out)
 
 
+def test_a_limit_on_memory_counts_the_activations_of_the_run(run: Run, model: Path):
+    estimated = json.loads(run("plan", model, "--estimate", "--json", "--batch-size", 4, "--sequence-length", 64)[1])
+    options = ("--max-memory", estimated["total_bytes"], "--batch-size", 4)
+    status, out, _ = run("plan", model, *options, "--sequence-length", 4)
+    assert (status, "trained layers" in out) == (0, True)
+    status, _, error = run("plan", model, *options, "--sequence-length", 64)
+    assert status != 0
+    assert "4 x 64 tokens" in error.replace("\n", " ")
+
+
 def test_weight_snr_reads_the_weights_of_a_model(run: Run, model: Path):
     status, out, _ = run("plan", model, "--strategy", "weight-snr")
     assert status == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hf_layertracer import LayerTracerReport, LayerTracerTrainer, Probe, estimate_training
+from hf_layertracer import LayerTracerError, LayerTracerReport, LayerTracerTrainer, Probe, estimate_training, make_plan
 from hf_layertracer.report.markdown import report_section
 from hf_layertracer.training import estimating
 
@@ -38,3 +38,24 @@ def test_a_short_run_is_not_estimated(make_model, make_args, token_dataset, quic
     trainer.train()
     assert trainer.layertracer_report.training.expected_memory_bytes is None
     assert "Training takes" not in caplog.text
+
+
+def test_a_limit_of_a_run_counts_the_activations_of_its_batches(make_model, make_args, token_dataset, quick):
+    def trainer(**settings):
+        return LayerTracerTrainer(
+            make_model(), make_args(), train_dataset=token_dataset, probes=PROBES, layertracer_config=quick(**settings)
+        )
+
+    plan = make_plan(make_model(), "freeze-deep")
+    need = int(1.1 * estimate_training(make_model(), plan, make_args(), sequence_length=12).total_bytes)
+    roomy = trainer(max_memory=str(need + 1))
+    roomy.train()
+    assert roomy.layertracer_report.plan.trained_layers == plan.trained_layers
+    with pytest.raises(LayerTracerError, match="2 x 12 tokens") as refused:
+        trainer(max_memory=str(need - 1000)).train()
+    assert "\n" not in str(refused.value)
+    budget = trainer(strategy="budget", max_memory=str(need - 1000), perturbation="skip")
+    budget.train()
+    assert budget.layertracer_report.plan.trained_layers
+    taken = estimate_training(make_model(), budget.layertracer_report.plan, make_args(), sequence_length=12)
+    assert 1.1 * taken.total_bytes <= need - 1000

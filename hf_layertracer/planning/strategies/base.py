@@ -28,12 +28,16 @@ class PlanInputs:
         model (`nn.Module`, *optional*): The model with its weights; there for every strategy that needs them.
         always_trained (`frozenset[str]`, *optional*):
             Which of `"embeddings"`, `"norm"` and `"head"` train whatever the strategy says.
+        takes (`Callable[[Choice], int]`, *optional*): Bytes that training what a strategy chooses takes.
+        takes_what (`str`, *optional*): What these bytes are, in words.
     """
 
     facts: ModelFacts
     report: ReportData | None = None
     model: nn.Module | None = None
     always_trained: frozenset[str] = frozenset()
+    takes: Callable[[Choice], int] | None = None
+    takes_what: str = ""
 
     @property
     def num_layers(self) -> int:
@@ -203,7 +207,9 @@ class Strategy:
             takes = f"it takes {', '.join(self.option_names)}" if self.option_names else "it takes no options"
             raise LayerTracerError(f"The strategy {self.name!r} has no option {', '.join(unknown)}: {takes}.")
         hints = get_type_hints(self.options)
-        return self.options(**{name: as_meant(name, value, hints[name]) for name, value in given.items()})
+        several = {own.name for own in dataclasses.fields(self.options) if own.metadata["several"]}
+        read = {name: as_meant(name, value, hints[name]) for name, value in given.items() if name not in several}
+        return self.options(**{name: read.get(name, value) for name, value in given.items()})
 
     def check_inputs(self, inputs: PlanInputs) -> None:
         """Refuses inputs that lack what the strategy needs.
@@ -235,6 +241,7 @@ def option(
     *,
     slider: tuple[float, float, float] | None = None,
     unit: tuple[str, int] | None = None,
+    several: bool = False,
 ) -> Any:
     """A field of an options dataclass.
 
@@ -243,8 +250,9 @@ def option(
         help (`str`): One sentence for the command line, for `HfArgumentParser` and for the viewer.
         slider (`tuple[float, float, float]`, *optional*): Lowest and highest value and step of a slider in the viewer.
         unit (`tuple[str, int]`, *optional*): A large unit that the viewer asks in: its name and what it stands for.
+        several (`bool`, *optional*, defaults to `False`): Whether code may give a sequence; the strategy reads it.
 
     Returns:
         `dataclasses.Field`: The field.
     """
-    return field(default=default, metadata={"help": help, "slider": slider, "unit": unit})
+    return field(default=default, metadata={"help": help, "slider": slider, "unit": unit, "several": several})

@@ -24,7 +24,7 @@ class ExplicitOptions:
     """
 
     train_layers: str | None = option(
-        None, "Layers that train: 0,1,2 or 0-7 or ::2 or a regular expression on parameter names."
+        None, "Layers that train: 0,1,2 or 0-7 or ::2 or a regular expression on parameter names.", several=True
     )
 
     def __post_init__(self) -> None:
