@@ -29,8 +29,11 @@ def check_passes(model: nn.Module) -> str:
     before, _, after = (_logits(own, prompt) for prompt in (LONG, SHORT, LONG))
     if torch.allclose(before, after, atol=1e-5 * float(before.abs().max())):
         return ""
-    alone = diagnose(copy.deepcopy(model), [Probe(LONG, 10)], config=SKIP)
-    both = diagnose(copy.deepcopy(model), [Probe(SHORT, 10), Probe(LONG, 10)], config=SKIP)
+    try:
+        alone = diagnose(copy.deepcopy(model), [Probe(LONG, 10)], config=SKIP)
+        both = diagnose(copy.deepcopy(model), [Probe(SHORT, 10), Probe(LONG, 10)], config=SKIP)
+    except LayerTracerError as error:
+        return f"reported: {error}"
     gap = abs(alone.first.scores.probability[0] - both.first.scores.probability[1])
     if gap <= 1e-5:
         return ""
