@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -17,6 +18,9 @@ from .escaping import for_plotly, plain
 from .hub_places import HubPlace
 from .hub_sources import hub_file
 from .report_sources import MAX_LAYERS, read_bounded
+
+
+_MOST_NAMES, _OTHERS = 12, "others"
 
 
 def read_hybrid(source: Path | HubPlace, token: bool = False) -> HybridRecord | None:
@@ -97,8 +101,9 @@ def hybrid_figure(record: HybridRecord, report: ReportData | None) -> go.Figure:
         (rows - 1, "Donor (hatched: new token mixer)", [layer.donor for layer in record.layers]),
         (rows, "Kind of layer", [layer.kind for layer in record.layers]),
     ):
-        for name, colour in kind_colours(names).items():
-            here = [layer for layer in layers if names[layer] == name]
+        few = _few(names)
+        for name, colour in kind_colours(few).items():
+            here = [layer for layer in layers if few[layer] == name]
             hatches = ["/" if record.layers[layer].mixer else "" for layer in here]
             figure.add_bar(
                 x=here,
@@ -106,7 +111,7 @@ def hybrid_figure(record: HybridRecord, report: ReportData | None) -> go.Figure:
                 width=BAR_WIDTH,
                 marker={"color": colour, "pattern": {"shape": hatches}},
                 name=for_plotly(name),
-                hovertext=[_origin(record, layer) if row == rows - 1 else for_plotly(name) for layer in here],
+                hovertext=[_origin(record, layer) if row == rows - 1 else for_plotly(names[layer]) for layer in here],
                 hoverinfo="text",
                 row=row,
                 col=1,
@@ -119,6 +124,12 @@ def hybrid_figure(record: HybridRecord, report: ReportData | None) -> go.Figure:
         hovermode="x unified", hoversubplots="axis", barmode="overlay", height=180 + 130 * rows, showlegend=True
     )
     return figure
+
+
+def _few(names: list[str]) -> list[str]:
+    """The same names, the rarest of too many as one: each is a trace, and a browser draws few of them quickly."""
+    often = [name for name, _ in Counter(names).most_common(_MOST_NAMES)]
+    return [name if name in often else _OTHERS for name in names]
 
 
 def _origin(record: HybridRecord, layer: int) -> str:

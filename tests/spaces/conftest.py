@@ -142,8 +142,9 @@ class Page:
         box.send_keys(Keys.CONTROL, "a")
         box.send_keys(text, then)
 
-    def upload(self, path: Path) -> None:
-        self.find("input[type=file]").send_keys(str(path))
+    def upload(self, path: Path, button: str = "#lt-upload") -> None:
+        find = "return document.querySelector(arguments[0])?.parentElement.querySelector('input[type=file]')"
+        self.wait(lambda: self.script(find, button), f"no {button}").send_keys(str(path))
 
     def tree(self) -> str:
         """All of the page as it is now, to look for what must not be in it."""

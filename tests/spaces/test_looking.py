@@ -145,19 +145,16 @@ def test_an_allocation_is_tried(page, examples):
     report = LayerTracerReport.model_validate(next(iter(examples.values())))
     page.tab("Try an allocation")
 
-    def shows(plan) -> bool:
-        return all(value in page.text("#lt-savings") for value in savings_facts(plan.savings).values())
-
-    page.wait(lambda: shows(make_plan(report, "freeze-deep", freeze_ratio=0.5)))
+    page.wait(lambda: shows(page, make_plan(report, "freeze-deep", freeze_ratio=0.5)))
     page.choose("#lt-strategy", "freeze-shallow")
-    page.wait(lambda: shows(make_plan(report, "freeze-shallow", freeze_ratio=0.5)))
+    page.wait(lambda: shows(page, make_plan(report, "freeze-shallow", freeze_ratio=0.5)))
     page.find("#lt-option-freeze-ratio input[type=range]").send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
-    page.wait(lambda: shows(make_plan(report, "freeze-shallow", freeze_ratio=0.6)))
+    page.wait(lambda: shows(page, make_plan(report, "freeze-shallow", freeze_ratio=0.6)))
     page.wait(lambda: "freeze_ratio=0.6" in page.text("#lt-snippet .cm-content"))
     trained = make_plan(report, "freeze-shallow", freeze_ratio=0.6).trained_layers
     assert shown_layers(page) == compact_ranges(trained)
     page.fill("#lt-layers-trained", "0-3, 7")
-    page.wait(lambda: shows(make_plan(report, "explicit", train_layers="0-3,7")))
+    page.wait(lambda: shows(page, make_plan(report, "explicit", train_layers="0-3,7")))
     page.wait(lambda: "train_layers='0-3,7'" in page.text("#lt-snippet .cm-content"))
     page.click_chart("#lt-tried-plan", 0.5, 0.5)  # in the middle of the stack
     page.wait(lambda: shown_layers(page) != "0-3, 7")
@@ -169,7 +166,13 @@ def test_an_allocation_is_tried(page, examples):
     page.fill("#lt-layers-trained", "99")
     page.wait(lambda: "Layer 99 does not exist" in page.text("#lt-savings"))
     page.choose("#lt-strategy", "budget")
-    page.wait(lambda: shows(make_plan(report, "budget", max_trainable_parameters=round(usual_budget(report) * 1e6))))
+    page.wait(
+        lambda: shows(page, make_plan(report, "budget", max_trainable_parameters=round(usual_budget(report) * 1e6)))
+    )
+
+
+def shows(page, plan) -> bool:
+    return all(value in page.text("#lt-savings") for value in savings_facts(plan.savings).values())
 
 
 def shown_layers(page) -> str:
@@ -248,7 +251,8 @@ def test_everything_is_reached_by_keyboard(page):
 
 
 def test_a_hundred_layers_and_a_thousand_probes(start, page_at, make_report, tmp_path):
-    make_report(100, probes=1000, history=True).save_json(tmp_path / "big")
+    report = make_report(100, probes=1000, history=True)
+    report.save_json(tmp_path / "big")
     command = [str(Path(sys.executable).with_name("layertracer")), "view", str(tmp_path / "big"), "--no-browser"]
     page = page_at(start(command))
     assert page.bars() == 100
@@ -256,5 +260,16 @@ def test_a_hundred_layers_and_a_thousand_probes(start, page_at, make_report, tmp
     page.wait(lambda: "1000 of 1000 probes; page 1 of 40" in page.text("#lt-shown"))
     page.fill("#lt-page", "40")
     page.wait(lambda: page.all("#lt-probe-table tbody th")[0].text == "975")
+    page.tab("Try an allocation")
+    page.wait(lambda: shows(page, make_plan(report, "freeze-deep", freeze_ratio=0.5)))
+    page.wait(lambda: page.bars("#lt-tried-plan") == 100 + 3)
+    assert shown_layers(page) == "0-49"
+    page.click_chart("#lt-tried-plan", 0.5, 0.2)  # of 103 bars, one in the upper fifth
+    page.wait(lambda: len(explicit_layers(page)) == 51)
+    clicked = explicit_layers(page)[-1]
+    assert 75 < clicked < 90
+    page.wait(lambda: shows(page, make_plan(report, "explicit", train_layers=f"0-49,{clicked}")))
+    assert len(page.all("#lt-memory .scatterlayer .trace")) == 3
+    assert len(page.all("#lt-tried-plan .ytick")) <= 30, "names that can be read"
     assert TABS[4] not in [button.text for button in page.all("button[role=tab]")]
     assert page.errors() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,40 @@ def test_a_report_full_of_markup_shows_it_as_text_and_runs_nothing(page, full_of
     assert tree == []
     assert page.requests_elsewhere() == []
     assert len(set(texts)) == len(markups)
+
+
+def hybrid_record(text: str, **changes: object) -> bytes:
+    """The record of a hybrid of three layers that has the text in every field that may hold text."""
+    origin = {"donor": text, "revision": text, "sha256": text}
+    layer = {"layer": 0, "donor_layer": 0, "kind": text, "mixer": text, "init": text, "verified": text}
+    parts = dict.fromkeys(("architecture", "base", "base_revision", "dtype", "tokenizer", "class_verified"), text)
+    whole = parts | {"recipe": {text: text}, "layers": [origin | layer | {"layer": n} for n in range(3)]}
+    whole |= {"embeddings": origin, "licenses": {text: text}, "notes": [text], "versions": {text: text}}
+    return json.dumps(whole | changes).encode()
+
+
+def test_a_hostile_hybrid_shows_text_or_one_line_and_asks_nobody(page, sink, tmp_path):
+    address, asked = sink
+    markup = f"<img src=//{address}/x onerror=window.hacked=1><script>window.hacked=1</script>"
+    deep = b'{"schema_version": 1, "recipe": ' + b'{"x": ' * 50_000 + b"1" + b"}" * 50_000 + b"}"
+    huge = {"donor": markup, "sha256": "", "layer": 10**400, "donor_layer": -(10**400), "kind": "x", "verified": ""}
+    page.tab("Hybrid")
+    for name, content, shown in (
+        ("deep", deep, "no record of a hybrid"),
+        ("types", hybrid_record("x", layers=[{"layer": "0", "donor": ["x"]}]), "no record of a hybrid"),
+        ("keys", hybrid_record("x", **{markup: 1}), "no record of a hybrid"),
+        ("empty", hybrid_record("x", layers=[]), "has 0 layers"),
+        ("huge", hybrid_record("x", layers=[huge] * 3), "x of 3 layers"),
+        ("markup", hybrid_record(markup), f"{markup[:40]}"),
+    ):
+        (tmp_path / f"{name}.json").write_bytes(content)
+        page.upload(tmp_path / f"{name}.json", "#lt-hybrid-upload")
+        page.wait(lambda shown=shown: shown in page.text("#lt-hybrid-message"), name)
+    page.wait(lambda: markup[:40] in page.text("#lt-hybrid-table"))
+    page.wait(lambda: page.bars("#lt-hybrid-stack") == 6)
+    assert page.script("return window.hacked") is None
+    assert not page.all("#lt-hybrid-message img, #lt-hybrid-table img, #lt-hybrid-stack img")
+    assert asked == []
 
 
 # -- the Hub -------------------------------------------------------------------------------------------------------------

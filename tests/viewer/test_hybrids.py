@@ -84,6 +84,27 @@ def test_a_record_of_too_many_layers_is_refused(monkeypatch):
         parse_hybrid(make_record(6).model_dump_json().encode())
 
 
+def test_a_hybrid_of_a_thousand_donors_is_drawn_in_few_colours():
+    record = make_record(1000)
+    layers = [layer.model_copy(update={"donor": f"org/{layer.layer}"}) for layer in record.layers]
+    figure = hybrid_figure(record.model_copy(update={"layers": layers}), None)
+    donors = [trace for trace in figure.data if trace.yaxis == "y"]
+    assert len(donors) == 13
+    assert sorted(layer for trace in donors for layer in trace.x) == list(range(1000))
+    assert donors[-1].name == "others"
+    assert "org/999" in donors[-1].hovertext[-1]
+
+
+def test_numbers_of_any_size_are_text(make_report):
+    record = make_record(3)
+    layers = [layer.model_copy(update={"layer": -(10**200), "donor_layer": 10**3000}) for layer in record.layers]
+    content = record.model_copy(update={"layers": layers}).model_dump_json().encode()
+    message, stack, table = _uploaded(ReportStore({}), content, None, {})
+    assert "3 layers" in message
+    assert stack["visible"]
+    assert len(table) < 5000
+
+
 def test_nothing_of_a_record_is_markup(markup, make_report, write_report):
     content = make_record(text=markup).model_dump_json().encode()
     message, stack, table = _uploaded(ReportStore({}), content, None, {})
