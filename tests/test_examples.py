@@ -8,6 +8,7 @@ import re
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,15 +27,29 @@ def setting(tmp_path: Path, tiny_llama, tiny_tokenizer) -> Path:
 
 
 def run_script(name: str, *arguments: object) -> str:
+    """As a user runs it."""
     command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr[-2000:]
     return finished.stdout
 
 
+@pytest.fixture
+def run_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """`run_here(name, *arguments)`: the same in this process, which has imported everything already."""
+
+    def run(name: str, *arguments: object) -> str:
+        monkeypatch.setattr("sys.argv", [str(EXAMPLES / name), *map(str, arguments)])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
+
+
 @pytest.mark.parametrize("script", ["run_clm.py", "run_clm_layertracer.py"])
-def test_the_training_scripts_train_and_evaluate(script: str, setting: Path):
-    out = run_script(
+def test_the_training_scripts_train_and_evaluate(script: str, setting: Path, run_here):
+    run = run_script if script == "run_clm_layertracer.py" else run_here
+    out = run(
         script,
         *("--model_name_or_path", setting / "model", "--train_file", setting / "train.txt"),
         *("--validation_file", setting / "train.txt", "--block_size", 16, "--output_dir", setting / "out"),
@@ -54,8 +69,9 @@ def test_the_swap_is_one_line_and_its_import():
     assert added == ["from hf_layertracer import LayerTracerTrainer", "    trainer = LayerTracerTrainer("]
 
 
-def test_the_notebook_script_diagnoses_and_plots(setting: Path):
-    out = run_script("diagnose_and_plot.py", setting / "model", setting / "report")
+@pytest.mark.usefixtures("real_picture")
+def test_the_notebook_script_diagnoses_and_plots(setting: Path, run_here):
+    out = run_here("diagnose_and_plot.py", setting / "model", setting / "report")
     assert "Vulnerable layer:" in out
     assert "freeze-deep: trains [0, 1]" in out
     assert (setting / "report" / "layertracer_report.png").read_bytes().startswith(b"\x89PNG")

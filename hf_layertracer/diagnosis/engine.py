@@ -82,6 +82,13 @@ class Engine:
             self._count = bar.update
             with self._timed("verification"):
                 clean = self._first_clean_run(self._ids([int(np.argmax(lengths))]))
+            subject = Subject(self.stack, self.probes, self.config, self.tokenizer, clean, self._count)
+            self._shares = Shares(self.stack.model, (probes_hash(self.probes), self.config.to_dict()), clean.logits)
+            values = sum(measurement.start(subject) for measurement in self.measurements)
+            # A value takes a row through some of the layers, and so does verification.
+            checks = self._checked_rows(_STARTS[0]) + (len(set(lengths)) - 1) * self._checked_rows(_STARTS[1])
+            bar.total = checks + self._shares.part(values)
+            with self._timed("verification"):
                 batches = plan_batches(self.stack, clean, self.config)
                 check_causal_to_the_end(self.stack, clean, self.probes)
                 self.one_by_one = depends_on_batch(self.stack, clean)
@@ -89,12 +96,6 @@ class Engine:
                 self._check_replay(clean, batches)
             self.called = clean.called
             self.memory = {"budget_bytes": batches.budget, "largest_batch_probes": 0}
-            subject = Subject(self.stack, self.probes, self.config, self.tokenizer, clean, self._count)
-            self._shares = Shares(self.stack.model, (probes_hash(self.probes), self.config.to_dict()), clean.logits)
-            values = sum(measurement.start(subject) for measurement in self.measurements)
-            # A value takes a row through some of the layers, and so does verification.
-            checks = self._checked_rows(_STARTS[0]) + (len(set(lengths)) - 1) * self._checked_rows(_STARTS[1])
-            bar.total = checks + self._shares.part(values)
             pending = list(self.measurements)
             while pending:
                 self._observe(self._batches(lengths, batches), batches, clean, pending, bar)
@@ -162,19 +163,19 @@ class Engine:
 
     def _check_replay(self, clean: CleanRun, batches: BatchPlan) -> None:
         problem: str | None = "the output for a prompt depends on the others in its batch"
+        starts = _STARTS[1] if self._replay_problems else _STARTS[0]
         if not self.one_by_one:
-            starts = _STARTS[1] if self._replay_problems else _STARTS[0]
             problem = check_replay(self.stack, clean, batches.rows, starts, self.config.diagnosis_seed)
             if problem is not None and self.stack.position_wise:
                 self.stack.position_wise = []
                 problem = check_replay(self.stack, clean, batches.rows, starts, self.config.diagnosis_seed)
-            self._count(self._checked_rows(starts))
             if problem is not None:
                 logger.warning_once(f"Layer Sensitivity takes whole forward passes: {problem}.")
+        self._count(self._checked_rows(starts))
         self._replay_problems[clean.input_ids.shape[1]] = problem
 
     def _checked_rows(self, starts: int) -> int:
-        return 0 if self.one_by_one else ROWS * min(starts, self.stack.num_layers)
+        return ROWS * min(starts, self.stack.num_layers)
 
     def _first_clean_run(self, input_ids: torch.Tensor) -> CleanRun:
         try:

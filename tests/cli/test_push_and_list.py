@@ -1,4 +1,4 @@
-"""`layertracer push` and `layertracer list`, as separate processes that speak to the Hub."""
+"""`layertracer push` and `layertracer list` speak to the Hub: one of each as a separate process."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def folder(tmp_path: Path, tiny_llama, tiny_tokenizer, token_probes) -> Path:
     return tmp_path / "run"
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess:
+def start(*arguments: object) -> subprocess.CompletedProcess:
     code = "from hf_layertracer.cli.app import main; main()"
     command = [sys.executable, "-c", code, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
-def test_push_and_list(hub, folder):
-    pushed = run("push", folder, "alice/tiny", "--private", "--commit-message", "Mine")
+def test_push_and_list(hub, folder, run):
+    pushed = start("push", folder, "alice/tiny", "--private", "--commit-message", "Mine")
     assert pushed.returncode == 0, pushed.stderr
     assert f"Pushed: {hub.url}/alice/tiny/commit/" in pushed.stdout
     assert hub.repo("alice/tiny").private
@@ -38,20 +38,20 @@ def test_push_and_list(hub, folder):
     assert set(hub.repo("alice/tiny").files) == {"README.md", "layertracer_report.json", "layertracer_report.png"}
     assert LayerTracerReport.load("alice/tiny") == LayerTracerReport.load(folder)
 
-    listed = run("list", "--json")
+    listed = start("list", "--json")
     assert listed.returncode == 0, listed.stderr
     assert [row["repo_id"] for row in json.loads(listed.stdout)] == ["alice/tiny"]
-    table = run("list", "alice/tiny")
-    assert "1 report in alice/tiny" in table.stdout
-    assert hub.repo("alice/tiny").head.oid[:12] in table.stdout
+    _, table, _ = run("list", "alice/tiny")
+    assert "1 report in alice/tiny" in table
+    assert hub.repo("alice/tiny").head.oid[:12] in table
 
 
-def test_push_with_the_model_and_into_a_dataset(hub, folder):
-    assert run("push", folder, "alice/tiny", "--model").returncode == 0
+def test_push_with_the_model_and_into_a_dataset(hub, folder, run):
+    assert run("push", folder, "alice/tiny", "--model")[0] == 0
     assert len(hub.repo("alice/tiny").commits()) == 1
     assert {"config.json", "model.safetensors"} <= set(hub.repo("alice/tiny").files)
-    assert run("push", folder, "alice/reports", "--repo-type", "dataset").returncode == 0
-    listed = json.loads(run("list", "alice/reports", "--repo-type", "dataset", "--json").stdout)
+    assert run("push", folder, "alice/reports", "--repo-type", "dataset")[0] == 0
+    listed = json.loads(run("list", "alice/reports", "--repo-type", "dataset", "--json")[1])
     assert len(listed) == 1
 
 

@@ -97,6 +97,7 @@ def test_what_is_finished_is_kept_and_an_arm_can_be_added(make_config, finished,
         ({"arms": [{"name": "full", "strategy": "freeze-deep"}]}, r"another arm of that name.*strategy"),
     ],
 )
+@pytest.mark.usefixtures("in_this_process")
 def test_a_folder_of_another_config_is_refused_in_one_line(make_config, finished, tmp_path, change, line):
     shutil.copytree(finished(make_config(arms=ARMS[:1])), tmp_path, dirs_exist_ok=True)
     before = (tmp_path / "results.json").read_bytes()

@@ -120,8 +120,13 @@ def test_no_question_carries_the_owner_s_token(model, monkeypatch):
     assert check_size(name) == name
 
 
-def test_the_process_has_no_token_even_where_the_check_is_passed(model, monkeypatch):
-    model("alice/secret", private=True)
+def test_the_process_has_no_token_and_takes_no_folder_of_the_page_even_where_the_check_is_passed(
+    model, tmp_path, monkeypatch, tiny_llama, tiny_tokenizer
+):
+    model("alice/secret", private=True)  # which a token would open
+    tiny_llama().save_pretrained(tmp_path / "here" / "alice/secret")  # which the page's own folder would have
+    tiny_tokenizer.save_pretrained(tmp_path / "here" / "alice/secret")
+    monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setattr(live, "check_size", lambda model_id: model_id)
     with pytest.raises(LayerTracerError) as caught:
         list(diagnose_live("alice/secret", probes=4))
@@ -143,15 +148,6 @@ def test_no_secret_is_handed_on(monkeypatch, tmp_path):
     assert "s3cret" not in environment.values()
     assert environment["HF_HOME"].startswith(str(tmp_path))
     assert environment["HOME"] == str(tmp_path)
-
-
-def test_an_id_is_never_taken_for_a_folder_of_the_page(hub, tmp_path, monkeypatch, tiny_llama, tiny_tokenizer):
-    monkeypatch.chdir(tmp_path)
-    tiny_llama().save_pretrained("alice/local")
-    tiny_tokenizer.save_pretrained("alice/local")
-    monkeypatch.setattr(live, "check_size", lambda model_id: model_id)
-    with pytest.raises(LayerTracerError):
-        list(diagnose_live("alice/local", probes=4))
 
 
 @pytest.mark.parametrize(
