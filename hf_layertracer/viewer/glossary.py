@@ -8,7 +8,7 @@ GLOSSARY = {
     "divergence in bits, from 0 (nothing changes) to 1.",
     "standard error": "How far the value would scatter if it were measured again with other probes and perturbations.",
     "vulnerable layer": "The layer whose perturbation moves the output most.",
-    "contender": "A layer that cannot be told from the vulnerable one: the difference is within two standard errors.",
+    "contender": "A layer that may be as vulnerable: it differs from the vulnerable layer by less than two standard errors.",
     "lens probability": "The probability of the right answer if the model stopped after this layer, read with its own "
     "final norm and head.",
     "Task Particle": "The first layer at which the probability of the right answer rises by a tenth of its maximum: "

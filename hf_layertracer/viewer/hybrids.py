@@ -31,7 +31,7 @@ def read_hybrid(source: Path | HubPlace, token: bool = False) -> HybridRecord | 
         token (`bool`, *optional*, defaults to `False`): Whether the Hub is read with the owner's login.
 
     Returns:
-        [`HybridRecord`]: The record; `None` where the model is no hybrid.
+        [`HybridRecord`]: The record; `None` where the model is not a hybrid.
 
     Raises:
         LayerTracerError: The record cannot be read, or is none.
@@ -59,7 +59,7 @@ def parse_hybrid(content: bytes) -> HybridRecord:
         record = HybridRecord.model_validate_json(content, strict=True)
     except (ValidationError, RecursionError) as error:
         said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "it is nested too deeply"
-        raise LayerTracerError(f"{HYBRID_FILE} is no record of a hybrid: {plain(said, 120)}.") from error
+        raise LayerTracerError(f"{HYBRID_FILE} is not the record of a hybrid: {plain(said, 120)}.") from error
     if not 0 < len(record.layers) <= MAX_LAYERS:
         raise LayerTracerError(f"{HYBRID_FILE} has {len(record.layers)} layers; 1 to {MAX_LAYERS} can be shown.")
     return record

@@ -54,7 +54,7 @@ def check_size(model_id: str) -> str:
     place = hub_place(model_id)
     name = place.repo_id
     if str(place) != name:
-        raise LayerTracerError(f"{plain(model_id)} is no model repository: user/name.")
+        raise LayerTracerError(f"{plain(model_id)} is not the id of a model, which looks like user/name.")
     with hub_errors(name, token=False):
         try:
             info = HfApi(token=False).model_info(name, files_metadata=True)
@@ -65,7 +65,9 @@ def check_size(model_id: str) -> str:
     files = info.siblings or []
     weights = [file.size for file in files if file.rfilename.endswith(".safetensors")]
     if not weights:
-        raise LayerTracerError(f"{name} has no safetensors weights; others could run code and are not loaded.")
+        raise LayerTracerError(
+            f"{name} has no safetensors weights. Other formats can run code and are not loaded here."
+        )
     if None in weights or sum(weights) > MAX_MODEL_BYTES:
         raise LayerTracerError(
             f"{name} is too large for this page, which loads weights of up to {MAX_MODEL_BYTES / 2**30:g} GiB. On "

@@ -172,6 +172,6 @@ class Opening:
             repos = search_hub(text, token=self.page.reports.token)
         except LayerTracerError as error:
             return {self.message: html_parts.error(error)}
-        none = "Found none: no repository of that name that may be read here is tagged layertracer."
+        none = "Nothing found: no readable repository of that name is tagged layertracer."
         said = f"Found {len(repos)}." if repos else none
         return {self.message: html_parts.note(said), found: gr.Dropdown(repos, value=None)}

@@ -59,12 +59,12 @@ def read_bounded(path: Path, name: str | None = None) -> bytes:
         `bytes`: Its content, or the beginning of one that is too large.
 
     Raises:
-        LayerTracerError: It is no regular file, or cannot be read.
+        LayerTracerError: It is not a regular file, or cannot be read.
     """
     name = plain(name or path.name)
     # Opening a pipe would wait for somebody to write into it.
     if path.exists() and not (path.is_file() or path.is_dir()):
-        raise LayerTracerError(f"Could not read {name}: it is no regular file.")
+        raise LayerTracerError(f"Could not read {name}: it is not a regular file.")
     try:
         with path.open("rb") as file:
             return file.read(MAX_BYTES + 1)
@@ -88,7 +88,7 @@ def parse_report(content: bytes, name: str = "The report") -> LayerTracerReport:
     if len(content) > MAX_BYTES:
         raise LayerTracerError(f"{name} is too large: reports of up to {MAX_BYTES // 2**20} MiB are opened.")
     if content.count(b"[") + content.count(b"{") > _MAX_BRACKETS:
-        raise LayerTracerError(f"{name} is no report that can be opened: it holds over {_MAX_BRACKETS:,} brackets.")
+        raise LayerTracerError(f"{name} cannot be opened: it holds over {_MAX_BRACKETS:,} brackets.")
     try:
         parsed = parse_json(content)
     except (ValueError, RecursionError) as error:

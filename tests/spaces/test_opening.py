@@ -98,9 +98,9 @@ def test_a_hostile_hybrid_shows_text_or_one_line_and_asks_nobody(page, sink, tmp
     huge = {"donor": markup, "sha256": "", "layer": 10**400, "donor_layer": -(10**400), "kind": "x", "verified": ""}
     page.tab("Hybrid")
     for name, content, shown in (
-        ("deep", deep, "no record of a hybrid"),
-        ("types", hybrid_record("x", layers=[{"layer": "0", "donor": ["x"]}]), "no record of a hybrid"),
-        ("keys", hybrid_record("x", **{markup: 1}), "no record of a hybrid"),
+        ("deep", deep, "not the record of a hybrid"),
+        ("types", hybrid_record("x", layers=[{"layer": "0", "donor": ["x"]}]), "not the record of a hybrid"),
+        ("keys", hybrid_record("x", **{markup: 1}), "not the record of a hybrid"),
         ("empty", hybrid_record("x", layers=[]), "has 0 layers"),
         ("huge", hybrid_record("x", layers=[huge] * 3), "x of 3 layers"),
         ("markup", hybrid_record(markup), f"{markup[:40]}"),

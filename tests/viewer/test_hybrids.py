@@ -47,7 +47,7 @@ def test_the_record_beside_a_report_is_read(make_report, write_report):
     path = write_report(make_report(6), "hybrid")
     store = ReportStore({"hybrid": path})
     assert read_hybrid(path) is None
-    assert "is no hybrid" in _hybrid(store, "hybrid", {})[0]
+    assert "is not a hybrid" in _hybrid(store, "hybrid", {})[0]
     (path.parent / HYBRID_FILE).write_text(make_record().model_dump_json())
     message, stack, table = _hybrid(store, "hybrid", {})
     assert "X of 6 layers from org/a, org/b" in message
@@ -73,7 +73,7 @@ def test_the_record_on_the_hub_is_read_without_a_token(hub, make_report):
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[" * 100_000, b'{"schema_version": 9}', b"\xff"])
 def test_what_is_no_record_is_one_line(content):
-    with pytest.raises(LayerTracerError, match="no record of a hybrid") as caught:
+    with pytest.raises(LayerTracerError, match="not the record of a hybrid") as caught:
         parse_hybrid(content)
     assert "\n" not in str(caught.value)
 

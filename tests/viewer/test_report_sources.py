@@ -222,7 +222,7 @@ def test_a_pipe_named_like_a_report_is_no_report(tmp_path, make_report, write_re
     pipe = tmp_path / "tree/pipe/layertracer_report.json"
     os.mkfifo(pipe)
     assert list(find_reports([tmp_path / "tree"])) == ["real"]
-    with pytest.raises(LayerTracerError, match="no regular file"):
+    with pytest.raises(LayerTracerError, match="not a regular file"):
         read_report(pipe)
 
 

@@ -31,7 +31,7 @@ def _build(page: Page, tab: gr.Tab) -> None:
         multiselect=True,
         max_choices=_MOST,
         label="Reports",
-        info="One training run: before against after. Several reports: the differences are against the first.",
+        info="One training run: before and after. Several reports: each against the first.",
         elem_id="lt-compared",
         **CHECKED_BY_HANDLER,
     )

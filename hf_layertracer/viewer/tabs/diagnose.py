@@ -22,8 +22,10 @@ def _build(page: Page, tab: gr.Tab) -> None:
     model = gr.Textbox(
         label="Model", placeholder="HuggingFaceTB/SmolLM2-135M-Instruct", max_length=200, elem_id="lt-model"
     )
-    probes = gr.Slider(4, MAX_PROBES, 16, step=4, label="Probes", info="Of those that ship with the library.")
-    quick = gr.Checkbox(True, label="Quick look", info="Leaves layers out and masks the context; masks no dimensions.")
+    probes = gr.Slider(4, MAX_PROBES, 16, step=4, label="Probes", info="How many of the library's own probes to ask.")
+    quick = gr.Checkbox(
+        True, label="Quick look", info="Skips each layer and masks the context, but masks no dimensions: much faster."
+    )
     with gr.Row():
         start = gr.Button("Diagnose", variant="primary", elem_id="lt-start")
         stop = gr.Button("Cancel", elem_id="lt-stop")

@@ -46,7 +46,7 @@ def _hybrid(reports: ReportStore, name: str | None, opened: OpenedReports) -> li
     except LayerTracerError as error:
         return [html_parts.error(error), gr.update(**plot(None)), ""]
     if record is None:
-        said = "This model is no hybrid: no layertracer_hybrid.json lies beside its report. Upload one to look at it."
+        said = "This model is not a hybrid: there is no layertracer_hybrid.json beside its report. Upload one to look at it."
         return [html_parts.note(said), gr.update(**plot(None)), ""]
     return _shown(record, report)
 

@@ -88,7 +88,7 @@ def parse_results(content: bytes) -> _Results:
         return _Results.model_validate(parse_json(content))
     except (ValidationError, ValueError, RecursionError) as error:
         raise LayerTracerError(
-            f"This is no {_FILE} of layertracer trials, which lies in the folder that trials run writes to "
+            f"This is not a {_FILE} of `layertracer trials run`, which writes it to its output folder "
             f"({plain(error, 160)})."
         ) from error
 
@@ -162,7 +162,7 @@ def _build(page: Page, tab: gr.Tab) -> None:
     with gr.Row():
         repo = gr.Textbox(
             label="A dataset of trials on the Hub",
-            info="Its id: layertracer trials run --push makes one.",
+            info="`layertracer trials run --push` makes one.",
             placeholder="someone/my-trials",
             elem_id="lt-trials-repo",
             max_length=200,
