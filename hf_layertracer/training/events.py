@@ -265,7 +265,7 @@ class TracingEvents(TrainerCallback):
     def _log(
         self, metrics: dict[str, float], args: TrainingArguments, state: TrainerState, control: TrainerControl
     ) -> None:
-        """Shows numbers to the trackers. `log_history` stays the trainer's: whoever indexes it finds what is expected."""
+        """Shows numbers to the trackers. `log_history` stays the trainer's, for code that indexes it."""
         trainer = self._trainer()
         if trainer is None:
             return

@@ -1,4 +1,4 @@
-"""What a training run tells: its trackers, and whoever reads its log."""
+"""What a training run tells its trackers and the readers of its log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A dataset of reports: one row per layer, whoever adds what."""
+"""A dataset of reports: one row per layer, from several people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The probes of the package: whoever measures with them relies on every single one."""
+"""The probes of the package: a measurement relies on every single one."""
 
 from __future__ import annotations
 

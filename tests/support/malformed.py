@@ -1,4 +1,4 @@
-"""Files that are not what they should be, and what is expected of whoever opens them."""
+"""Files that are not what they should be, and what is expected when they are opened."""
 
 from __future__ import annotations
 
