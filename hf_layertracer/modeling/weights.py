@@ -22,8 +22,9 @@ class Fingerprints:
         self.known = [(name, tensor, checksum(tensor)) for name, tensor in _weights(model)]
 
     def changed(self) -> list[str]:
-        """Names of what has another checksum by now."""
-        return [name for name, tensor, known in self.known if checksum(tensor) != known]
+        """Names of what has another checksum by now; what ZeRO-3 has handed back meanwhile cannot be read."""
+        now = [(name, known, checksum(tensor)) for name, tensor, known in self.known]
+        return [name for name, known, found in now if None not in (known, found) and known != found]
 
 
 def can_be_watched(model: nn.Module) -> bool:

@@ -111,6 +111,10 @@ class LayerTracerConfig(PlanConfig, DiagnosisConfig):
         probes (`str`, *optional*):
             File or folder of probes; by default they are drawn from the evaluation or training dataset.
         num_probes (`int`, *optional*, defaults to `64`): How many probes to draw.
+        quick_look (`bool`, *optional*):
+            Take a quick look instead of a full diagnosis, or never do. By default, a run takes one where a full diagnosis
+            would be more than a tenth of the training's arithmetic, unless `perturbation`, `repeats`, `until_stderr`,
+            `until_boundary`, `skip_probes` or the strategy's `measure` say how to measure, or probes are given.
         diagnose_steps (`int`, *optional*): Diagnose again every so many steps.
         diagnose_after (`bool`, *optional*, defaults to `False`): Diagnose again at the end of training.
 
@@ -138,6 +142,9 @@ class LayerTracerConfig(PlanConfig, DiagnosisConfig):
     report: str | None = field(default=None, metadata={"help": "Report to take the measurements from."})
     probes: str | None = field(default=None, metadata={"help": "File or folder of probes."})
     num_probes: int = field(default=64, metadata={"help": "How many probes to draw."})
+    quick_look: bool | None = field(
+        default=None, metadata={"help": "Take a quick look, or never do; by default where the training is short."}
+    )
     diagnose_steps: int | None = field(default=None, metadata={"help": "Diagnose again every so many steps."})
     diagnose_after: bool = field(default=False, metadata={"help": "Diagnose again at the end of training."})
     prefix_cache: str | None = field(

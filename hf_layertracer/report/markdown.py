@@ -17,7 +17,7 @@ from ..records import (
 )
 from ..text import compact_ranges
 from .markdown_particle import task_particle_blocks
-from .markdown_tables import savings_table, training_table
+from .markdown_tables import history_table, savings_table, training_table
 from .markdown_text import bullets, layer, name, percent, prose, span, table, value
 from .recipe import asked_builtin_probes, recipe
 from .templates import render
@@ -208,7 +208,8 @@ def _plan(report: ReportData, plan: LayerPlan) -> list[str]:
             f"**In force:** from step {report.plans[-1].step} on, after {earlier} other plan{'s' * (earlier > 1)}"
         )
     items.append(f"**Reason:** {prose(plan.reason)}")
-    return ["### Layer plan", bullets(items), savings_table(plan.savings)]
+    history = ["### What trained when", history_table(report.plans)] if len(report.plans) > 1 else []
+    return ["### Layer plan", bullets(items), savings_table(plan.savings), *history]
 
 
 def _before_and_after(report: ReportData) -> str:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..records import Savings, TrainingOutcome
+from ..records import PlanRecord, Savings, TrainingOutcome
+from ..text import compact_ranges
 from .markdown_text import name, number, optional, saved, table
+
+
+_ENDS = 10  # rows at each end of a long history
 
 
 def savings_table(savings: Savings) -> str:
@@ -29,6 +33,32 @@ def savings_table(savings: Savings) -> str:
     ]
     total = f"The model has {number(savings.total_parameters / 1e6)} M parameters in all."
     return f"{table(['', 'This plan', 'Full training', 'Saved'], rows)}\n\n{total}"
+
+
+def history_table(plans: list[PlanRecord]) -> str:
+    """What trained when, where a strategy has changed that.
+
+    Args:
+        plans (`list[PlanRecord]`): The plans in their order, two at least.
+
+    Returns:
+        `str`: A table; of a long history, its beginning and its end.
+    """
+    rows = []
+    before: set[int] | None = None
+    for record in plans:
+        trained = set(record.plan.trained_layers)
+        added, gone = (trained - before, before - trained) if before is not None else (set(), set())
+        change = [f"+ {compact_ranges(sorted(added))}"] * bool(added) + [f"- {compact_ranges(sorted(gone))}"] * bool(
+            gone
+        )
+        millions = f"{number(record.plan.savings.trainable_parameters / 1e6)} M"
+        rows.append([str(record.step), compact_ranges(record.plan.trained_layers), ", ".join(change), millions])
+        before = trained
+    left_out = len(rows) - 2 * _ENDS
+    if left_out > 1:
+        rows = [*rows[:_ENDS], ["…", f"{left_out} more", "", ""], *rows[-_ENDS:]]
+    return table(["From step", "Trained layers", "Change", "Parameters that train"], rows)
 
 
 def training_table(training: TrainingOutcome) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from ..config import DiagnosisConfig
 from ..diagnosis.diagnose import diagnose
 from ..diagnosis.origin import unmeasured_report
 from ..distributed import from_main_process
@@ -31,6 +32,7 @@ logger = get_logger(__name__)
 
 def first_report(
     config: LayerTracerConfig,
+    settings: DiagnosisConfig,
     parts: ModelParts,
     probes: Sequence[Probe],
     tokenizer: PreTrainedTokenizerBase | None,
@@ -40,7 +42,8 @@ def first_report(
     """Diagnoses a model before it trains. One that cannot be diagnosed can still be trained.
 
     Args:
-        config ([`LayerTracerConfig`]): The settings; they may name a report to load instead.
+        config ([`LayerTracerConfig`]): The settings of the run; they may name a report to load instead.
+        settings ([`DiagnosisConfig`]): How to measure.
         parts ([`ModelParts`]): The model and its layers.
         probes (`Sequence[Probe]`): What to diagnose with.
         tokenizer (`PreTrainedTokenizerBase`, *optional*): The model's tokenizer.
@@ -63,7 +66,7 @@ def first_report(
     if problem is None:
         try:
             with precision(), whole_parameters(parts.model):
-                report = diagnose(parts.model, probes, tokenizer=tokenizer, config=config.diagnosis())
+                report = diagnose(parts.model, probes, tokenizer=tokenizer, config=settings)
         except UntraceableModelError as error:
             problem = str(error)
         except LayerTracerError:
@@ -80,7 +83,7 @@ def first_report(
         raise LayerTracerError(
             f"The strategy {config.strategy!r} needs measurements, and there are none. {problem} These need none: {others}."
         )
-    return unmeasured_report(parts, config.diagnosis(), problem)
+    return unmeasured_report(parts, settings, problem)
 
 
 def decide(

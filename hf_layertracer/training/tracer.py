@@ -32,6 +32,7 @@ from .measuring import decide, first_report, report_of_checkpoint
 from .metrics import metrics_of, plan_line
 from .outcome import outcome_of
 from .probing import Collator, NoProbesError, choose_probes, take_rows, tokenizer_of
+from .proportion import settle, tokens_to_train
 from .publish import save_report
 
 
@@ -56,6 +57,8 @@ class Tracer:
         self.expected_peak: int | None = None
         self._given_probes = probes
         self._probes: list[Probe] = []
+        self._settings = self.config.diagnosis()
+        self._line: str | None = None
         self._tokenizer: Any = None
         self._prepared: nn.Module | None = None
         self._first_step = 0
@@ -63,7 +66,7 @@ class Tracer:
         self._seconds = 0.0
 
     def is_prepared_for(self, model: nn.Module) -> bool:
-        """Whether the plan is in force on this very model (a `model_init` makes a new one for each run)."""
+        """Whether the plan is in force on this very model."""
         return self._prepared is not None and unwrap(model) is self._prepared
 
     @property
@@ -88,6 +91,7 @@ class Tracer:
         precision: Callable[[], AbstractContextManager] = nullcontext,
         output_dir: str | Path = ".",
         memory: MemoryOfPlans | None = None,
+        rows_to_train: float | None = None,
     ) -> Any:
         """Diagnoses the model and freezes what the plan freezes; of a resumed run, takes over its report and plan.
 
@@ -103,6 +107,7 @@ class Tracer:
             precision (`Callable`, *optional*): Makes the context that the model is run in.
             output_dir (`str` or `Path`, *optional*): Where the report will lie, for the message.
             memory ([`MemoryOfPlans`], *optional*): What a limit on memory is compared with.
+            rows_to_train (`float`, *optional*): How many rows of its data the whole run reads, where that is known.
 
         Returns:
             `Any`: The dataset to go on with: the one that was given, unless that was a stream that can be read once only.
@@ -113,8 +118,7 @@ class Tracer:
         """
         if self.is_prepared_for(model):
             return dataset
-        # A model_init made another model than the one that was measured before.
-        self.report = None
+        self.report = None  # a model_init made another model than the one that was measured before
         self._tokenizer = tokenizer_of(tokenizer)
         try:
             parts = find_parts(model, self.config.layers_path)
@@ -132,8 +136,14 @@ class Tracer:
             problem = self._choose_probes(rows, collator, context_length(parts.model))
         if resume_from is not None:
             self.report = report_of_checkpoint(Path(resume_from), self.config)
+        run = (parts.num_layers, tokens_to_train(rows, rows_to_train), self.report)
+        self._settings, self._probes, self._line = settle(self.config, self._probes, *run)
         if self.report is None:
-            self.report = first_report(self.config, parts, self._probes, self._tokenizer, precision, problem)
+            self.report = first_report(
+                self.config, self._settings, parts, self._probes, self._tokenizer, precision, problem
+            )
+            if self._line is not None and self.report.is_measured and self.config.report is None:
+                self.report.notes.append(self._line)
             try:
                 decide(model, self.config, self.report, memory)
             except LayerTracerError:
@@ -172,6 +182,8 @@ class Tracer:
             is_plain = self.report.is_measured and self.applied.frozen_parameters == 0
             line = plan_line(self.report, self.applied, Path(output_dir) / REPORT_FILE)
             (logger.info if is_plain else logger.warning)(line)
+            if self._line in self.report.notes:
+                logger.warning(self._line)
 
     def start(self, step: int) -> None:
         """Resets the counts and the memory gauge, and drops the diagnoses of steps that this run makes anew."""
@@ -206,7 +218,7 @@ class Tracer:
             [`Diagnosis`]: What was measured.
         """
         with whole_parameters(model):
-            now = diagnose(model, self._probes, tokenizer=self._tokenizer, config=self.config.diagnosis())
+            now = diagnose(model, self._probes, tokenizer=self._tokenizer, config=self._settings)
         diagnosis = now.latest
         diagnosis.step = step
         diagnosis.notes = [note for note in now.notes if note not in self.report.notes]
@@ -244,7 +256,7 @@ class Tracer:
         """Sensitivity of the layers of the model as it is now, by one perturbation on a few probes."""
         first = self.report.first
         name = perturbation or ("skip" if "skip" in first.sensitivities else first.perturbation)
-        config = replace(self.config.diagnosis(), perturbation=name)
+        config = replace(self._settings, perturbation=name)
         return diagnose(model, self._probes[:probes], tokenizer=self._tokenizer, config=config).sensitivity.mean
 
     def metrics(self, later: Diagnosis | None = None) -> dict[str, float]:

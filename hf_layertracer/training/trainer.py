@@ -12,6 +12,7 @@ from transformers import Trainer
 
 from ..errors import LayerTracerError
 from ..hub.transport import hub_errors
+from ..logs import get_logger
 from ..modeling.preserve import preserved
 from ..planning.config import LayerTracerConfig
 from ..probes import Probe
@@ -21,6 +22,14 @@ from .checkpoints import last_checkpoint, newest_complete_checkpoint
 from .estimating import memory_of_run
 from .events import TracingEvents
 from .probing import has_rows, sample_rows
+
+
+logger = get_logger(__name__)
+
+_NO_FSDP = (
+    "fsdp shards nothing in this run: without an accelerator, accelerate falls back to DDP, and each process holds the "
+    "whole model. To shard on CPUs, load it with from_pretrained(..., distributed_config=DistributedConfig(fsdp_size=...))."
+)
 
 
 class LayerTracerMixin:
@@ -86,6 +95,8 @@ class LayerTracerMixin:
             if self.train_dataset is not None and not has_rows(self.train_dataset):
                 raise LayerTracerError("The training dataset is empty: there is nothing to train on.")
             self._trace(last_checkpoint(self._resume_from, self.args.output_dir))
+            if self.args.fsdp and not self.is_fsdp_enabled and self.is_world_process_zero():
+                logger.warning(_NO_FSDP)
         return super().get_train_dataloader()
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
@@ -145,9 +156,24 @@ class LayerTracerMixin:
             precision=self.accelerator.autocast,
             output_dir=self.args.output_dir,
             memory=memory,
+            rows_to_train=rows_to_train(self),
         )
         if dataset is not given:
             setattr(self, source, dataset)
+
+
+def rows_to_train(trainer: Trainer) -> float | None:
+    """How many rows of its data a whole run reads, where that is known.
+
+    Args:
+        trainer ([`~transformers.Trainer`]): The trainer.
+    """
+    args, data = trainer.args, trainer.train_dataset
+    if args.max_steps > 0:
+        return args.max_steps * args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    if isinstance(data, dict) or not hasattr(data, "__len__"):
+        return None
+    return len(data) * args.num_train_epochs
 
 
 def check_launcher(trainer: Trainer) -> None:

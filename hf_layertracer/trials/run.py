@@ -125,7 +125,11 @@ def check_trials(config: TrialsConfig) -> None:
         for path in files:
             if not Path(path).is_file():
                 raise LayerTracerError(f"{place}: there is no file {path}.")
-        if files and not any(True for path in files for _ in read_documents(path)):
+        try:
+            found = any(True for path in files for _ in read_documents(path))
+        except LayerTracerError as error:
+            raise LayerTracerError(f"{place}: {error}") from error
+        if files and not found:
             raise LayerTracerError(f"{place}: there is no text in {', '.join(files)}.")
     try:
         check_evaluation(config.evaluate)

@@ -345,3 +345,21 @@ def test_ranges_can_be_read_back(indices: list[int]):
 )
 def test_ranges_are_as_short_as_they_can_be(indices: list[int], text: str):
     assert compact_ranges(indices) == text
+
+
+@pytest.mark.parametrize("changes", [0, 1, 30])
+def test_a_history_of_what_trained_is_a_table_whose_middle_may_be_left_out(make_report, changes):
+    report = make_report(num_layers=4)
+    for step in range(changes):
+        trained = [step % 4, 3] if step % 4 != 3 else [3]
+        update = {"trained_layers": trained, "frozen_layers": [layer for layer in range(4) if layer not in trained]}
+        report.set_plan(report.plan.model_copy(update=update), 10 * (step + 1))
+    section = report_section(report)
+    assert ("### What trained when" in section) == (changes > 0)
+    rows = [line for line in section.splitlines() if line.startswith("| ") and " M |" in line and "+" in line]
+    if changes == 1:
+        assert any(cell in section for cell in ("+ 3, - 1", "| 10 | 0, 3 |"))
+    if changes == 30:
+        assert "11 more" in section
+        assert "| 300 |" in section
+        assert len(rows) <= 20

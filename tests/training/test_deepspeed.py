@@ -52,3 +52,9 @@ def test_both_ranks_train_under_one_plan_and_one_writes_the_report(folder, stage
     assert report.plan.model_dump() == first["plan"]
     assert report.training.tokens == first["tokens"] == 2 * 3 * 2 * 12
     assert LayerTracerReport.load(folder / f"zero{stage}" / "checkpoint-2").plan == report.plan
+
+
+def test_sharded_weights_are_measured_as_whole_ones_are_before_training_and_after(folder):
+    two, three = (json.loads((folder / f"zero{stage}-rank0.json").read_text())["sensitivities"] for stage in (2, 3))
+    assert three[0] == pytest.approx(two[0], abs=1e-6)
+    assert three[1] == pytest.approx(two[1], abs=1e-4)  # rounding has gone through Adam

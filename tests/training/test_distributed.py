@@ -31,6 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, make_model) -> Path:
     make_model().save_pretrained(folder / "model")
     done = launched(folder)
     assert done.returncode == 0, done.stderr[-4000:]
+    (folder / "stderr").write_text(done.stderr)
     return folder
 
 
@@ -157,6 +158,20 @@ def test_a_resumed_run_changes_as_a_whole_one_does(kind, folder):
 def test_sharding_changes_no_draw(folder):
     ddp, fsdp2 = (saw(folder, f"{kind}-grass", 0) for kind in ("ddp", "fsdp2"))
     assert fsdp2["plans"] == ddp["plans"]
+
+
+@pytest.mark.parametrize("way", ["checkpointing", "reentrant", "cache"])
+def test_a_frozen_prefix_that_runs_once_or_from_disk_gives_every_rank_the_same_weights(way, folder):
+    plain, *ranks = saw(folder, "prefix-plain", 0), saw(folder, f"prefix-{way}", 0), saw(folder, f"prefix-{way}", 1)
+    assert {rank["wrapper"] for rank in (plain, *ranks)} == {"DistributedDataParallel"}
+    for rank in ranks:
+        assert_close_weights(rank["after"], plain["after"])
+    # Each rank sees half of the rows of an epoch, other ones in the next; what both kept serves both.
+    assert [rank["runs"] for rank in ranks] == ([5, 5] if way == "cache" else [6, 6])
+
+
+def test_a_run_says_that_fsdp_shards_nothing_on_cpus(folder):
+    assert (folder / "stderr").read_text().count("fsdp shards nothing in this run") == 1
 
 
 def _means(diagnosis: dict) -> list[float]:

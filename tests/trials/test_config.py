@@ -128,3 +128,44 @@ def test_files_that_are_missing_or_empty_are_found_before_training(values, tmp_p
     values[section][field] = str(path) if field == "probes" else [str(path)]
     with pytest.raises(LayerTracerError, match=line):
         check_trials(TrialsConfig(**values))
+
+
+@pytest.mark.parametrize(
+    ("field", "name", "content", "line"),
+    [
+        (
+            "new",
+            "rows.jsonl",
+            '{"body": "a"}\n',
+            r"evaluate\.new: .*rows\.jsonl, line 1 holds no text under any of text, ",
+        ),
+        (
+            "tasks",
+            "law_val.csv",
+            "id,question,A,B\n0,why,x,y\n",
+            r"evaluate: .*law_val\.csv, row 1: no column C, D, answer",
+        ),
+        (
+            "tasks",
+            "law.jsonl",
+            '{"question": "why", "answer": 1}\n',
+            r"evaluate: .*row 1: needs query, choices and gold",
+        ),
+        ("tasks", "law.jsonl", "", r"evaluate: .* holds no questions to evaluate on"),
+    ],
+)
+def test_an_evaluation_set_whose_columns_do_not_fit_is_refused_in_one_line(
+    values, tmp_path, field, name, content, line
+):
+    if field == "tasks":
+        pytest.importorskip("lm_eval")
+    (tmp_path / "sets").mkdir()
+    path = tmp_path / "sets" / name
+    path.write_text(content)
+    for part, key in (("train", "files"), ("evaluate", "new"), ("evaluate", "old")):
+        if key in values[part]:
+            values[part][key] = [str(tmp_path / file) for file in values[part][key]]
+    values["evaluate"][field] = [str(path) if path.suffix == ".jsonl" else str(path.parent)]
+    with pytest.raises(LayerTracerError, match=line) as refused:
+        check_trials(TrialsConfig(**values))
+    assert "\n" not in str(refused.value)

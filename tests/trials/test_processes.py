@@ -6,11 +6,23 @@ import pytest
 
 from hf_layertracer import run_trials
 from hf_layertracer.trials import TrialsResult, process, run
+from hf_layertracer.trials.folder import read_json
 
 
 @pytest.mark.slow
-def test_two_processes_train_on_the_same_batches_as_one(make_config, finished, in_this_process, tmp_path, monkeypatch):
-    arms, train = [{"strategy": "freeze-deep"}], {"save_steps": 2}
+@pytest.mark.parametrize(
+    "arm",
+    [
+        {"strategy": "freeze-deep"},
+        {"strategy": "lisa", "change_steps": 2, "thaw_warmup_steps": 1},
+        {"strategy": "adaptive", "change_steps": 2, "thaw_warmup_steps": 1, "hysteresis": 0},
+    ],
+    ids=lambda arm: arm["strategy"],
+)
+def test_two_processes_train_on_the_same_batches_as_one(
+    arm, make_config, finished, in_this_process, tmp_path, monkeypatch
+):
+    arms, train = [arm], {"save_steps": 2}
     alone = TrialsResult.load(finished(make_config(arms=arms, train=train)))
 
     here = run.run_module
@@ -24,6 +36,9 @@ def test_two_processes_train_on_the_same_batches_as_one(make_config, finished, i
     together = run_trials(make_config(arms=arms, train=train, processes=2), tmp_path / "together")
     assert together.failures == {}
     ours, theirs = together.rows[1], alone.rows[1]
+    if arm["strategy"] != "freeze-deep":
+        trained = read_json(next((tmp_path / "together").rglob("trained.json")))
+        assert trained["allocations"] > 1, "what trains changed"
     # Gradients are summed in another order.
     assert ours["metrics"] == pytest.approx(theirs["metrics"], rel=1e-3)
     assert ours["cost"]["tokens"] == theirs["cost"]["tokens"]

@@ -45,6 +45,7 @@ def main(output_dir: Path, stage: int) -> None:
         "sharded": parameter.numel() == 0,
         "plan": report.plan.model_dump(),
         "diagnoses": [diagnosis.step for diagnosis in report.diagnoses],
+        "sensitivities": [diagnosis.sensitivity.mean for diagnosis in report.diagnoses],
         "notes": report.notes,
         "steps": report.training.steps,
         "trainable": report.training.trainable_parameters,

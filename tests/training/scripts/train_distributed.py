@@ -1,7 +1,7 @@
 """One rank of several runs: train_distributed.py OUTPUT_DIR, which holds the model.
 
-Under DDP, under FSDP2 sharded by transformers, under FSDP2 sharded by accelerate; whole and resumed, and with a
-strategy that changes what trains.
+Under DDP, under FSDP2 sharded by transformers, under FSDP2 sharded by accelerate; whole and resumed, with a strategy
+that changes what trains, and with a frozen prefix that runs without a graph or not at all.
 Leaves what it saw in OUTPUT_DIR/<kind>-rank<N>.json, and the weights before and after in OUTPUT_DIR/<kind>-rank<N>.pt.
 With DIE_IN_DIAGNOSIS set, the second rank is gone as soon as it is to diagnose.
 """
@@ -86,6 +86,42 @@ def main(output_dir: Path, kind: str, strategy: str = "freeze-deep", resume: boo
     torch.save({"before": before, "after": weights(trainer.model)}, place.with_suffix(".pt"))
 
 
+def frozen_prefix(output_dir: Path, way: str) -> None:
+    """Six steps, one and a half epochs, of freeze-shallow, with activation checkpointing or the prefix on disk."""
+    checkpointing = {"use_reentrant": way == "reentrant"}
+    args = TrainingArguments(
+        output_dir=str(output_dir / f"prefix-{way}"), max_steps=6, per_device_train_batch_size=2, learning_rate=1e-2,
+        save_strategy="no", logging_strategy="no", report_to="none", use_cpu=True, disable_tqdm=True,
+        dataloader_pin_memory=False, ddp_backend="gloo", bf16=False, fsdp=way == "plain",
+        activation_checkpointing=way in ("checkpointing", "reentrant"),
+        activation_checkpointing_kwargs=checkpointing,
+    )  # fmt: skip
+    model = LlamaForCausalLM.from_pretrained(output_dir / "model", attention_dropout=0.0)
+    runs = [0]
+
+    def count(module: nn.Module, *_: object) -> None:
+        runs[0] += module.training
+
+    model.model.layers[0].mlp.register_forward_hook(count)
+    ids = torch.randint(3, 80, (16, 12), generator=torch.Generator().manual_seed(7)).tolist()
+    trainer = LayerTracerTrainer(
+        model=model,
+        args=args,
+        train_dataset=Dataset.from_dict({"input_ids": ids, "labels": ids}),
+        layertracer_config=LayerTracerConfig(
+            strategy="freeze-shallow",
+            num_probes=4,
+            repeats=2,
+            prefix_cache=str(output_dir / "cache") if way == "cache" else None,
+        ),
+    )
+    trainer.train()
+    place = output_dir / f"prefix-{way}-rank{os.environ['RANK']}"
+    seen = {"wrapper": type(trainer.model_wrapped).__name__, "runs": runs[0]}
+    place.with_suffix(".json").write_text(json.dumps(seen))
+    torch.save({"after": weights(trainer.model)}, place.with_suffix(".pt"))
+
+
 def weights(model: nn.Module) -> dict[str, torch.Tensor]:
     """A copy of each whole parameter."""
     found = {}
@@ -126,4 +162,6 @@ if __name__ == "__main__":
                 main(place, kind, "grass", resume)
         if kind == "ddp":
             main(place, kind, resume=True)
+            for way in ("plain", "checkpointing", "reentrant", "cache"):
+                frozen_prefix(place, way)
     torch.distributed.destroy_process_group()
