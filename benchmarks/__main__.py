@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from hf_layertracer.files import write_atomically
 
-from . import allocation, coverage, hybrid, import_time, scaling, sensitivity, training
+from . import allocation, coverage, estimates, hybrid, import_time, scaling, sensitivity, training
 
 
 BENCHMARKS = {
@@ -22,6 +22,7 @@ BENCHMARKS = {
     "scaling": scaling.run,
     "training": training.run,
     "allocation": allocation.run,
+    "estimates": estimates.run,
     "hybrid": hybrid.run,
 }
 RESULTS = Path(__file__).with_name("results.md")

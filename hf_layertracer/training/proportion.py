@@ -76,6 +76,8 @@ def wants_quick_look(
     """
     if config.quick_look is not None:
         return config.quick_look, None
+    if config.report is not None:  # measured already
+        return False, None
     chosen = any(getattr(config, own.name) != own.default for own in fields(DiagnosisConfig) if own.name in _EFFORT)
     if tokens is None or chosen or config.strategy_options().get("measure") not in (None, "skip", "context"):
         return False, None

@@ -142,7 +142,7 @@ class Tracer:
             self.report = first_report(
                 self.config, self._settings, parts, self._probes, self._tokenizer, precision, problem
             )
-            if self._line is not None and self.report.is_measured and self.config.report is None:
+            if self._line is not None and self.report.is_measured:
                 self.report.notes.append(self._line)
             try:
                 decide(model, self.config, self.report, memory)
@@ -256,7 +256,7 @@ class Tracer:
         """Sensitivity of the layers of the model as it is now, by one perturbation on a few probes."""
         first = self.report.first
         name = perturbation or ("skip" if "skip" in first.sensitivities else first.perturbation)
-        config = replace(self._settings, perturbation=name)
+        config = replace(self.config.diagnosis(), perturbation=name)
         return diagnose(model, self._probes[:probes], tokenizer=self._tokenizer, config=config).sensitivity.mean
 
     def metrics(self, later: Diagnosis | None = None) -> dict[str, float]:

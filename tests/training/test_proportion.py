@@ -28,6 +28,7 @@ def test_the_share_is_that_of_the_arithmetic():
         ({"quick_look": False}, 1_000, False),
         ({"quick_look": True}, 10_000_000, True),
         ({"repeats": 3}, 1_000, False),
+        ({"report": "measured-before"}, 1_000, False),
         ({"perturbation": "mask"}, 1_000, False),
         ({"strategy": "sensitivity"}, 1_000, True),
         ({"strategy": "sensitivity", "measure": "mask"}, 1_000, False),
