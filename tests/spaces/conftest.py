@@ -184,6 +184,12 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrom
         "--no-sandbox",
         "--disable-dev-shm-usage",
         "--disable-gpu",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-extensions",
+        "--force-prefers-reduced-motion",
+        "--mute-audio",
+        "--no-first-run",
         f"--user-data-dir={profile}",
     ):
         options.add_argument(argument)

@@ -35,28 +35,28 @@ def test_see(freeze_deep):
     shoot(freeze_deep, "viewer-see.png", 1200, 1000)
 
 
-def test_compare(page):
-    page.open("/?report=smollm2-135m-freeze-deep&tab=compare")
-    page.wait(lambda: len(page.all("#lt-compare-sensitivity .scatterlayer .trace")) == 2)
-    page.wait(lambda: page.text("#lt-differences"))
-    shoot(page, "viewer-compare.png", 1200, 1000)
+def test_compare(unopened):
+    unopened.open("/?report=smollm2-135m-freeze-deep&tab=compare")
+    unopened.wait(lambda: len(unopened.all("#lt-compare-sensitivity .scatterlayer .trace")) == 2)
+    unopened.wait(lambda: unopened.text("#lt-differences"))
+    shoot(unopened, "viewer-compare.png", 1200, 1000)
 
 
-def test_probes(page):
-    page.open("/?report=smollm2-135m-freeze-deep&tab=probes&probe=31&list=2")
-    page.wait(lambda: "probe 31" in page.text("#lt-readings"))
-    shoot(page, "viewer-probes.png", 1200, 1000)
+def test_probes(unopened):
+    unopened.open("/?report=smollm2-135m&tab=probes&probe=31&list=2")
+    unopened.wait(lambda: "probe 31" in unopened.text("#lt-readings"))
+    shoot(unopened, "viewer-probes.png", 1200, 1000)
 
 
-def test_try_in_the_dark(page):
-    page.open("/?__theme=dark")
-    page.tab("Try an allocation")
-    page.wait(lambda: "freeze_ratio" in page.text("#lt-snippet .cm-content"))
-    shoot(page, "viewer-try.png", 1200, 1000)
+def test_try_in_the_dark(unopened):
+    unopened.open("/?__theme=dark")
+    unopened.tab("Try an allocation")
+    unopened.wait(lambda: "freeze_ratio" in unopened.text("#lt-snippet .cm-content"))
+    shoot(unopened, "viewer-try.png", 1200, 1000)
 
 
-def test_phone(page):
+def test_phone(unopened):
     size = {"width": 390, "height": 1000, "deviceScaleFactor": 1, "mobile": True}
-    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    page.open()
-    shoot(page, "viewer-phone.png", 390, 1000)
+    unopened.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    unopened.open()
+    shoot(unopened, "viewer-phone.png", 390, 1000)

@@ -11,43 +11,43 @@ def address(page) -> dict[str, list[str]]:
     return parse_qs(urlsplit(page.driver.current_url).query)
 
 
-def test_a_link_opens_one_probe_of_one_report(page, examples):
-    page.open("/?report=smollm2-135m-full&tab=probes&probe=3&list=2")
-    page.wait(lambda: "probe 3" in page.text("#lt-readings"))
-    page.wait(lambda: "page 2 of" in page.text("#lt-shown"))
-    assert len(page.all("#lt-readings tbody tr")) == examples["smollm2-135m-full"].num_layers + 1
-    page.tab("See")
-    page.wait(lambda: examples["smollm2-135m-full"].model.id in page.text("#lt-report"))
+def test_a_link_opens_one_probe_of_one_report(unopened, examples):
+    unopened.open("/?report=smollm2-135m-full&tab=probes&probe=3&list=2")
+    unopened.wait(lambda: "probe 3" in unopened.text("#lt-readings"))
+    unopened.wait(lambda: "page 2 of" in unopened.text("#lt-shown"))
+    assert len(unopened.all("#lt-readings tbody tr")) == examples["smollm2-135m-full"].num_layers + 1
+    unopened.tab("See")
+    unopened.wait(lambda: examples["smollm2-135m-full"].model.id in unopened.text("#lt-report"))
 
 
-def test_a_link_opens_reports_of_the_hub_beside_each_other(page, hub, make_report):
+def test_a_link_opens_reports_of_the_hub_beside_each_other(unopened, hub, make_report):
     push_report(make_report(9, model__id="alice/nine"), "alice/nine")
     push_report(make_report(7, model__id="alice/seven"), "alice/reports", repo_type="dataset")
     first = hub.repo("alice/nine").commits()[0].oid
-    page.open(
+    unopened.open(
         f"/?report=https://huggingface.co/alice/nine/tree/{first}&tab=compare&compare=alice/nine@{first}&compare=alice/reports"
     )
-    page.wait(lambda: "alice/reports" in page.text("#lt-differences"))
-    assert "layers 9 7 (-2)" in page.text("#lt-differences")
-    page.tab("See")
-    page.wait(lambda: page.bars() == 9)
-    assert address(page)["report"] == [f"alice/nine@{first}"]
+    unopened.wait(lambda: "alice/reports" in unopened.text("#lt-differences"))
+    assert "layers 9 7 (-2)" in unopened.text("#lt-differences")
+    unopened.tab("See")
+    unopened.wait(lambda: unopened.bars() == 9)
+    assert address(unopened)["report"] == [f"alice/nine@{first}"]
 
 
-def test_a_link_to_nothing_says_so_and_shows_what_there_is(page):
-    page.open("/?report=alice/gone&tab=nonsense&probe=x")
-    page.wait(lambda: "There is no public repository alice/gone" in page.text("#lt-message"))
-    assert page.bars() > 0
+def test_a_link_to_nothing_says_so_and_shows_what_there_is(unopened):
+    unopened.open("/?report=alice/gone&tab=nonsense&probe=x")
+    unopened.wait(lambda: "There is no public repository alice/gone" in unopened.text("#lt-message"))
+    assert unopened.bars() > 0
 
 
-def test_a_link_that_is_hostile_is_text(page, sink):
+def test_a_link_that_is_hostile_is_text(unopened, sink):
     host, asked = sink
-    page.open(
+    unopened.open(
         f"/?report=<img src=//{host}/x>&order=<img src=//{host}/x>&state=<img src=//{host}/x>&compare=<b>&tab=probes"
     )
-    page.wait(lambda: "neither a report here nor the id" in page.text("#lt-message"))
-    page.tab("Compare")
-    page.wait(lambda: page.text("#lt-cautions"))
+    unopened.wait(lambda: "neither a report here nor the id" in unopened.text("#lt-message"))
+    unopened.tab("Compare")
+    unopened.wait(lambda: unopened.text("#lt-cautions"))
     assert asked == []
 
 

@@ -132,12 +132,14 @@ def test_two_models_are_compared_and_a_run_with_itself(page, examples):
     assert "probes are not the same" in page.text("#lt-cautions")
     assert "beyond error" not in page.text("#lt-depths")
     assert len(page.all("#lt-depths tbody tr")) == 10
-    before = page.text("#lt-differences")
-    page.click("#lt-state input", 1)
-    page.wait(lambda: page.text("#lt-differences") != before)
     page.choose("#lt-name", "smollm2-135m-full")
     page.wait(lambda: "smollm2-135m-full, after step" in page.text("#lt-differences"))
     assert page.text("#lt-cautions") == ""
+    page.choose("#lt-compared", "gemma-3-270m")
+    page.wait(lambda: "gemma-3-270m" in page.text("#lt-differences"))
+    before = page.text("#lt-differences")
+    page.click("#lt-state input", 1)
+    page.wait(lambda: page.text("#lt-differences") != before)
     assert page.errors() == []
 
 

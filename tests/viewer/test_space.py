@@ -96,7 +96,7 @@ def test_the_card_names_sdk_version_and_file_that_exist():
 
 def test_the_examples_are_real_reports_with_public_names():
     found = sorted(path.parent.name for path in example_reports().rglob(REPORT_FILE))
-    assert found == ["gemma-3-270m", "smollm2-135m-freeze-deep", "smollm2-135m-full"]
+    assert found == ["gemma-3-270m", "smollm2-135m", "smollm2-135m-freeze-deep", "smollm2-135m-full"]
     for name in found:
         report = LayerTracerReport.load(example_reports() / name)
         assert "/" in report.model.id
