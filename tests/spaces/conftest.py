@@ -51,6 +51,7 @@ class Page:
 
     def open(self, query: str = "") -> None:
         self.driver.get("about:blank")
+        self.errors()  # of the page that was left: what it was still waiting for was broken off
         self.driver.get(self.url + query)
         # From then on it listens, and nothing that it was opened with is still to come.
         self.wait(lambda: self.script("return window.layertracer?.isShown"), "the page did not open")
@@ -184,12 +185,6 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrom
         "--no-sandbox",
         "--disable-dev-shm-usage",
         "--disable-gpu",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-extensions",
-        "--force-prefers-reduced-motion",
-        "--mute-audio",
-        "--no-first-run",
         f"--user-data-dir={profile}",
     ):
         options.add_argument(argument)

@@ -53,7 +53,7 @@ def test_each_example_opens(shown, examples):
         )
         assert f"{layers} layers" in shown.text("#lt-report")
         shown.wait(lambda layers=layers: shown.bars("#lt-plan") == layers + 3)
-        assert bool(shown.all("#lt-history .hm")) == report.is_repeated
+        shown.wait(lambda report=report: bool(shown.all("#lt-history .hm")) == report.is_repeated)
     assert shown.errors() == []
 
 
@@ -68,10 +68,9 @@ def test_tasks_are_drawn_over_the_mean(shown, examples):
         return len(shown.all("#lt-charts .scatterlayer .trace"))
 
     assert lines([task]) == lines([]) + 2, "in both charts"
-    shown.wait(lambda: drawn() == lines([]))
+    shown.wait(lambda: report.model.id in shown.text("#lt-report") and drawn() == lines([]))
     shown.choose("#lt-tasks", task)
-    shown.wait(lambda: drawn() == lines([task]))
-    assert task in shown.text("#lt-charts .legend")
+    shown.wait(lambda: drawn() == lines([task]) and task in shown.text("#lt-charts .legend"))
 
 
 def test_probes_are_found_and_one_is_read_at_every_layer(shown, examples):

@@ -97,6 +97,7 @@ def test_a_hostile_hybrid_shows_text_or_one_line_and_asks_nobody(page, sink, tmp
     deep = b'{"schema_version": 1, "recipe": ' + b'{"x": ' * 50_000 + b"1" + b"}" * 50_000 + b"}"
     huge = {"donor": markup, "sha256": "", "layer": 10**400, "donor_layer": -(10**400), "kind": "x", "verified": ""}
     page.tab("Hybrid")
+    page.wait(lambda: "is not a hybrid" in page.text("#lt-hybrid-message"))
     for name, content, shown in (
         ("deep", deep, "not the record of a hybrid"),
         ("types", hybrid_record("x", layers=[{"layer": "0", "donor": ["x"]}]), "not the record of a hybrid"),
