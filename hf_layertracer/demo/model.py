@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import cached_assets_path
@@ -72,8 +73,7 @@ def demo_model(cache_dir: Path | None = None) -> Path:
 @contextmanager
 def _read_once() -> Iterator[None]:
     """Halves the time: transformers parses the whole file three times, and maps all names anew for each module."""
-    import gguf
-
+    gguf: Any = importlib.import_module("gguf")
     reader, name_map = gguf.GGUFReader, gguf.get_tensor_name_map
     gguf.GGUFReader, gguf.get_tensor_name_map = cache(reader), cache(name_map)
     try:
