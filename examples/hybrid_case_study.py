@@ -213,18 +213,21 @@ def alignment(study: Study, layers: list[int], seed: int) -> Path:
     """The new mixers of all arms after stage 1.
 
     A mixer learns from the donor's own input at its layer, so no mixer sees another: each is trained once for all arms.
-    That needs an optimizer that treats each parameter apart, and no clipping of the gradient's norm over all.
+    That needs an optimizer that treats each parameter apart, and no clipping of the gradient's norm over all. It goes in
+    two halves, as one hybrid has to keep an attention.
     """
     place = study.out / "aligned" / f"seed-{seed}.safetensors"
     if not place.exists():
-        trainer = MixerAlignmentTrainer(
-            model=load(hybrid(study, layers)),
-            donor=load(study.settings.model),
-            args=study.training(study.settings.steps, 1e-3, seed, max_grad_norm=0.0),
-            train_dataset=study.data(study.settings.steps, seed),
-        )
-        trainer.train()
-        kept = {name: value.detach() for name, value in trainer.model.named_parameters() if value.requires_grad}
+        kept = {}
+        for half in (layers[::2], layers[1::2]):
+            trainer = MixerAlignmentTrainer(
+                model=load(hybrid(study, half)),
+                donor=load(study.settings.model),
+                args=study.training(study.settings.steps, 1e-3, seed, max_grad_norm=0.0),
+                train_dataset=study.data(study.settings.steps, seed),
+            )
+            trainer.train()
+            kept |= {name: value.detach() for name, value in trainer.model.named_parameters() if value.requires_grad}
         place.parent.mkdir(exist_ok=True)
         save_file(kept, place.with_suffix(".unfinished"))
         os.replace(place.with_suffix(".unfinished"), place)

@@ -107,7 +107,7 @@ def test_the_page_of_what_sensitivity_predicts_shows_the_results_that_lie_beside
 def test_the_case_study_of_hybrids_runs_goes_on_and_becomes_a_page(setting: Path, make_model):
     make_model("Llama", num_hidden_layers=4).save_pretrained(setting / "model")
     study = ["--model", setting / "model", "--heal", setting / "train.txt", "--held-out", setting / "train.txt"]
-    study += ["--other", setting / "train.txt", "--out", setting / "study", "--counts", 1, "--seeds", 0]
+    study += ["--other", setting / "train.txt", "--out", setting / "study", "--counts", 2, "--seeds", 0]
     study += ["--steps", 1, "--distill-steps", 1, "--length", 16, "--batch-size", 2, "--blocks", 1, "--max-probes", 2]
     run_script("hybrid_case_study.py", *study)
     units = sorted((setting / "study" / "units").iterdir())
@@ -120,4 +120,4 @@ def test_the_case_study_of_hybrids_runs_goes_on_and_becomes_a_page(setting: Path
     run_script("hybrid_case_study_page.py", setting / "study", "--page", setting / "page.md")
     page = (setting / "page.md").read_text()
     assert "after stage 2" in page
-    assert "1, mixer sensitivity" in page
+    assert "2, mixer sensitivity" in page
