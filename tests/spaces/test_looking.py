@@ -57,7 +57,7 @@ def test_each_example_opens(shown, examples):
     assert shown.errors() == []
 
 
-def test_tasks_are_drawn_over_the_mean(shown, examples):
+def test_tasks_are_drawn_over_the_mean(page, examples):
     report = next(iter(examples.values()))
     task = next(iter(report.probes.tasks))
 
@@ -65,12 +65,12 @@ def test_tasks_are_drawn_over_the_mean(shown, examples):
         return sum(trace.type == "scatter" for trace in layer_figure(report, tasks).data)
 
     def drawn() -> int:
-        return len(shown.all("#lt-charts .scatterlayer .trace"))
+        return len(page.all("#lt-charts .scatterlayer .trace"))
 
     assert lines([task]) == lines([]) + 2, "in both charts"
-    shown.wait(lambda: report.model.id in shown.text("#lt-report") and drawn() == lines([]))
-    shown.choose("#lt-tasks", task)
-    shown.wait(lambda: drawn() == lines([task]) and task in shown.text("#lt-charts .legend"))
+    page.wait(lambda: report.model.id in page.text("#lt-report") and drawn() == lines([]))
+    page.choose("#lt-tasks", task)
+    page.wait(lambda: drawn() == lines([task]) and task in page.text("#lt-charts .legend"))
 
 
 def test_probes_are_found_and_one_is_read_at_every_layer(shown, examples):
