@@ -154,7 +154,7 @@ def test_a_strategy_is_one_file(found):
 def test_the_command_line_knows_the_strategy_and_its_option(found):
     help = " ".join(found["plan --help"].replace("│", " ").split())
     assert "every-other Train a layer, skip some, train a layer. Takes --stride." in help
-    assert "--stride <int> Every so many layers, one trains. [default: 2]" in help
+    assert "--stride <int> Every so many layers, one trains. By default 2." in help
     assert re.search(r"trained layers +│ +0, 3", found["plan made"])
 
 

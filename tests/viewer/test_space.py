@@ -31,7 +31,7 @@ def test_a_new_space_holds_page_library_and_examples(hub):
     assert "hf_layertracer/viewer/style.css" in files
     assert "hf_layertracer/data/probes.jsonl" in files
     assert any(path.startswith("hf_layertracer/model_cards/") for path in files)
-    assert sum(path.endswith(REPORT_FILE) for path in files) == 3
+    assert sum(path.endswith(REPORT_FILE) for path in files) == len(list(example_reports().iterdir())) == 4
     assert not [path for path in files if "__pycache__" in path or path.endswith(".pyc") or path == "__init__.py"]
     assert sum(map(len, files.values())) < 4 * 2**20
 
