@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from hf_layertracer import LayerTracerReport
+
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -121,3 +123,14 @@ def test_the_case_study_of_hybrids_runs_goes_on_and_becomes_a_page(setting: Path
     page = (setting / "page.md").read_text()
     assert "after stage 2" in page
     assert "2, mixer sensitivity" in page
+
+
+def test_the_reports_of_the_space_are_made_again(setting: Path, run_here):
+    sizes = ("--probes", 4, "--run-probes", 4, "--steps", 2, "--diagnose-steps", 1)
+    run_here("space_examples.py", "--model", setting / "model", "--out", setting / "reports", *sizes)
+    reports = {folder.name: LayerTracerReport.load(folder) for folder in sorted((setting / "reports").iterdir())}
+    shipped = EXAMPLES.parent / "spaces" / "layertracer-viewer" / "examples"
+    assert reports.keys() < {folder.name for folder in shipped.iterdir()}
+    assert {report.model.id for report in reports.values()} == {"HuggingFaceTB/SmolLM2-135M-Instruct"}
+    steps = {name: [diagnosis.step for diagnosis in report.diagnoses] for name, report in reports.items()}
+    assert steps == {"smollm2-135m": [0], "smollm2-135m-freeze-deep": [0, 1, 2], "smollm2-135m-full": [0, 1, 2]}
