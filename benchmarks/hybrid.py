@@ -32,6 +32,10 @@ import sys
 from hf_layertracer.hybrid.build import build_hybrid
 build_hybrid(sys.argv[1], sys.argv[2])
 """
+_BUILD_ALONE = """
+from hf_layertracer.hybrid import whole
+whole.donor_outputs, whole.verify_layers = lambda *_: [], lambda *_: None
+"""
 
 
 def run() -> list[tuple[str, str]]:
@@ -49,9 +53,13 @@ def run() -> list[tuple[str, str]]:
             with ProcessPoolExecutor(1, get_context("spawn")) as pool:
                 recipe, elements = pool.submit(make_model, folder / "model", size).result()
             (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-            build = [sys.executable, "-c", _BUILD, str(folder / "recipe.yaml"), str(folder / "out")]
+            build, alone = (
+                [sys.executable, "-c", code, str(folder / "recipe.yaml"), str(folder / "out")]
+                for code in (_BUILD, _BUILD_ALONE + _BUILD)
+            )
             merge = [mergekit, "-m", "mergekit.scripts.run_yaml", str(folder / "recipe.yaml"), str(folder / "out")]
-            ways = {"cp": ["cp", "-r", str(folder / "model"), str(folder / "out")], "build": build, "mergekit": merge}
+            copy = ["cp", "-r", str(folder / "model"), str(folder / "out")]
+            ways = {"cp": copy, "build": build, "alone": alone, "mergekit": merge}
             imports = [sys.executable, "-c", "import hf_layertracer.hybrid.build"]
             measured = {name: [] for name in ways}
             for _ in range(ROUNDS if size == SIZES_GB[-1] else 1):
@@ -68,6 +76,9 @@ def run() -> list[tuple[str, str]]:
         rows.append((f"{throughput}, until all is on the disk", f"{on_disk['cp'] / on_disk['build']:.2f}"))
         rows.append(
             (f"time, build with verification / mergekit, {size} GB", f"{best['build'] / best['mergekit']:.2f}")
+        )
+        rows.append(
+            (f"time, build without verification / mergekit, {size} GB", f"{best['alone'] / best['mergekit']:.2f}")
         )
         rows.append((f"peak memory, build / mergekit, {size} GB", f"{peak['build'] / peak['mergekit']:.2f}"))
     steps = ", ".join(map(str, SIZES_GB))

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from ..errors import LayerTracerError
 from ..modeling import find_parts
+from .blueprint import Blueprint
 from .donors import Donor
 from .streaming import streamed
 
@@ -75,40 +76,48 @@ def logits(model: PreTrainedModel, tokens: Tensor | None = None) -> Tensor:
         return model(input_ids=tokens, use_cache=False).logits
 
 
-def verify_layers(
-    folder: Path,
-    layers_path: str,
-    stack: Sequence[tuple[Donor, int]],
-    wanted: Sequence[int],
-    dtype: torch.dtype,
-    scratch: Path,
-) -> None:
+def donor_outputs(stack: Sequence[tuple[Donor, int]], dtype: torch.dtype, scratch: Path) -> list[Tensor | None]:
+    """What the layers of a stack compute in their donors.
+
+    Args:
+        stack (`Sequence[tuple[Donor, int]]`): Donor and layer of each of them.
+        dtype (`torch.dtype`): Data type to run in.
+        scratch (`Path`): Folder for what transformers converts on the way.
+
+    Returns:
+        `list[Tensor]`: By layer of the stack, as [`layer_outputs`] has it; `None` where the donor does not run it.
+    """
+    outputs: list[Tensor | None] = [None] * len(stack)
+    for donor in dict.fromkeys(donor for donor, _ in stack):
+        layers = {layer for owner, layer in stack if owner is donor}
+        with streamed(donor, dtype, scratch, layers) as model:
+            found = layer_outputs(model, donor.parts.layers_path, layers)
+        for index, (owner, layer) in enumerate(stack):
+            if owner is donor:
+                outputs[index] = found.get(layer)
+    return outputs
+
+
+def verify_layers(folder: Path, plan: Blueprint, scratch: Path, theirs: Sequence[Tensor | None]) -> None:
     """Checks that layers taken whole compute, to the bit, what they compute in their donors.
 
     Args:
         folder (`Path`): The hybrid.
-        layers_path (`str`): Where its layers are.
-        stack (`Sequence[tuple[Donor, int]]`): Donor and layer of each of them.
-        wanted (`Sequence[int]`): Which to compare.
-        dtype (`torch.dtype`): Data type of the hybrid, in which the donors run as well.
+        plan ([`Blueprint`]): What it is made of.
         scratch (`Path`): Folder for what transformers converts on the way.
+        theirs (`Sequence[Tensor]`): What [`donor_outputs`] found, in the data type of the hybrid.
 
     Raises:
         LayerTracerError: A layer computes something else.
     """
-    with streamed(Donor(folder.name, folder), dtype, scratch) as model:
-        ours = layer_outputs(model, layers_path, wanted)
-    for donor in dict.fromkeys(stack[index][0] for index in wanted):
-        places = [index for index in wanted if stack[index][0] is donor]
-        layers = {stack[index][1] for index in places}
-        with streamed(donor, dtype, scratch, layers) as model:
-            theirs = layer_outputs(model, donor.parts.layers_path, layers)
-        for index in places:
-            layer = stack[index][1]
-            if index not in ours or layer not in theirs or not torch.equal(ours[index], theirs[layer]):
-                raise LayerTracerError(
-                    f"Layer {index} does not compute what layer {layer} of {donor.name} does. The hybrid was not written."
-                )
+    with streamed(Donor(folder.name, folder), plan.dtype, scratch) as model:
+        ours = layer_outputs(model, plan.parts.layers_path, range(len(plan.stack)))
+    for index, (donor, layer) in enumerate(plan.stack):
+        output = theirs[index]
+        if index not in ours or output is None or not torch.equal(ours[index], output):
+            raise LayerTracerError(
+                f"Layer {index} does not compute what layer {layer} of {donor.name} does. The hybrid was not written."
+            )
 
 
 def verify_class(donor: Donor, unmodified: Donor, tokens: Tensor, dtype: torch.dtype, scratch: Path) -> str:

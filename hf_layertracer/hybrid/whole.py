@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .blueprint import Blueprint
 from .describe import hybrid_record
 from .folder import write_settings
 from .provenance import HybridRecord
-from .verify import verify_layers
+from .verify import donor_outputs, verify_layers
 from .weights import Digests, in_order, name_files, whole_tensors, write_tensors
 
 
@@ -25,8 +26,11 @@ def build_whole(plan: Blueprint, folder: Path, largest: int) -> HybridRecord:
     """
     groups = whole_tensors(plan)
     digests = Digests()
-    name_files(folder, write_tensors(folder, in_order(groups), largest, digests))
+    # Copying leaves most of a processor idle: the donors run meanwhile.
+    with ThreadPoolExecutor(1) as beside:
+        theirs = beside.submit(donor_outputs, plan.stack, plan.dtype, folder)
+        name_files(folder, write_tensors(folder, in_order(groups), largest, digests))
     write_settings(folder, plan.config, type(plan.parts.model).__name__, plan.tokenizer)
-    verify_layers(folder, plan.parts.layers_path, plan.stack, range(len(plan.stack)), plan.dtype, folder)
+    verify_layers(folder, plan, folder, theirs.result())
     verified = ["output bit-equal to the donor's layer on the same input"] * len(plan.stack)
     return hybrid_record(plan, plan.parts, groups, digests, verified)
