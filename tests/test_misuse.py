@@ -23,6 +23,7 @@ MISUSES = {
     "a path for a plan": (lambda model: apply_plan(model, "plan.json"), "takes a plan, as make_plan makes it"),
     "nothing for a report": (lambda model: LayerTracerReport.load(None), "from a file, folder or repository"),
     "a number for settings": (lambda model: LayerTracerCallback(3), "a config or a dictionary, not int"),
+    "a number for a trainer": (lambda model: LayerTracerCallback().attach(3), "attach takes a trainer, not int"),
     "a number for a recipe": (lambda model: HybridRecipe.of(3), "a recipe is a mapping"),
     "a number for probes": (lambda model: diagnose(model, 5), "probes, rows or a file of them, not int"),
 }

@@ -54,7 +54,7 @@ class TracingEvents(TrainerCallback):
         """The report, once the model has been diagnosed."""
         return self.tracer.report
 
-    def attach(self, trainer: Trainer) -> None:
+    def bind(self, trainer: Trainer) -> None:
         """Makes the trainer known: metrics then reach the trackers, and files wait for uploads under way.
 
         Args:
@@ -67,8 +67,8 @@ class TracingEvents(TrainerCallback):
     ) -> None:
         if not self.tracer.is_prepared_for(model):
             raise LayerTracerError(
-                "LayerTracerCallback came too late to freeze anything: the optimizer exists and the model is wrapped. "
-                "Pass it to the constructor, Trainer(..., callbacks=[LayerTracerCallback()]), or use LayerTracerTrainer."
+                "No plan is in force on the model that trains: a subclass must call super().get_train_dataloader() or "
+                "super().create_optimizer(), where its model is diagnosed and frozen."
             )
         if not self.tracer.is_tracing:
             return

@@ -175,6 +175,18 @@ def sample_rows(dataset: Any, count: int = 64) -> list[Any]:
     return take_rows(dataset, count, seed=0)[0]
 
 
+def can_be_read_again(dataset: Any) -> bool:
+    """Whether reading rows leaves a dataset as it was: of a stream, only those of `datasets` surely begin anew.
+
+    Args:
+        dataset (`Any`): The dataset.
+
+    Returns:
+        `bool`: Whether it does.
+    """
+    return not isinstance(dataset, IterableDataset) or _is_of_datasets(dataset)
+
+
 def _is_of_datasets(dataset: Any) -> bool:
     if not is_datasets_available():
         return False

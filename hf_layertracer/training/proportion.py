@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
+from transformers import TrainingArguments
+
 from ..config import DiagnosisConfig
 from ..diagnosis.quick import QUICK_PROBES, quick_look
 from ..planning.config import LayerTracerConfig
@@ -41,6 +43,23 @@ def share_of_training(probes: Sequence[Probe], num_layers: int, tokens: float) -
     draws = max(_DRAWS, len(probes)) + len(probes)  # masks, and each layer skipped
     diagnosis = draws * sum(lengths) / max(len(lengths), 1) * num_layers**2 / 2
     return diagnosis / (3 * num_layers * max(tokens, 1))
+
+
+def rows_to_train(args: TrainingArguments, dataset: Any) -> float | None:
+    """How many rows of its data a whole run reads, where that is known.
+
+    Args:
+        args ([`~transformers.TrainingArguments`]): The run's arguments.
+        dataset (`Any`): Its training data.
+
+    Returns:
+        `float` or `None`: `None` for a stream that is read for whole epochs.
+    """
+    if args.max_steps > 0:
+        return args.max_steps * args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    if isinstance(dataset, dict) or not hasattr(dataset, "__len__"):
+        return None
+    return len(dataset) * args.num_train_epochs
 
 
 def tokens_to_train(rows: Sequence[Any], rows_to_train: float | None) -> float | None:

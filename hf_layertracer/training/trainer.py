@@ -22,6 +22,7 @@ from .checkpoints import last_checkpoint, newest_complete_checkpoint
 from .estimating import memory_of_run
 from .events import TracingEvents
 from .probing import has_rows, sample_rows
+from .proportion import rows_to_train
 
 
 logger = get_logger(__name__)
@@ -66,13 +67,18 @@ class LayerTracerMixin:
     ):
         self._trace_with(TracingEvents(layertracer_config, probes))
         super().__init__(*args, **kwargs)
-        # Behind transformers' own first one: other code counts callbacks from the end, where the trainer's own are.
-        self.callback_handler.callbacks.insert(1, self._layertracer)
+        check_sole(self, self._layertracer)
+        self._put_among_callbacks()
 
     def _trace_with(self, events: TracingEvents) -> None:
         self._layertracer = events
         self._resume_from: str | bool | None = None
-        events.attach(self)
+        events.bind(self)
+
+    def _put_among_callbacks(self) -> None:
+        if self._layertracer not in self.callback_handler.callbacks:
+            # Behind transformers' own first one: other code counts callbacks from the end, where the trainer's own are.
+            self.callback_handler.callbacks.insert(1, self._layertracer)
 
     @property
     def layertracer_report(self) -> LayerTracerReport | None:
@@ -80,6 +86,7 @@ class LayerTracerMixin:
         return self._layertracer.report
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
+        check_sole(self, self._layertracer)  # callbacks may have been added
         resume_from = argument_of(super().train, "resume_from_checkpoint", args, kwargs)
         newest = newest_complete_checkpoint(self.args.output_dir) if resume_from is True else None
         if newest is not None:
@@ -156,24 +163,26 @@ class LayerTracerMixin:
             precision=self.accelerator.autocast,
             output_dir=self.args.output_dir,
             memory=memory,
-            rows_to_train=rows_to_train(self),
+            rows_to_train=rows_to_train(self.args, self.train_dataset),
         )
         if dataset is not given:
             setattr(self, source, dataset)
 
 
-def rows_to_train(trainer: Trainer) -> float | None:
-    """How many rows of its data a whole run reads, where that is known.
+def check_sole(trainer: Trainer, events: TracingEvents) -> None:
+    """Refuses a second plan for the same model.
 
     Args:
         trainer ([`~transformers.Trainer`]): The trainer.
+        events ([`TracingEvents`]): What traces it.
+
+    Raises:
+        LayerTracerError: Another one is among its callbacks.
     """
-    args, data = trainer.args, trainer.train_dataset
-    if args.max_steps > 0:
-        return args.max_steps * args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    if isinstance(data, dict) or not hasattr(data, "__len__"):
-        return None
-    return len(data) * args.num_train_epochs
+    if any(isinstance(one, TracingEvents) and one is not events for one in trainer.callback_handler.callbacks):
+        raise LayerTracerError(
+            f"This {type(trainer).__name__} traces already: leave the other LayerTracerCallback out."
+        )
 
 
 def check_launcher(trainer: Trainer) -> None:

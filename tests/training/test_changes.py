@@ -103,9 +103,11 @@ def test_what_trains_is_what_the_report_says_at_every_step_and_a_resumed_run_end
         assert_close_weights(resumed.model, whole.model)
 
 
-def test_the_callback_changes_what_trains_too(make_model, make_args, token_dataset, quick):
+def test_a_callback_that_is_attached_changes_what_trains_too(make_model, make_args, token_dataset, quick):
     callback = LayerTracerCallback(quick(strategy="lisa", change_steps=1, thaw_warmup_steps=1))
-    Trainer(model=make_model(), args=make_args(), train_dataset=token_dataset, callbacks=[callback]).train()
+    trainer = Trainer(model=make_model(), args=make_args(), train_dataset=token_dataset, callbacks=[callback])
+    callback.attach(trainer)
+    trainer.train()
     assert len(callback.report.plans) > 1
 
 

@@ -174,5 +174,13 @@ def test_a_run_says_that_fsdp_shards_nothing_on_cpus(folder):
     assert (folder / "stderr").read_text().count("fsdp shards nothing in this run") == 1
 
 
+def test_a_callback_that_is_not_attached_is_refused_on_every_rank(folder):
+    for rank in range(2):
+        line = (folder / f"alone-rank{rank}.txt").read_text()
+        assert "MULTI_CPU" in line
+        assert "callback.attach(trainer)" in line
+        assert "\n" not in line
+
+
 def _means(diagnosis: dict) -> list[float]:
     return diagnosis["sensitivities"]["mask"]["mean"]

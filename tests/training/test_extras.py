@@ -10,7 +10,7 @@ from transformers import Trainer
 from hf_layertracer import LayerTracerCallback, LayerTracerReport, LayerTracerTrainer
 
 
-@pytest.mark.parametrize("way", ["class", "callback"])
+@pytest.mark.parametrize("way", ["class", "attached", "events alone"])
 @pytest.mark.parametrize("optimizer", ["galore_adamw", "apollo_adamw"])
 def test_low_rank_optimizers_hold_what_trains_and_nothing_else(
     optimizer, way, make_model, make_args, token_dataset, quick
@@ -25,9 +25,14 @@ def test_low_rank_optimizers_hold_what_trains_and_nothing_else(
     if way == "class":
         trainer = LayerTracerTrainer(layertracer_config=quick(), **settings)
     else:
-        trainer = Trainer(callbacks=[LayerTracerCallback(quick())], **settings)
+        callback = LayerTracerCallback(quick())
+        trainer = Trainer(callbacks=[callback], **settings)
+        if way == "attached":
+            callback.attach(trainer)
     trainer.train()
     held = [parameter for group in trainer.optimizer.param_groups for parameter in group["params"]]
+    if way == "events alone":  # what is frozen stays, without a state
+        held = list(trainer.optimizer.state)
     trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
     assert {id(parameter) for parameter in held} == {id(parameter) for parameter in trained}
     assert 0 < len(trained) < len(list(trainer.model.parameters()))

@@ -47,7 +47,9 @@ def make_trainer(make_model, make_args, quick, token_dataset, tokenizer):
         }
         config = quick(**config or {})
         if callback:
-            return Trainer(callbacks=[LayerTracerCallback(config)], **settings)
+            trainer = Trainer(**settings)
+            LayerTracerCallback(config).attach(trainer)
+            return trainer
         return LayerTracerTrainer(layertracer_config=config, **settings)
 
     return make
@@ -93,6 +95,30 @@ def test_a_push_at_the_end_is_one_commit_with_everything(hub, make_trainer, call
     report = LayerTracerReport.load("alice/tiny")
     assert report.training.steps == 3
     assert [model.id for model in list_models(filter="layertracer")] == ["alice/tiny"]
+
+
+def test_events_alone_push_report_and_picture_and_the_card_follows(
+    hub, make_model, make_args, quick, token_dataset, tokenizer
+):
+    """The trainer writes its card after the last event that a callback hears of."""
+    callback = LayerTracerCallback(quick())
+    trainer = Trainer(
+        model=make_model(),
+        args=make_args("tiny", hub_model_id="alice/tiny"),
+        train_dataset=token_dataset,
+        processing_class=tokenizer,
+        callbacks=[callback],
+    )
+    trainer.train()
+    trainer.push_to_hub()
+    files = hub.repo("alice/tiny").files
+    assert set(files) >= {*FILES, WEIGHTS}
+    assert LayerTracerReport.load("alice/tiny") == callback.report
+    assert START not in files["README.md"].decode()
+    push_report(callback.report, "alice/tiny")
+    card = card_of(hub.repo("alice/tiny").files)
+    assert START in card.text
+    assert "layertracer" in card.data.tags
 
 
 def test_what_was_pushed_is_loaded_with_its_report(hub, make_trainer, assert_same_weights):

@@ -183,12 +183,16 @@ def test_a_lora_run_resumes_with_the_same_adapters(make_model, saving, token_dat
 # -- the callback ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("attached", [False, True], ids=["events alone", "attached"])
 def test_the_callback_goes_on_under_the_plan_of_the_checkpoint_without_a_diagnosis(
-    make_model, saving, token_dataset, quick, monkeypatch
+    attached, make_model, saving, token_dataset, quick, monkeypatch
 ):
     def trainer(config) -> tuple[Trainer, LayerTracerCallback]:
         callback = LayerTracerCallback(config, PROBES)
-        return Trainer(make_model(), saving, train_dataset=token_dataset, callbacks=[callback]), callback
+        made = Trainer(make_model(), saving, train_dataset=token_dataset, callbacks=[callback])
+        if attached:
+            callback.attach(made)
+        return made, callback
 
     whole, _ = trainer(quick(strategy="explicit", train_layers="0,2", diagnose_steps=2))
     whole.train()

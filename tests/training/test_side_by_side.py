@@ -116,7 +116,7 @@ def test_ours_with_full_is_trainer(name, make_model, make_args, token_dataset, m
 def test_hooks_that_a_user_overrides_are_called_as_often_and_in_the_same_order(
     make_model, make_args, token_dataset, measured
 ):
-    """Every method that Trainer's page names for overriding, under the class, the mixin and the callback."""
+    """Every method that Trainer's page names for overriding, under the mixin and the callback, attached or not."""
     hooks = (
         "get_train_dataloader", "get_eval_dataloader", "create_optimizer", "create_scheduler", "compute_loss",
         "training_step", "prediction_step", "evaluate", "log", "save_model",
@@ -132,22 +132,24 @@ def test_hooks_that_a_user_overrides_are_called_as_often_and_in_the_same_order(
 
     Own = type("Own", (Trainer,), {name: noting(name) for name in hooks})  # noqa: N806
     seen = []
-    for way in ("plain", "mixin", "callback"):
+    for way in ("plain", "mixin", "attached", "events alone"):
         calls.clear()
         extra: dict[str, Any] = {}
         kind = Own
         if way == "mixin":
             kind, extra = type("Mine", (LayerTracerMixin, Own), {}), {"layertracer_config": measured}
-        elif way == "callback":
+        elif way != "plain":
             extra = {"callbacks": [LayerTracerCallback(measured)]}
         args = make_args(
             way, save_strategy="steps", save_steps=2, eval_strategy="steps", eval_steps=2,
             logging_strategy="steps", logging_steps=1,
         )  # fmt: skip
         trainer = kind(model=make_model(), args=args, train_dataset=token_dataset, eval_dataset=token_dataset, **extra)
+        if way == "attached":
+            extra["callbacks"][0].attach(trainer)
         trainer.train()
         seen.append(list(calls))
-    assert seen[0] == seen[1] == seen[2]
+    assert seen == [seen[0]] * 4
     assert set(seen[0]) == set(hooks)
 
 

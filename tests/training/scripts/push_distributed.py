@@ -30,6 +30,7 @@ def main(folder: str, name: str) -> None:
     else:
         callback = LayerTracerCallback(config, [Probe((5, 6, 7), 8 + i) for i in range(4)])
         trainer = Trainer(callbacks=[callback], **settings)
+        callback.attach(trainer)
     trainer.train()
     trainer.push_to_hub()
 

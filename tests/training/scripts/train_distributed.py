@@ -1,7 +1,7 @@
 """One rank of several runs: train_distributed.py OUTPUT_DIR, which holds the model.
 
 Under DDP, under FSDP2 sharded by transformers, under FSDP2 sharded by accelerate; whole and resumed, with a strategy
-that changes what trains, and with a frozen prefix that runs without a graph or not at all.
+that changes what trains, and with a frozen prefix that runs without a graph or not at all; by a callback's events alone.
 Leaves what it saw in OUTPUT_DIR/<kind>-rank<N>.json, and the weights before and after in OUTPUT_DIR/<kind>-rank<N>.pt.
 With DIE_IN_DIAGNOSIS set, the second rank is gone as soon as it is to diagnose.
 """
@@ -20,10 +20,10 @@ from accelerate import DistributedType, PartialState
 from datasets import Dataset
 from torch import nn
 from torch.distributed.tensor import DTensor
-from transformers import LlamaForCausalLM, TrainingArguments
+from transformers import LlamaForCausalLM, Trainer, TrainingArguments
 from transformers.distributed import DistributedConfig
 
-from hf_layertracer import LayerTracerConfig, LayerTracerTrainer
+from hf_layertracer import LayerTracerCallback, LayerTracerConfig, LayerTracerError, LayerTracerTrainer
 from hf_layertracer.report import report
 from hf_layertracer.training import measuring
 
@@ -122,6 +122,20 @@ def frozen_prefix(output_dir: Path, way: str) -> None:
     torch.save({"after": weights(trainer.model)}, place.with_suffix(".pt"))
 
 
+def events_alone(output_dir: Path) -> None:
+    """A callback that is attached to no trainer, under DDP."""
+    args = TrainingArguments(
+        output_dir=str(output_dir / "alone"), max_steps=3, save_strategy="no", logging_strategy="no", report_to="none",
+        use_cpu=True, disable_tqdm=True, dataloader_pin_memory=False, ddp_backend="gloo", bf16=False,
+    )  # fmt: skip
+    model = LlamaForCausalLM.from_pretrained(output_dir / "model")
+    data = Dataset.from_dict({"input_ids": [[5, 6, 7]] * 8, "labels": [[5, 6, 7]] * 8})
+    try:
+        Trainer(model=model, args=args, train_dataset=data, callbacks=[LayerTracerCallback()]).train()
+    except LayerTracerError as error:
+        (output_dir / f"alone-rank{os.environ['RANK']}.txt").write_text(str(error))
+
+
 def weights(model: nn.Module) -> dict[str, torch.Tensor]:
     """A copy of each whole parameter."""
     found = {}
@@ -164,4 +178,5 @@ if __name__ == "__main__":
             main(place, kind, resume=True)
             for way in ("plain", "checkpointing", "reentrant", "cache"):
                 frozen_prefix(place, way)
+            events_alone(place)
     torch.distributed.destroy_process_group()
