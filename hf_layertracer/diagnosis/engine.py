@@ -86,7 +86,8 @@ class Engine:
             self._shares = Shares(self.stack.model, (probes_hash(self.probes), self.config.to_dict()), clean.logits)
             values = sum(measurement.start(subject) for measurement in self.measurements)
             # A value takes a row through some of the layers, and so does verification.
-            checks = self._checked_rows(_STARTS[0]) + (len(set(lengths)) - 1) * self._checked_rows(_STARTS[1])
+            others = {length for probe, length in enumerate(lengths) if self._is_replayed(probe)} - {max(lengths)}
+            checks = self._checked_rows(_STARTS[0]) + len(others) * self._checked_rows(_STARTS[1])
             bar.total = checks + self._shares.part(values)
             with self._timed("verification"):
                 batches = plan_batches(self.stack, clean, self.config)
@@ -150,16 +151,19 @@ class Engine:
             self._batch(members[half:], batches, first, measurements)
             return
         self._layouts[length] = clean.layout
-        if length not in self._replay_problems:
+        if length not in self._replay_problems and any(map(self._is_replayed, members)):
             with self._timed("verification"):
                 self._check_replay(clean, batches)
         self.memory["largest_batch_probes"] = max(self.memory["largest_batch_probes"], len(members))
         targets = torch.tensor([self.probes[index].target_id for index in members])
         rows = 1 if self.one_by_one else batches.rows(length)
-        batch = Batch(members, targets, clean, rows, self._replay_problems[length])
+        batch = Batch(members, targets, clean, rows, self._replay_problems.get(length))
         for measurement in measurements:
             with self._timed(measurement.name):
                 measurement.observe(batch)
+
+    def _is_replayed(self, probe: int) -> bool:
+        return any(measurement.replays(probe) for measurement in self.measurements)
 
     def _check_replay(self, clean: CleanRun, batches: BatchPlan) -> None:
         problem: str | None = "the output for a prompt depends on the others in its batch"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from hf_layertracer.config import DiagnosisConfig
+from hf_layertracer.diagnosis import engine
 from hf_layertracer.diagnosis.diagnose import diagnose
 from hf_layertracer.diagnosis.quick import QUICK_PROBES, quick_look
 from hf_layertracer.probes import Probe
@@ -47,6 +48,21 @@ def test_a_sample_of_probes_is_what_they_give_alone(tiny_llama, token_probes):
     assert (sampled.draws, len(sampled.by_task)) == (1, 1)
     assert any(sampled.mean == pytest.approx(measured([probe]).mean, abs=1e-6) for probe in probes)
     assert measured(probes, skip_probes=9).draws == 2
+
+
+def test_replay_is_checked_where_it_is_used(tiny_llama, monkeypatch):
+    probes = [Probe(tuple(range(5, 5 + length)), 9) for length in range(3, 12)]
+    checked: set[int] = set()
+
+    def check(stack, clean, *_):
+        checked.add(clean.input_ids.shape[1])
+
+    monkeypatch.setattr(engine, "check_replay", check)
+    diagnose(tiny_llama(), probes, config=DiagnosisConfig(perturbation="skip", skip_probes=2))
+    assert max(checked) == 11  # the longest, before anything is measured
+    assert 2 <= len(checked) <= 3
+    diagnose(tiny_llama(), probes, config=DiagnosisConfig(perturbation="skip"))
+    assert checked == set(range(3, 12))
 
 
 def test_a_quick_look_keeps_all_other_settings():

@@ -95,6 +95,14 @@ class Measurement(ABC):
         self.subject = subject
         return 0
 
+    def replays(self, probe: int) -> bool:
+        """Whether it runs some of the layers alone on a probe: replay is checked at the lengths of these.
+
+        Args:
+            probe (`int`): Its number.
+        """
+        return False
+
     @abstractmethod
     def observe(self, batch: Batch) -> None:
         """Takes what it needs of a batch. Batches come in any order and size.

@@ -83,6 +83,9 @@ class LayerSensitivity(Measurement):
     def _work(self) -> int:
         return self.look * len(self.asked) * self.subject.num_layers
 
+    def replays(self, probe: int) -> bool:
+        return probe in self.asked
+
     def observe(self, batch: Batch) -> None:
         place = {probe: number for number, probe in enumerate(self.asked)}
         members = [probe for probe in batch.members if probe in place]
