@@ -1,8 +1,8 @@
 """Tracing from a trainer's events alone, the first of which comes when optimizer and data loaders are there.
 
-The optimizer keeps what the plan freezes. Without a gradient, optimizers pass a parameter over: it gets no update, no weight
-decay and no state. A checkpoint then fits the optimizer of the run that goes on from it, whose state is loaded before
-this event, too.
+The optimizer keeps what the plan freezes. Without a gradient, optimizers pass a parameter over: it gets no update and no
+weight decay, and all but Adagrad make no state for it. A checkpoint then fits the optimizer of the run that goes on from it,
+whose state is loaded before this event, too.
 """
 
 from __future__ import annotations

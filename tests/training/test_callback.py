@@ -207,6 +207,24 @@ def test_with_full_it_is_trainer_to_the_bit(make_model, make_args, token_dataset
     assert [diagnosis.step for diagnosis in callback.report.diagnoses] == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "arguments"),
+    [("adamw_torch", None), ("adafactor", None), ("sgd", "momentum=0.9"), ("rmsprop", None), ("adagrad", None)],
+)
+def test_optimizers_pass_over_what_is_frozen(
+    optimizer, arguments, make_model, make_args, token_dataset, quick, weights_of, assert_trained_only
+):
+    model = make_model()
+    before = weights_of(model)
+    Trainer(
+        model=model,
+        args=make_args(optim=optimizer, optim_args=arguments, weight_decay=0.3),
+        train_dataset=token_dataset,
+        callbacks=[LayerTracerCallback(quick(), PROBES)],
+    ).train()
+    assert_trained_only(model, before, SHALLOW_HALF)
+
+
 def test_the_first_diagnosis_is_not_counted_as_training(make_model, make_args, token_dataset, quick, monkeypatch):
     from hf_layertracer.training import alone as module
 

@@ -323,20 +323,27 @@ class Trial(dict):
         self.number, self.params = number, params
 
 
-def test_each_trial_of_a_search_keeps_a_report_of_its_own(make_model, make_args, token_dataset, quick, monkeypatch):
+@pytest.mark.parametrize("way", ["trainer", "callback"])
+def test_each_trial_of_a_search_keeps_a_report_of_its_own(
+    way, make_model, make_args, token_dataset, quick, monkeypatch
+):
     # No library for searches is installed: one that takes dictionaries for trials.
     monkeypatch.setattr("transformers.integrations.integration_utils.is_wandb_available", lambda: True)
-    trainer = LayerTracerTrainer(
-        model_init=lambda: make_model(),
-        args=make_args(save_strategy="steps", save_steps=2),
-        train_dataset=token_dataset,
-        layertracer_config=quick(),
-    )
+    settings = {
+        "model_init": lambda: make_model(),
+        "args": make_args(save_strategy="steps", save_steps=2),
+        "train_dataset": token_dataset,
+    }
+    callback = LayerTracerCallback(quick())
+    if way == "trainer":
+        trainer = LayerTracerTrainer(**settings, layertracer_config=quick())
+    else:
+        trainer = Trainer(**settings, callbacks=[callback])
     trainer.hp_search_backend, trainer.hp_space = HPSearchBackend.OPTUNA, lambda trial: trial.params
     run = Path(trainer.args.output_dir)
     for number, rate in enumerate((1e-2, 1e-3)):
         trainer.train(trial=Trial(number, learning_rate=rate))
-        report = trainer.layertracer_report
+        report = trainer.layertracer_report if way == "trainer" else callback.report
         assert LayerTracerReport.load(run / f"run-{number}") == report
         assert LayerTracerReport.load(run / f"run-{number}" / "checkpoint-2").plan == report.plan
     first, second = (LayerTracerReport.load(run / f"run-{number}").training for number in (0, 1))
