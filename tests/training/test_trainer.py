@@ -695,6 +695,19 @@ def test_after_a_failed_start_training_does_not_go_on_unplanned(
     assert trainer.layertracer_report.plan.trained_layers == [0, 1]
 
 
+def test_a_subclass_that_leaves_no_moment_to_freeze_is_refused(make_model, make_args, token_dataset, quick):
+    class Own(LayerTracerTrainer):
+        def get_train_dataloader(self) -> Any:
+            return Trainer.get_train_dataloader(self)
+
+        def create_optimizer(self, *_: Any, **__: Any) -> Any:
+            return Trainer.create_optimizer(self)
+
+    trainer = Own(model=make_model(), args=make_args(), train_dataset=token_dataset, layertracer_config=quick())
+    with pytest.raises(LayerTracerError, match=r"No plan is in force.*super\(\)\.create_optimizer"):
+        trainer.train()
+
+
 def _fail(*_: Any, **__: Any) -> None:
     raise AssertionError("diagnosed")
 
