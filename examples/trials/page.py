@@ -32,8 +32,11 @@ QUESTIONS = (
 )
 
 
+READING = Path(__file__).with_name("reading.md")  # written by hand, about the runs that the page shows
+
+
 def main(folders: list[Path]) -> None:
-    print(HEAD)
+    print(f"{HEAD}\n\n{READING.read_text(encoding='utf-8').rstrip()}")
     for folder in folders:
         result = TrialsResult.load(folder)
         tokens = [run["cost"] for run in result.units if run["cost"]["tokens_per_second"]]
