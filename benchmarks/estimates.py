@@ -60,6 +60,9 @@ FEW = [
     Setting(model, strategy, checkpointing)
     for model in MODELS
     for strategy, checkpointing in (("full", False), ("freeze-deep", False), ("freeze-deep", True))
+] + [
+    Setting(MODELS[0], "lora", False, ADAFACTOR, 1, 512),
+    Setting(MODELS[0], "freeze-shallow", True, ADAFACTOR, 8, 32),
 ]
 ALL = [
     Setting(model, strategy, checkpointing, optimizer, batch, length)
