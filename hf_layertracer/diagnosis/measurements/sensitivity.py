@@ -54,6 +54,7 @@ class LayerSensitivity(Measurement):
         super().start(subject)
         config = subject.config
         self.asked = self._asked(config, len(subject.probes))
+        self.place = {probe: number for number, probe in enumerate(self.asked)}
         probes = len(self.asked)
         self.rule = stopping_rule(config, subject.num_layers) if self.perturbation.random else None
         wanted = _DRAWS_WANTED if self.rule is None else _DRAWS_AT_MOST
@@ -84,11 +85,10 @@ class LayerSensitivity(Measurement):
         return self.look * len(self.asked) * self.subject.num_layers
 
     def replays(self, probe: int) -> bool:
-        return probe in self.asked
+        return probe in self.place
 
     def observe(self, batch: Batch) -> None:
-        place = {probe: number for number, probe in enumerate(self.asked)}
-        members = [probe for probe in batch.members if probe in place]
+        members = [probe for probe in batch.members if probe in self.place]
         if not members:
             return
         probes, repeats = len(self.subject.probes), range(self.seen, self.seen + self.look)
@@ -111,7 +111,7 @@ class LayerSensitivity(Measurement):
                 f"Perturbing layer {layer} made the model's output NaN or infinite in {batch.clean.states[-1].dtype}: "
                 "diagnose it in a wider data type."
             )
-        self.values[:, [draw.repeat for draw in draws], [place[draw.probe] for draw in draws]] = values
+        self.values[:, [draw.repeat for draw in draws], [self.place[draw.probe] for draw in draws]] = values
         if not self.seen:
             self.shares += massive_shares(batch.clean)
 
