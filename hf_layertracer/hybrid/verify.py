@@ -87,33 +87,28 @@ def donor_outputs(stack: Sequence[tuple[Donor, int]], dtype: torch.dtype, scratc
     Returns:
         `list[Tensor]`: By layer of the stack, as [`layer_outputs`] has it; `None` where the donor does not run it.
     """
-    outputs: list[Tensor | None] = [None] * len(stack)
+    found: dict[Donor, dict[int, Tensor]] = {}
     for donor in dict.fromkeys(donor for donor, _ in stack):
         layers = {layer for owner, layer in stack if owner is donor}
         with streamed(donor, dtype, scratch, layers) as model:
-            found = layer_outputs(model, donor.parts.layers_path, layers)
-        for index, (owner, layer) in enumerate(stack):
-            if owner is donor:
-                outputs[index] = found.get(layer)
-    return outputs
+            found[donor] = layer_outputs(model, donor.parts.layers_path, layers)
+    return [found[donor].get(layer) for donor, layer in stack]
 
 
-def verify_layers(folder: Path, plan: Blueprint, scratch: Path, theirs: Sequence[Tensor | None]) -> None:
+def verify_layers(folder: Path, plan: Blueprint, theirs: Sequence[Tensor | None]) -> None:
     """Checks that layers taken whole compute, to the bit, what they compute in their donors.
 
     Args:
-        folder (`Path`): The hybrid.
+        folder (`Path`): The hybrid; what transformers converts on the way lies there meanwhile.
         plan ([`Blueprint`]): What it is made of.
-        scratch (`Path`): Folder for what transformers converts on the way.
         theirs (`Sequence[Tensor]`): What [`donor_outputs`] found, in the data type of the hybrid.
 
     Raises:
         LayerTracerError: A layer computes something else.
     """
-    with streamed(Donor(folder.name, folder), plan.dtype, scratch) as model:
+    with streamed(Donor(folder.name, folder), plan.dtype, folder) as model:
         ours = layer_outputs(model, plan.parts.layers_path, range(len(plan.stack)))
-    for index, (donor, layer) in enumerate(plan.stack):
-        output = theirs[index]
+    for index, ((donor, layer), output) in enumerate(zip(plan.stack, theirs, strict=True)):
         if index not in ours or output is None or not torch.equal(ours[index], output):
             raise LayerTracerError(
                 f"Layer {index} does not compute what layer {layer} of {donor.name} does. The hybrid was not written."

@@ -31,6 +31,6 @@ def build_whole(plan: Blueprint, folder: Path, largest: int) -> HybridRecord:
         theirs = beside.submit(donor_outputs, plan.stack, plan.dtype, folder)
         name_files(folder, write_tensors(folder, in_order(groups), largest, digests))
     write_settings(folder, plan.config, type(plan.parts.model).__name__, plan.tokenizer)
-    verify_layers(folder, plan, folder, theirs.result())
+    verify_layers(folder, plan, theirs.result())
     verified = ["output bit-equal to the donor's layer on the same input"] * len(plan.stack)
     return hybrid_record(plan, plan.parts, groups, digests, verified)
