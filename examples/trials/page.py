@@ -1,9 +1,12 @@
-"""Writes the page of results: python page.py results/smollm2_laws results/smollm2_python_docs > ../../docs/results.md"""
+"""Writes the page of results.
+
+python page.py results/smollm2_laws results/smollm2_python_docs --reading reading.md > ../../docs/results.md
+"""
 
 from __future__ import annotations
 
+import argparse
 import re
-import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -32,12 +35,15 @@ QUESTIONS = (
 )
 
 
-READING = Path(__file__).with_name("reading.md")  # written by hand, about the runs that the page shows
-
-
-def main(folders: list[Path]) -> None:
-    print(f"{HEAD}\n\n{READING.read_text(encoding='utf-8').rstrip()}")
-    for folder in folders:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path, nargs="+", help="folders of layertracer trials run")
+    parser.add_argument("--reading", type=Path, help="what to make of them, in words: a file that follows the head")
+    settings = parser.parse_args()
+    print(HEAD)
+    if settings.reading:
+        print(f"\n{settings.reading.read_text(encoding='utf-8').rstrip()}")
+    for folder in settings.results:
         result = TrialsResult.load(folder)
         tokens = [run["cost"] for run in result.units if run["cost"]["tokens_per_second"]]
         seconds = sum(cost["tokens"] / cost["tokens_per_second"] for cost in tokens)
@@ -76,4 +82,4 @@ def answers(result: TrialsResult) -> list[str]:
 
 
 if __name__ == "__main__":
-    main([Path(name) for name in sys.argv[1:]])
+    main()
