@@ -61,6 +61,8 @@ def run() -> list[tuple[str, str]]:
             copy = ["cp", "-r", str(folder / "model"), str(folder / "out")]
             ways = {"cp": copy, "build": build, "alone": alone, "mergekit": merge}
             imports = [sys.executable, "-c", "import hf_layertracer.hybrid.build"]
+            if size != SIZES_GB[-1]:  # of the smaller ones, only the builder's memory is asked
+                ways = {"build": build}
             measured = {name: [] for name in ways}
             for _ in range(ROUNDS if size == SIZES_GB[-1] else 1):
                 for name, command in ways.items():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,22 @@ _TOKENS = 8
 _SEED = 0
 
 
-def layer_outputs(model: PreTrainedModel, layers_path: str, wanted: Collection[int]) -> dict[int, Tensor]:
+def layer_outputs(
+    model: PreTrainedModel, layers_path: str, wanted: Collection[int], cancelled: Callable[[], bool] = lambda: False
+) -> dict[int, Tensor]:
     """What some layers make of the same random hidden states, each at its place in a forward pass.
 
     Args:
         model (`PreTrainedModel`): The model.
         layers_path (`str`): Where its layers are.
         wanted (`Collection[int]`): Layers to watch.
+        cancelled (`Callable[[], bool]`, *optional*): Asked before each of them whether nobody needs it any more.
 
     Returns:
         `dict[int, Tensor]`: The output of each, of shape `(1, tokens, hidden_size)`.
+
+    Raises:
+        CancelledError: Nobody needs it any more.
     """
     parts = find_parts(model, layers_path)
     outputs: dict[int, Tensor] = {}
@@ -42,6 +49,8 @@ def layer_outputs(model: PreTrainedModel, layers_path: str, wanted: Collection[i
     for index in sorted(set(wanted)):
 
         def enter(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+            if cancelled():
+                raise CancelledError
             hidden = args[0] if args else kwargs["hidden_states"]
             given = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(_SEED)).to(hidden)
             return ((given, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": given})
@@ -76,13 +85,16 @@ def logits(model: PreTrainedModel, tokens: Tensor | None = None) -> Tensor:
         return model(input_ids=tokens, use_cache=False).logits
 
 
-def donor_outputs(stack: Sequence[tuple[Donor, int]], dtype: torch.dtype, scratch: Path) -> list[Tensor | None]:
+def donor_outputs(
+    stack: Sequence[tuple[Donor, int]], dtype: torch.dtype, scratch: Path, cancelled: Callable[[], bool]
+) -> list[Tensor | None]:
     """What the layers of a stack compute in their donors.
 
     Args:
         stack (`Sequence[tuple[Donor, int]]`): Donor and layer of each of them.
         dtype (`torch.dtype`): Data type to run in.
         scratch (`Path`): Folder for what transformers converts on the way.
+        cancelled (`Callable[[], bool]`): As [`layer_outputs`] takes it.
 
     Returns:
         `list[Tensor]`: By layer of the stack, as [`layer_outputs`] has it; `None` where the donor does not run it.
@@ -91,7 +103,7 @@ def donor_outputs(stack: Sequence[tuple[Donor, int]], dtype: torch.dtype, scratc
     for donor in dict.fromkeys(donor for donor, _ in stack):
         layers = {layer for owner, layer in stack if owner is donor}
         with streamed(donor, dtype, scratch, layers) as model:
-            found[donor] = layer_outputs(model, donor.parts.layers_path, layers)
+            found[donor] = layer_outputs(model, donor.parts.layers_path, layers, cancelled)
     return [found[donor].get(layer) for donor, layer in stack]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 from .blueprint import Blueprint
 from .describe import hybrid_record
@@ -26,10 +27,15 @@ def build_whole(plan: Blueprint, folder: Path, largest: int) -> HybridRecord:
     """
     groups = whole_tensors(plan)
     digests = Digests()
-    # Copying leaves most of a processor idle: the donors run meanwhile.
+    # Copying leaves most of a processor idle: the donors run meanwhile, unless it fails.
+    failed = Event()
     with ThreadPoolExecutor(1) as beside:
-        theirs = beside.submit(donor_outputs, plan.stack, plan.dtype, folder)
-        name_files(folder, write_tensors(folder, in_order(groups), largest, digests))
+        theirs = beside.submit(donor_outputs, plan.stack, plan.dtype, folder, failed.is_set)
+        try:
+            name_files(folder, write_tensors(folder, in_order(groups), largest, digests))
+        except BaseException:
+            failed.set()
+            raise
     write_settings(folder, plan.config, type(plan.parts.model).__name__, plan.tokenizer)
     verify_layers(folder, plan, theirs.result())
     verified = ["output bit-equal to the donor's layer on the same input"] * len(plan.stack)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
 from safetensors.torch import load, save_file
 from support.processes import kill_when
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from hf_layertracer import LayerTracerError, build_hybrid
 from hf_layertracer.errors import IncompatibleDonorsError
@@ -233,6 +237,30 @@ def test_a_write_that_the_system_refuses_in_the_middle_leaves_nothing(donors, re
         refused(recipe(base=donors[0]), "File too large. Nothing was left")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_donors_stop_running_when_writing_fails(donors, recipe, refused, monkeypatch):
+    from hf_layertracer.hybrid import whole
+
+    ran, running, failing = [], Event(), Event()
+    real = LlamaDecoderLayer.forward
+
+    def forward(layer, *args, **kwargs):
+        ran.append(layer)
+        running.set()
+        failing.wait(30)
+        time.sleep(0.5)
+        return real(layer, *args, **kwargs)
+
+    def write_tensors(*_):
+        running.wait(30)
+        failing.set()
+        raise OSError(errno.EIO, "the disk is gone")
+
+    monkeypatch.setattr(LlamaDecoderLayer, "forward", forward)
+    monkeypatch.setattr(whole, "write_tensors", write_tensors)
+    refused(recipe(base=donors[0]), "the disk is gone. Nothing was left")
+    assert len(ran) == 1
 
 
 def test_a_disk_that_is_too_small_is_noticed_before(donors, recipe, refused, monkeypatch):
