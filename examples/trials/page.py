@@ -50,8 +50,9 @@ def main() -> None:
         print(f"\n## {folder.name}\n\n`layertracer trials run {folder.name}.yaml --out results/{folder.name}`\n")
         print(f"{len(tokens)} trained runs on {result.machine}, {timedelta(seconds=round(seconds))} of training.\n")
         longer = folder.with_name(f"{folder.name}_equal_flops")
-        print("\n".join(answers(with_arm(result, TrialsResult.load(longer)) if longer.is_dir() else result)))
-        print("\nWith one seed, an answer is of these items only: another seed may say otherwise.")
+        if rows := answers(with_arm(result, TrialsResult.load(longer)) if longer.is_dir() else result):
+            print("\n".join(["| question | learned | kept | seeds |", "|---|---|---|---|", *rows]))
+            print("\nWith one seed, an answer is of these items only: another seed may say otherwise.")
         # Its own title goes, and the other headings stand below ours.
         print(re.sub(r"^## ", "### ", result.to_markdown().partition("\n")[2], flags=re.MULTILINE).rstrip())
 
@@ -67,7 +68,7 @@ def with_arm(result: TrialsResult, longer: TrialsResult) -> TrialsResult:
 def answers(result: TrialsResult) -> list[str]:
     """What the runs say to each question, on learning and on forgetting, as rows of a table."""
     summary = Summary(result)
-    rows = ["| question | learned | kept | seeds |", "|---|---|---|---|"]
+    rows = []
     for question, arm, other in QUESTIONS:
         if arm not in result.arm_names or other not in result.arm_names:
             continue
