@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+_ASIDES = ("get_git_commit_hash", "add_env_info")
+
+
 def check_tasks(config: EvaluationConfig) -> None:
     """Finds what is wrong with tasks before a model is evaluated on them.
 
@@ -210,8 +213,13 @@ def _note_truncation(result: EvaluationResult, key: str, rows: list[dict[str, An
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keeps the harness as quiet as transformers is told to be, and its bars out of pipes and files, which they fill."""
+    from lm_eval import evaluator
+
     harness, initialise = logging.getLogger("lm_eval"), tqdm.__init__
     level = harness.level
+    # After each task it asks git, which complains aloud where there is no repository, and takes a second to describe the
+    # machine: for fields of its answer that nobody reads here.
+    asides = {name: getattr(evaluator, name) for name in _ASIDES if hasattr(evaluator, name)}
     harness.setLevel(logging.ERROR)
 
     def initialise_silently(bar: tqdm, *arguments: Any, **options: Any) -> None:
@@ -219,8 +227,12 @@ def _quiet() -> Iterator[None]:
 
     if not (is_progress_bar_enabled() and bars_move()):
         tqdm.__init__ = initialise_silently  # type: ignore
+    for name in asides:
+        setattr(evaluator, name, lambda *_: None)
     try:
         yield
     finally:
+        for name, aside in asides.items():
+            setattr(evaluator, name, aside)
         harness.setLevel(level)
         tqdm.__init__ = initialise  # type: ignore[method-assign]

@@ -17,7 +17,7 @@ from hf_layertracer.evaluation import EvaluationConfig, EvaluationResult, check_
 from hf_layertracer.evaluation.harness import _add_metrics, _quiet
 
 
-pytest.importorskip("lm_eval")
+evaluator = pytest.importorskip("lm_eval.evaluator")
 
 ACCOUNTANT = "以下是中国关于注册会计师的单项选择题，请选出其中的正确答案。\n\n"
 ROSES = "以下是中国关于rose growing的单项选择题，请选出其中的正确答案。\n\n"
@@ -63,6 +63,14 @@ def test_bars_of_the_harness_fill_no_log(capsys):
     assert capsys.readouterr().err == ""
     list(tqdm(range(3)))
     assert "3/3" in capsys.readouterr().err  # others' are as before
+
+
+def test_nothing_is_said_where_there_is_no_git_repository(model, tiny_tokenizer, ceval, tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    asides = evaluator.get_git_commit_hash, evaluator.add_env_info
+    evaluate_model(model, tiny_tokenizer, EvaluationConfig(probes=None, tasks=[str(ceval)], limit=1))
+    assert "git" not in capfd.readouterr().err
+    assert (evaluator.get_git_commit_hash, evaluator.add_env_info) == asides
 
 
 def test_ceval_has_the_prompts_that_people_compare_with(model, tiny_tokenizer, likelihood, ceval):
