@@ -13,7 +13,7 @@ train:
   tokens: 2_000_000 # budget of one run
   sequence_length: 512
   batch_size: 8
-  learning_rate: 1e-4 # an arm may have its own
+  learning_rate: 1e-4 # an arm may have its own: find it on one seed first
 
 evaluate:
   new: [new_held_out.txt] # text of the domain that is not trained on: what was learned
