@@ -89,6 +89,10 @@ def run() -> list[tuple[str, str]]:
         if name != "quick":  # of lens and context, the loop knows nothing
             parts = reports[name].first.durations
             spent[name] *= 1 - (parts["lens"] + parts["context"]) / sum(parts.values())
+    model.bfloat16()
+    _, spent["quick, bfloat16"] = _timed(
+        lambda: diagnose(model, some, tokenizer=tokenizer, config=quick_look(DiagnosisConfig(), 30))
+    )
     own, narrow = (reports[name].sensitivity for name in ("replay", "auto"))
     over_probes = naive.mean(2).std(1, ddof=1) / len(some) ** 0.5
     gain = float(np.mean(over_probes**2) / np.mean(np.square(own.stderr)))
@@ -105,6 +109,7 @@ def run() -> list[tuple[str, str]]:
             f"loop over the {_DEFAULT_DRAWS} draws of the default / quick look of {QUICK_PROBES} probes",
             f"{spent['loop'] * _DEFAULT_DRAWS / draws / (spent['quick'] * QUICK_PROBES / len(some)):.0f}",
         ),
+        ("quick look, weights in float32 / in bfloat16", f"{spent['quick'] / spent['quick, bfloat16']:.2f}"),
         ("share of verification in the time of a diagnosis", f"{share:.2f}"),
         ("largest difference of a mean in bfloat16, bits", f"{apart:.4f}"),
     ]
