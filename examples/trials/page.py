@@ -48,10 +48,10 @@ def main() -> None:
         tokens = [run["cost"] for run in result.units if run["cost"]["tokens_per_second"]]
         seconds = sum(cost["tokens"] / cost["tokens_per_second"] for cost in tokens)
         print(f"\n## {folder.name}\n\n`layertracer trials run {folder.name}.yaml --out results/{folder.name}`\n")
-        print(f"{len(tokens)} trained runs on {result.machine}, {timedelta(seconds=round(seconds))} of training.\n")
+        print(f"{len(tokens)} trained runs on {result.machine}, {timedelta(seconds=round(seconds))} of training.")
         longer = folder.with_name(f"{folder.name}_equal_flops")
         if rows := answers(with_arm(result, TrialsResult.load(longer)) if longer.is_dir() else result):
-            print("\n".join(["| question | learned | kept | seeds |", "|---|---|---|---|", *rows]))
+            print("\n".join(["", "| question | learned | kept | seeds |", "|---|---|---|---|", *rows]))
             print("\nWith one seed, an answer is of these items only: another seed may say otherwise.")
         # Its own title goes, and the other headings stand below ours.
         print(re.sub(r"^## ", "### ", result.to_markdown().partition("\n")[2], flags=re.MULTILINE).rstrip())
