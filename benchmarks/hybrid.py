@@ -59,12 +59,12 @@ def run() -> list[tuple[str, str]]:
             )
             merge = [mergekit, "-m", "mergekit.scripts.run_yaml", str(folder / "recipe.yaml"), str(folder / "out")]
             copy = ["cp", "-r", str(folder / "model"), str(folder / "out")]
-            ways = {"cp": copy, "build": build, "alone": alone, "mergekit": merge}
-            imports = [sys.executable, "-c", "import hf_layertracer.hybrid.build"]
+            ways, rounds = {"cp": copy, "build": build, "alone": alone, "mergekit": merge}, ROUNDS
             if size != SIZES_GB[-1]:  # of the smaller ones, only the builder's memory is asked
-                ways = {"build": build}
+                ways, rounds = {"build": build}, 1
+            imports = [sys.executable, "-c", "import hf_layertracer.hybrid.build"]
             measured = {name: [] for name in ways}
-            for _ in range(ROUNDS if size == SIZES_GB[-1] else 1):
+            for _ in range(rounds):
                 for name, command in ways.items():
                     measured[name].append(measure(command, folder / "out"))
             base = measure(imports, folder / "out")[2]

@@ -75,13 +75,14 @@ def run() -> list[tuple[str, str]]:
     some = probes[:: len(probes) // PROBES]
     encoded = encode_probes(some, tokenizer)
     settings = {"perturbation": "mask", "repeats": REPEATS}
+    quick = quick_look(DiagnosisConfig(), 30)
     spent, reports = {}, {}
-    diagnose(model, some[:1], tokenizer=tokenizer, config=quick_look(DiagnosisConfig(), 30))  # warm up
+    diagnose(model, some[:1], tokenizer=tokenizer, config=quick)  # warm up
     naive, spent["loop"] = _timed(lambda: naive_sensitivity(model, encoded, REPEATS))
     for name, config in {
         "replay": DiagnosisConfig(**settings, compute_dtype="model"),
         "auto": DiagnosisConfig(**settings),
-        "quick": quick_look(DiagnosisConfig(), 30),
+        "quick": quick,
     }.items():
         reports[name], spent[name] = _timed(
             lambda config=config: diagnose(model, some, tokenizer=tokenizer, config=config)
@@ -90,9 +91,7 @@ def run() -> list[tuple[str, str]]:
             parts = reports[name].first.durations
             spent[name] *= 1 - (parts["lens"] + parts["context"]) / sum(parts.values())
     model.bfloat16()
-    _, spent["quick, bfloat16"] = _timed(
-        lambda: diagnose(model, some, tokenizer=tokenizer, config=quick_look(DiagnosisConfig(), 30))
-    )
+    _, spent["quick, bfloat16"] = _timed(lambda: diagnose(model, some, tokenizer=tokenizer, config=quick))
     own, narrow = (reports[name].sensitivity for name in ("replay", "auto"))
     over_probes = naive.mean(2).std(1, ddof=1) / len(some) ** 0.5
     gain = float(np.mean(over_probes**2) / np.mean(np.square(own.stderr)))

@@ -7,11 +7,12 @@ import difflib
 import importlib.util
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import numpy as np
 from tqdm import tqdm
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+# After each task the harness asks git, which complains aloud where there is no repository, and takes a second to describe
+# the machine: for fields of its answer that nobody reads here.
 _ASIDES = ("get_git_commit_hash", "add_env_info")
 
 
@@ -216,23 +219,16 @@ def _quiet() -> Iterator[None]:
     from lm_eval import evaluator
 
     harness, initialise = logging.getLogger("lm_eval"), tqdm.__init__
-    level = harness.level
-    # After each task it asks git, which complains aloud where there is no repository, and takes a second to describe the
-    # machine: for fields of its answer that nobody reads here.
-    asides = {name: getattr(evaluator, name) for name in _ASIDES if hasattr(evaluator, name)}
-    harness.setLevel(logging.ERROR)
 
     def initialise_silently(bar: tqdm, *arguments: Any, **options: Any) -> None:
         initialise(bar, *arguments, **options | {"disable": True})
 
-    if not (is_progress_bar_enabled() and bars_move()):
-        tqdm.__init__ = initialise_silently  # type: ignore
-    for name in asides:
-        setattr(evaluator, name, lambda *_: None)
-    try:
+    with ExitStack() as silenced:
+        silenced.callback(harness.setLevel, harness.level)
+        harness.setLevel(logging.ERROR)
+        if not (is_progress_bar_enabled() and bars_move()):
+            silenced.enter_context(mock.patch.object(tqdm, "__init__", initialise_silently))
+        for name in _ASIDES:
+            if hasattr(evaluator, name):
+                silenced.enter_context(mock.patch.object(evaluator, name, return_value=None))
         yield
-    finally:
-        for name, aside in asides.items():
-            setattr(evaluator, name, aside)
-        harness.setLevel(level)
-        tqdm.__init__ = initialise  # type: ignore[method-assign]
