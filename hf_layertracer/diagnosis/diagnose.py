@@ -12,6 +12,7 @@ from torch import nn
 from ..config import DiagnosisConfig
 from ..errors import LayerTracerError
 from ..modeling import context_length, find_parts
+from ..modeling.devices import warn_if_emulated
 from ..modeling.facts import model_facts
 from ..modeling.preserve import preserved
 from ..planning import make_plan
@@ -84,7 +85,9 @@ def diagnose(
             f"mask_ratio={config.mask_ratio:g} would mask none of the model's {facts.hidden_size} hidden dimensions: it "
             f"must be at least {1 / facts.hidden_size:.1g}."
         )
-    engine = Engine(LayerStack(parts), encoded, config, chosen_measurements(config), tokenizer)
+    stack = LayerStack(parts)
+    warn_if_emulated(next(parts.model.parameters()).dtype, stack.input_device)
+    engine = Engine(stack, encoded, config, chosen_measurements(config), tokenizer)
     # Whatever a diagnosis leaves in a model, training must be able to use: also where the caller is in inference mode.
     with preserved(parts.model), torch.inference_mode(False), torch.no_grad():
         engine.run()

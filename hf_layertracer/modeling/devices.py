@@ -8,6 +8,11 @@ from typing import Any
 import psutil
 import torch
 
+from ..logs import get_logger
+
+
+logger = get_logger(__name__)
+
 
 def default_device() -> torch.device:
     """The accelerator of this machine, or its CPU."""
@@ -34,6 +39,24 @@ def is_fast_in_bfloat16(device: torch.device) -> bool:
         known = torch.cpu.get_capabilities()
         return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def warn_if_emulated(dtype: torch.dtype, device: torch.device) -> None:
+    """Says, once, that a CPU has no instructions for 16-bit floats: it takes several times as long as in float32.
+
+    Args:
+        dtype (`torch.dtype`): What is computed in.
+        device (`torch.device`): Where.
+    """
+    if device.type != "cpu" or dtype not in (torch.bfloat16, torch.float16):
+        return
+    known = torch.cpu.get_capabilities()
+    # Only where it was measured: PyTorch's fast kernels for these types begin with AVX-512.
+    if known.get("architecture") == "x86_64" and not known.get("avx512_bw"):
+        name = str(dtype).removeprefix("torch.")
+        logger.warning_once(
+            f"This CPU only emulates {name}: float32, if it fits into memory, is several times faster here."
+        )
 
 
 def reset_peak(device: torch.device) -> None:

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from ..checks import one_of
 from ..errors import LayerTracerError
-from .devices import default_device
+from .devices import default_device, warn_if_emulated
 from .names import ADAPTER_FILE, CONFIG_FILE, check_name
 from .soundness import check_loaded, check_quantization, check_weights
 
@@ -63,6 +63,7 @@ def load_model(
         )
     check_loaded(info, name)
     check_weights(model, name)
+    warn_if_emulated(model.dtype, default_device())
     return model.eval().to(default_device()), tokenizer
 
 

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 
 from ..documents import read_documents
 from ..errors import LayerTracerError
 from ..evaluation import check_evaluation
 from ..logs import get_logger
+from ..modeling.devices import default_device, warn_if_emulated
 from ..progress import progress_bar
 from .config import UNTOUCHED, TrialsConfig
 from .fingerprint import differences, files_fingerprint, fingerprint, pinned, shared_facts
@@ -69,6 +71,8 @@ def run_trials(config: TrialsConfig, out_dir: str | Path) -> TrialsResult:
     ```
     """
     check_trials(config)
+    if config.train.bf16:
+        warn_if_emulated(torch.bfloat16, default_device())
     folder = TrialFolder(Path(out_dir))
     folder.claim()
     try:

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from hf_layertracer import LayerTracerError, LayerTracerReport, run_trials
 from hf_layertracer.trials import TrialsResult, unit
@@ -224,3 +225,15 @@ def test_a_folder_without_a_trial_is_one_line(tmp_path: Path):
     for read in (TrialsResult.load, trial_status):
         with pytest.raises(LayerTracerError, match="holds no trial"):
             read(tmp_path)
+
+
+def test_mixed_precision_that_the_cpu_would_emulate_is_warned_of_before_hours_of_it(
+    make_config, monkeypatch, tmp_path
+):
+    asked: list[torch.dtype] = []
+    monkeypatch.setattr("hf_layertracer.trials.run.warn_if_emulated", lambda dtype, device: asked.append(dtype))
+    (tmp_path / "trial.json").mkdir()  # nothing has to be run
+    for wanted in (False, True):
+        with pytest.raises(LayerTracerError, match="Could not read"):
+            run_trials(make_config(train={"bf16": wanted}), tmp_path)
+    assert asked == [torch.bfloat16]
