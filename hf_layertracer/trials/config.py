@@ -33,8 +33,8 @@ class TrainConfig(BaseModel):
         weight_decay (`float`, *optional*, defaults to `0.0`): Weight decay of AdamW.
         bf16 (`bool`, *optional*, defaults to `False`): Compute in bfloat16 (autocast).
         save_steps (`int`, *optional*):
-            Steps between checkpoints; a tenth of the run by default. With 0 there are none, and a run that is interrupted
-            begins anew.
+            Steps between checkpoints; by default they come as often as takes a twentieth of the time at most, and not in
+            the first half minute. With 0 there are none, and a run that is interrupted begins anew.
     """
 
     model_config = ConfigDict(extra="forbid")

@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..distributed import is_main_process
+from ..distributed import from_main_process, is_main_process
 from ..errors import LayerTracerError
 from ..evaluation import evaluate_model
 from ..modeling import unwrap
@@ -37,6 +37,8 @@ from .process import run_as_child
 
 _COMPLETE = "complete"  # lies in a checkpoint once all of it does
 _LOGS = 50  # points of a loss curve
+_SAVING = 1 / 20  # of the time, at most, goes into checkpoints
+_FIRST_SAVE = 30  # seconds: what is lost before is not worth one
 
 
 def run_unit(folder: UnitFolder) -> None:
@@ -106,6 +108,8 @@ def _train(
     )
     # After the tracer's own callback, which writes into checkpoints too.
     trainer.add_callback(_Progress(folder, train.steps))
+    if train.save_steps is None:
+        trainer.add_callback(_SaveNowAndThen(trainer.args.logging_steps))
     if trainer.args.world_size != config.processes:
         raise LayerTracerError(f"{trainer.args.world_size} processes train together, and not {config.processes}.")
     checkpoint = _last_whole_checkpoint(folder.training)
@@ -125,7 +129,6 @@ def _train(
 def _arguments(folder: UnitFolder, config: TrialsConfig, arm: ArmConfig, seed: int) -> TrainingArguments:
     train = config.train
     log_every = max(1, train.steps // _LOGS)
-    save_every = max(1, train.steps // 10) if train.save_steps is None else train.save_steps
     return TrainingArguments(
         str(folder.training),
         max_steps=train.steps,
@@ -136,9 +139,9 @@ def _arguments(folder: UnitFolder, config: TrialsConfig, arm: ArmConfig, seed: i
         lr_scheduler_type=train.scheduler,
         weight_decay=train.weight_decay,
         bf16=train.bf16,
-        save_strategy="steps" if save_every else "no",
+        save_strategy="steps" if train.save_steps else "no",
         # The Trainer's mean loss starts anew when it resumes: where a logging interval ends, that changes nothing.
-        save_steps=-(-save_every // log_every) * log_every or train.steps,
+        save_steps=-(-train.save_steps // log_every) * log_every if train.save_steps else train.steps,
         save_total_limit=2,
         logging_steps=log_every,
         report_to="none",
@@ -234,6 +237,29 @@ class _Progress(TrainerCallback):
         # There is nothing to resume from the last one: a run without trained.json makes its last steps again.
         if args.should_save and state.global_step < self._steps:
             (checkpoint / _COMPLETE).touch()
+
+
+class _SaveNowAndThen(TrainerCallback):
+    """Writes a checkpoint as often as that costs a small part of the time, however large the model and slow the disk."""
+
+    def __init__(self, every: int):
+        self._every, self._due, self._asked = every, 0.0, 0.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._due = time.monotonic() + _FIRST_SAVE
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # Losses are whole only where they are logged. Clocks differ, and a checkpoint is the work of all processes.
+        if state.global_step % self._every == 0 and from_main_process(time.monotonic() >= self._due):
+            control.should_save, self._asked = True, time.monotonic()
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        now = time.monotonic()
+        self._due = now + max(_FIRST_SAVE, (now - self._asked) / _SAVING)
 
 
 def _say(folder: UnitFolder, **progress: Any) -> None:

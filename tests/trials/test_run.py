@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import TrainerControl, TrainerState
 
 from hf_layertracer import LayerTracerError, LayerTracerReport, run_trials
 from hf_layertracer.trials import TrialsResult, unit
@@ -146,12 +149,17 @@ def test_a_run_that_fails_is_reported_and_the_others_finish(make_config, in_this
     assert in_this_process == ["full-seed0"]
 
 
+@pytest.mark.parametrize("save_steps", [2, None], ids=["every second step", "whenever it is time"])
 @EITHER
 def test_a_run_that_was_cut_during_its_training_goes_on_to_the_same_numbers(
-    make_config, finished, in_this_process, tmp_path, monkeypatch, arm
+    make_config, finished, in_this_process, tmp_path, monkeypatch, arm, save_steps
 ):
-    config = make_config(arms=[arm], train={"save_steps": 2})
+    config = make_config(arms=[arm], train={"save_steps": save_steps})
     whole = TrialsResult.load(finished(config))
+    # A save after the fourth step: the next would have to wait.
+    passed = iter(range(100))
+    monkeypatch.setattr(unit._SaveNowAndThen, "on_train_begin", lambda *_, **__: None)
+    monkeypatch.setattr(unit, "from_main_process", lambda due: next(passed) == 3)
 
     def cut(self, args, state, control, **_):
         if state.global_step == 5:
@@ -185,6 +193,41 @@ def test_a_run_that_was_cut_during_its_evaluation_is_not_trained_again(
     cut = run_trials(config, tmp_path / "cut")
     for ours, theirs in zip(cut.rows, whole.rows, strict=True):
         assert ours["metrics"] == pytest.approx(theirs["metrics"], rel=1e-5)
+
+
+def test_checkpoints_take_a_small_part_of_the_time_however_long_each_takes(monkeypatch):
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(unit.time, "monotonic", lambda: clock.now)
+    saves, control = unit._SaveNowAndThen(every=5), TrainerControl()
+    args, state = None, TrainerState()
+    saves.on_train_begin(args, state, control)
+    written: dict[float, float] = {}
+    while state.global_step < 5000:
+        state.global_step, clock.now, control.should_save = state.global_step + 1, clock.now + 1, False
+        saves.on_step_end(args, state, control)
+        if control.should_save:
+            assert state.global_step % 5 == 0, "only where losses are logged, a run goes on to the same ones"
+            began = clock.now
+            clock.now += 40 if len(written) < 3 else 0.1  # a full disk cache, or a small model
+            saves.on_save(args, state, control)
+            written[began] = clock.now - began
+    begins = list(written)
+    assert begins[0] == 1000 + unit._FIRST_SAVE
+    for save, following in pairwise(begins):
+        assert following - save >= max(unit._FIRST_SAVE, written[save] / unit._SAVING)
+    assert len(written) > 50
+    assert sum(written.values()) < unit._SAVING * (clock.now - 1000)
+
+
+def test_processes_write_a_checkpoint_together_when_the_main_one_says_so(monkeypatch):
+    for said in (True, False):
+        asked: list[bool] = []
+        monkeypatch.setattr(unit, "from_main_process", lambda own, said=said, asked=asked: asked.append(own) or said)
+        saves, control = unit._SaveNowAndThen(every=1), TrainerControl()
+        saves._due = math.inf if said else 0.0  # the other way round by the clock of this process
+        saves.on_step_end(None, TrainerState(global_step=1), control)
+        assert asked == [not said]
+        assert control.should_save is said
 
 
 def test_without_checkpoints_a_run_that_was_cut_is_trained_again(make_config, in_this_process, tmp_path, monkeypatch):
