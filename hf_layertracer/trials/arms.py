@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 LORA = "lora"
 _LORA_OPTIONS = {"rank": int, "alpha": float, "dropout": float, "target_modules": (str, list)}
-_OVERRULES = ("train_embeddings", "train_norm", "train_head")
+OVERRULES = ("train_embeddings", "train_norm", "train_head")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 
@@ -56,6 +56,11 @@ class ArmConfig(BaseModel):
     def is_lora(self) -> bool:
         """Whether adapters train instead of layers."""
         return self.strategy == LORA
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether each seed draws layers of its own, which then stay."""
+        return self.takes("plan_seed") and self.changes_every is None
 
     @property
     def changes_every(self) -> int | None:
@@ -134,7 +139,7 @@ def with_adapters(model: nn.Module, arm: ArmConfig, rank: int | None = None) -> 
 
 
 def _own(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name not in _OVERRULES}
+    return {name: value for name, value in options.items() if name not in OVERRULES}
 
 
 def _check_lora(options: dict[str, Any]) -> None:

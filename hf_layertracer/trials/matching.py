@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from ..errors import LayerTracerError
 from ..modeling.loading import load_skeleton
 from ..planning import make_plan
-from .arms import ArmConfig, with_adapters
+from .arms import OVERRULES, ArmConfig, with_adapters
 from .config import TrialsConfig
 
 
@@ -30,7 +30,9 @@ class PreparedArm(BaseModel):
         trainable_parameters (`int`): Parameters that train.
         total_parameters (`int`): Parameters of the model that is trained, adapters included.
         flops_per_token (`int`): FLOPs of a training step for one token.
-        off_by (`float`, *optional*): Trainable parameters, as a relative difference to those that were to be matched.
+        off_by (`float`, *optional*):
+            Trainable parameters, as a relative difference to those that were to be matched; where each seed draws layers,
+            of the draw that is furthest off.
         plan (`dict[str, Any]`, *optional*): The [`LayerPlan`]; adapters have none.
     """
 
@@ -46,7 +48,8 @@ def prepare_arms(config: TrialsConfig, model: nn.Module, report: LayerTracerRepo
     """Plans every arm once, so that one that cannot be planned is an error before anything is trained.
 
     With `match: trainable_parameters`, arms that leave out `freeze_ratio` (or the `rank` of LoRA) get the one with which
-    they come nearest to the first arm that freezes something.
+    they come nearest to the first arm that freezes something. Where each seed draws layers, embeddings, norm and head
+    train only if they do in that arm: else the draws that hold the first or the last layer would train more than others.
 
     Args:
         config ([`TrialsConfig`]): The config.
@@ -60,18 +63,18 @@ def prepare_arms(config: TrialsConfig, model: nn.Module, report: LayerTracerRepo
         LayerTracerError: An arm has no plan on this model.
     """
     planner = _Planner(config, model, report)
-    target = None
+    reference = None
     if config.match == "trainable_parameters":
         partial = [arm for arm in config.arms if not arm.is_lora and not planner.is_full(arm)]
         if not partial:
             raise LayerTracerError("match: no arm freezes layers, so there is nothing to match.")
-        target = planner.trainable(partial[0])
+        reference = planner.plan(partial[0])
     prepared = []
     for arm in config.arms:
-        matched = arm if target is None else planner.matched(arm, target)
+        matched = arm if reference is None else planner.matched(arm, reference)
         ready = planner.prepared(matched)
-        if target is not None and (arm.is_lora or not planner.is_full(arm)):
-            ready.off_by = ready.trainable_parameters / target - 1
+        if reference is not None and (arm.is_lora or not planner.is_full(arm)):
+            ready.off_by = planner.off_by(matched, ready, reference)
         prepared.append(ready)
     return prepared
 
@@ -98,7 +101,8 @@ class _Planner:
     def trainable(self, arm: ArmConfig) -> int:
         return self.plan(arm).savings.trainable_parameters
 
-    def matched(self, arm: ArmConfig, target: int) -> ArmConfig:
+    def matched(self, arm: ArmConfig, reference: LayerPlan) -> ArmConfig:
+        target = reference.savings.trainable_parameters
         if arm.is_lora:
             if "rank" in arm.options:
                 return arm
@@ -106,9 +110,17 @@ class _Planner:
             return arm.with_options(rank=max(1, round(target / of_rank_one)))
         if not arm.takes("freeze_ratio"):
             return arm
+        if arm.is_drawn and not set(OVERRULES) & set(arm.options):
+            arm = arm.with_options(**{name: getattr(reference, name) for name in OVERRULES})
         layers = self._report.num_layers
         count = _nearest(lambda frozen: self.trainable(_freezing(arm, frozen, layers)), layers, target)
         return _freezing(arm, count, layers)
+
+    def off_by(self, arm: ArmConfig, ready: PreparedArm, reference: LayerPlan) -> float:
+        counts = [ready.trainable_parameters]
+        if arm.is_drawn:
+            counts = [self.trainable(arm.with_options(plan_seed=seed)) for seed in self._config.seeds]
+        return max((count / reference.savings.trainable_parameters - 1 for count in counts), key=abs)
 
     def prepared(self, arm: ArmConfig) -> PreparedArm:
         plan = self._with_adapters(arm) if arm.is_lora else self.plan(arm)

@@ -138,7 +138,7 @@ def _metrics(result: TrialsResult, summary: Summary) -> ResultTable:
 
 
 def _cost(result: TrialsResult) -> ResultTable:
-    rows = []
+    rows, rate = [], result.config["train"]["learning_rate"]
     for entry in result.arms:
         name, plan = entry["arm"]["name"], entry["plan"]
         costs = [run["cost"] for run in result.runs_of(name)]
@@ -147,6 +147,7 @@ def _cost(result: TrialsResult) -> ResultTable:
             [
                 name,
                 "adapters" if plan is None else _layers(entry["arm"], plan),
+                f"{entry['arm'].get('learning_rate') or rate:g}",
                 f"{_trainable(entry, costs) / 1e6:.2f} M",
                 "" if entry["off_by"] is None else f"{entry['off_by']:+.1%}",
                 f"{sum(speeds) / len(speeds):.0f}" if speeds else "",
@@ -157,11 +158,12 @@ def _cost(result: TrialsResult) -> ResultTable:
         )
     return ResultTable(
         "Cost",
-        ["arm", "layers", "trainable", "off by", "tokens/s", "peak MiB", "optimizer MiB", "TFLOP"],
+        ["arm", "layers", "learning rate", "trainable", "off by", "tokens/s", "peak MiB", "optimizer MiB", "TFLOP"],
         rows,
         f"On {result.machine}. Peak memory is of the whole process where there is no accelerator. FLOPs by arithmetic. "
         "Off by: trainable parameters against those that were to be matched. Where what trains changes, trainable is the "
-        "mean over steps, and off by is of the first plan.",
+        "mean over steps, and off by is of the first plan; where each seed draws layers, trainable is the mean over seeds, "
+        "and off by is of the draw that is furthest off.",
     )
 
 
@@ -173,14 +175,14 @@ def _layers(arm: dict[str, Any], plan: dict[str, Any]) -> str:
     config = ArmConfig(**arm)
     if (every := config.changes_every) is not None:
         return f"{len(plan['trained_layers'])} at first, changed every {every} steps"
-    if config.takes("plan_seed"):
+    if config.is_drawn:
         return f"{len(plan['trained_layers'])} drawn for each seed"
     return compact_ranges(plan["trained_layers"])
 
 
 def _trainable(entry: dict[str, Any], costs: list[dict[str, Any]]) -> float:
-    """Of an arm that changes what trains: the mean over steps, once there are runs."""
-    if not costs or ArmConfig(**entry["arm"]).changes_every is None:
+    """What the runs have trained, once there are some: the mean over steps and seeds."""
+    if not costs:
         return entry["trainable_parameters"]
     return sum(cost["trainable_parameters"] for cost in costs) / len(costs)
 

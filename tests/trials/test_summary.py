@@ -36,9 +36,19 @@ def _evaluation(new: np.ndarray, correct: np.ndarray) -> dict[str, Any]:
 
 def _result(runs: dict[tuple[str, int | None], dict[str, Any]], seeds: list[int]) -> TrialsResult:
     arms = list(dict.fromkeys(arm for arm, _ in runs if arm != "base"))
-    cost = {"tokens_per_second": 10.0, "peak_memory_bytes": 2**30, "optimizer_bytes": 8, "flops": 1e9}
+    cost = {
+        "tokens_per_second": 10.0,
+        "peak_memory_bytes": 2**30,
+        "optimizer_bytes": 8,
+        "flops": 1e9,
+        "trainable_parameters": 1,
+    }
     return TrialsResult(
-        config={"seeds": seeds, "model": "m", "train": {"tokens": 1, "batch_size": 1, "sequence_length": 1}},
+        config={
+            "seeds": seeds,
+            "model": "m",
+            "train": {"tokens": 1, "batch_size": 1, "sequence_length": 1, "learning_rate": 1.0},
+        },
         versions={},
         machine="a test",
         arms=[
