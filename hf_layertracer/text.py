@@ -33,6 +33,11 @@ def compact_ranges(indices: list[int]) -> str:
     return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs) or "none"
 
 
+def dtype_name(dtype: object) -> str:
+    """Writes one of PyTorch's data types as configurations do: `torch.bfloat16` becomes `"bfloat16"`."""
+    return str(dtype).removeprefix("torch.")
+
+
 def one_line(text: str, limit: int) -> str:
     """Makes a single line of printable characters of a text, cut in the end where it is longer than `limit`.
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from hf_layertracer import LayerTracerError
-from hf_layertracer.text import gibibytes, parse_bytes, with_error
+from hf_layertracer.text import dtype_name, gibibytes, parse_bytes, with_error
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,10 @@ from hf_layertracer.text import gibibytes, parse_bytes, with_error
 )
 def test_a_number_has_the_digits_that_its_error_leaves_a_meaning(value, stderr, text):
     assert with_error(value, stderr) == text
+
+
+def test_data_types_are_written_as_in_configurations():
+    assert dtype_name(torch.bfloat16) == "bfloat16"
 
 
 def test_amounts_of_memory_are_written_and_read():

@@ -15,6 +15,7 @@ from ..modeling import context_length, find_parts
 from ..modeling.loading import load_config
 from ..planning import apply_plan
 from ..records import LayerPlan, Record
+from ..text import dtype_name
 from .devices import UTILISATION, find_device
 from .sharding import share_out
 from .step import FakeModel, trace_step
@@ -144,7 +145,7 @@ class RunEstimator:
                 "sequence_length": length,
                 "gradient_accumulation_steps": args.gradient_accumulation_steps,
                 "precision": "fp16" if args.fp16 else "bf16" if args.bf16 else "that of the weights",
-                "weights": "/".join(sorted({str(p.dtype).removeprefix("torch.") for p in parts.model.parameters()})),
+                "weights": "/".join(sorted({dtype_name(p.dtype) for p in parts.model.parameters()})),
                 "optimizer": str(getattr(args.optim, "value", args.optim)),
                 "activation_checkpointing": args.activation_checkpointing,
                 "world_size": world_size,

@@ -10,6 +10,7 @@ import transformers
 
 from .. import __version__
 from ..modeling import EMBEDDINGS, HEAD, NORM, ModelParts
+from ..text import dtype_name
 from .blueprint import Blueprint
 from .donors import Donor
 from .provenance import HybridRecord, LayerOrigin, Origin
@@ -57,7 +58,7 @@ def hybrid_record(
         architecture=type(parts.model).__name__,
         base=plan.base.public_name,
         base_revision=plan.base.revision,
-        dtype=str(plan.dtype).removeprefix("torch."),
+        dtype=dtype_name(plan.dtype),
         remote_code=plan.native is not None and bool(plan.native.mapping.code),
         recipe=plan.recipe.to_dict(),
         layers=[

@@ -9,6 +9,7 @@ import psutil
 import torch
 
 from ..logs import get_logger
+from ..text import dtype_name
 
 
 logger = get_logger(__name__)
@@ -53,9 +54,8 @@ def warn_if_emulated(dtype: torch.dtype, device: torch.device) -> None:
     known = torch.cpu.get_capabilities()
     # Only where it was measured: PyTorch's fast kernels for these types begin with AVX-512.
     if known.get("architecture") == "x86_64" and not known.get("avx512_bw"):
-        name = str(dtype).removeprefix("torch.")
         logger.warning_once(
-            f"This CPU only emulates {name}: float32, if it fits into memory, is several times faster here."
+            f"This CPU only emulates {dtype_name(dtype)}: float32, if it fits into memory, is several times faster here."
         )
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from ..records import LayerFacts, ModelFacts
 from ..records.model import base_parameters
+from ..text import dtype_name
 from . import EMBEDDINGS, HEAD, NORM, OTHER, ModelParts
 from .in_force import trainable_before_plan
 from .wrappers import input_embeddings
@@ -52,7 +53,7 @@ def model_facts(parts: ModelParts) -> ModelFacts:
             if not trainable[name]:
                 frozen.append(name)
     name_or_path = getattr(config, "name_or_path", None) or getattr(parts.model, "name_or_path", None) or ""
-    dtypes = {str(parameter.dtype).removeprefix("torch.") for parameter in parameters.values()}
+    dtypes = {dtype_name(parameter.dtype) for parameter in parameters.values()}
     return ModelFacts(
         id=public_model_id(name_or_path),
         revision=loaded_commit(name_or_path),

@@ -63,8 +63,9 @@ def load_model(
         )
     check_loaded(info, name)
     check_weights(model, name)
-    warn_if_emulated(model.dtype, default_device())
-    return model.eval().to(default_device()), tokenizer
+    device = default_device()
+    warn_if_emulated(model.dtype, device)
+    return model.eval().to(device), tokenizer
 
 
 def load_config(name: str, *, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedConfig:

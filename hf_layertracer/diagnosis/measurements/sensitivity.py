@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ...config import DiagnosisConfig
 from ...errors import LayerTracerError
 from ...logs import get_logger
+from ...text import dtype_name
 from ..ablation import ablated_outputs, zeroed
 from ..divergence import jensen_shannon
 from ..estimation import Estimate, dimensions_to_correct, estimate_means, mask_predictors, massive_shares
@@ -163,7 +164,7 @@ class LayerSensitivity(Measurement):
 
 def _name(precision: Precision | None) -> str | None:
     dtype = None if precision is None else precision.dtype
-    return None if dtype is None else str(dtype).removeprefix("torch.")
+    return None if dtype is None else dtype_name(dtype)
 
 
 def measure_draws(
