@@ -98,9 +98,7 @@ def document_blocks(
         )
     encoded = tokenizer(document, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     ids = encoded["input_ids"]
-    start_token = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    if start_token is None:
-        raise LayerTracerError("The tokenizer has neither a token that begins a text nor one that ends it.")
+    begins = start_token(tokenizer)
     if not ids:
         return
     starts, ends = np.array(encoded["offset_mapping"]).T
@@ -114,5 +112,23 @@ def document_blocks(
         while end < len(ids) and end > begin + 1 and not whole[end]:
             end -= 1
         text = document[ends[begin - 1] if begin else 0 : ends[end - 1]]
-        yield Block((start_token, *ids[begin:end]), len(text.encode()), f"{name}:{begin}", group)
+        yield Block((begins, *ids[begin:end]), len(text.encode()), f"{name}:{begin}", group)
         begin = end
+
+
+def start_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that a text begins with, in training as in evaluation: without it, Gemma's loss is far higher.
+
+    Args:
+        tokenizer (`PreTrainedTokenizerBase`): The model's tokenizer.
+
+    Returns:
+        `int`: The token's id: that which begins a text or, where there is none, that which ends it.
+
+    Raises:
+        LayerTracerError: The tokenizer has neither.
+    """
+    for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return token
+    raise LayerTracerError("The tokenizer has neither a token that begins a text nor one that ends it.")

@@ -101,8 +101,8 @@ class TrialsConfig(BaseModel):
         seeds (`list[int]`, *optional*, defaults to `[0]`): Each arm is run once with each; order and choice of the data.
         match (`str`, *optional*, defaults to `"none"`):
             `"trainable_parameters"` chooses `freeze_ratio` and `rank` where an arm leaves them out, so that as many
-            parameters train as in the first arm that freezes something. Where each seed draws layers, embeddings, norm
-            and head train as in that arm.
+            parameters train as in the first arm that freezes something. Their embeddings, norm and head train if they do
+            in that arm.
         objective ([`ObjectiveConfig`], *optional*): By what arms are ranked; successive halving needs one.
         diagnosis (`dict[str, Any]`, *optional*): Settings of [`DiagnosisConfig`] for the one diagnosis that arms share.
         revision (`str`, *optional*): Branch, tag or commit of the model on the Hub.

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from ..documents import read_documents
 from ..errors import LayerTracerError
+from ..evaluation.blocks import start_token
 from ..files import write_atomically
 
 
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 def write_blocks(
     files: Iterable[str], tokenizer: PreTrainedTokenizerBase, length: int, target: Path, place: str = "train.files"
 ) -> int:
-    """Cuts documents into blocks of equal length, none of which crosses a document's end, and writes them to a file.
+    """Cuts documents into blocks of equal length and writes them to a file.
+
+    Each block begins as a text does in the evaluation, with the token that [`start_token`] names, and so does each
+    document within a block: short ones share a block, and but for the last block nothing is left out.
 
     Args:
         files (`Iterable[str]`): Text files.
@@ -36,17 +40,24 @@ def write_blocks(
         `int`: How many blocks there are.
 
     Raises:
-        LayerTracerError: A file cannot be read, there is no block, or the disk is full.
+        LayerTracerError:
+            A file cannot be read, there is not enough text for one block, the tokenizer has no token to begin with, or the
+            disk is full.
     """
-    files = list(files)
-    parts = []
-    for path in files:
-        for document in read_documents(path):
-            ids = np.asarray(tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"], dtype=np.int32)
-            parts.append(ids[: len(ids) - len(ids) % length].reshape(-1, length))
-    blocks = np.concatenate(parts) if parts else np.zeros((0, length), np.int32)
-    if not len(blocks):
-        raise LayerTracerError(f"{place}: no document of {', '.join(files)} has the {length} tokens of one block.")
+    files, begins = list(files), start_token(tokenizer)
+    parts = [
+        np.asarray(
+            [begins, *tokenizer(document, add_special_tokens=False, verbose=False)["input_ids"]], dtype=np.int32
+        )
+        for path in files
+        for document in read_documents(path)
+    ]
+    # The first document begins with the first block's own token.
+    ids = np.concatenate(parts)[1:] if parts else np.zeros(0, np.int32)
+    count = len(ids) // (length - 1)
+    if not count:
+        raise LayerTracerError(f"{place}: {', '.join(files)} has fewer than the {length} tokens of one block.")
+    blocks = np.insert(ids[: count * (length - 1)].reshape(count, length - 1), 0, begins, axis=1)
     buffer = io.BytesIO()
     np.save(buffer, blocks)
     write_atomically(target, buffer.getvalue())

@@ -18,6 +18,8 @@ from .config import TrialsConfig
 
 
 _PACKAGES = ("hf_layertracer", "torch", "transformers", "accelerate", "peft", "lm_eval", "datasets", "numpy")
+# How runs are trained and evaluated beyond their settings. 2: training blocks begin with the token that begins a text.
+_PROTOCOL = 2
 _WEIGHTS = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.py", "*.bin")
 
 
@@ -49,6 +51,7 @@ def shared_facts(config: TrialsConfig) -> dict[str, Any]:
         "evaluate": evaluate,
         "diagnosis": config.diagnosis,
         "processes": config.processes,
+        "protocol": _PROTOCOL,
         "versions": package_versions(),
     }
 

@@ -48,8 +48,8 @@ def prepare_arms(config: TrialsConfig, model: nn.Module, report: LayerTracerRepo
     """Plans every arm once, so that one that cannot be planned is an error before anything is trained.
 
     With `match: trainable_parameters`, arms that leave out `freeze_ratio` (or the `rank` of LoRA) get the one with which
-    they come nearest to the first arm that freezes something. Where each seed draws layers, embeddings, norm and head
-    train only if they do in that arm: else the draws that hold the first or the last layer would train more than others.
+    they come nearest to the first arm that freezes something. Their embeddings, norm and head train if they do in that
+    arm: else layers would be compared with vocabularies, and some draws would train more than others.
 
     Args:
         config ([`TrialsConfig`]): The config.
@@ -110,7 +110,7 @@ class _Planner:
             return arm.with_options(rank=max(1, round(target / of_rank_one)))
         if not arm.takes("freeze_ratio"):
             return arm
-        if arm.is_drawn and not set(OVERRULES) & set(arm.options):
+        if arm.changes_every is None and not set(OVERRULES) & set(arm.options):
             arm = arm.with_options(**{name: getattr(reference, name) for name in OVERRULES})
         layers = self._report.num_layers
         count = _nearest(lambda frozen: self.trainable(_freezing(arm, frozen, layers)), layers, target)

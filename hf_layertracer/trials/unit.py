@@ -123,7 +123,8 @@ def _train(
     }
     if is_main_process():
         write_json(folder.trained, trained)
-    return unwrap(trainer.model), trained
+    # In mixed precision accelerate has put autocast around the forward pass: all models are evaluated in their own type.
+    return unwrap(trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)), trained
 
 
 def _arguments(folder: UnitFolder, config: TrialsConfig, arm: ArmConfig, seed: int) -> TrainingArguments:

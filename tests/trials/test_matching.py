@@ -51,6 +51,16 @@ def test_a_draw_of_both_ends_trains_no_more_than_others(make_config, model, repo
     assert told.plan["train_head"], "an arm that says so itself keeps what it says"
 
 
+def test_layers_that_were_measured_to_matter_are_compared_without_the_vocabulary(make_config, model, report):
+    arms = [DRAWN[0], *({"strategy": "explicit", "name": n, "train_layers": [0, 1, LAYERS - 1]} for n in ("by-hand",))]
+    arms += [{"strategy": "sensitivity"}, {"strategy": "block-influence"}, {"strategy": "freeze-shallow"}]
+    reference, by_hand, *ranked = prepare_arms(make_config(arms=arms, match="trainable_parameters"), model, report)
+    assert by_hand.plan["train_head"], "what takes no ratio is not matched, and keeps its own rule"
+    for arm in ranked:
+        assert {name: arm.plan[name] for name in OVERRULES} == {name: reference.plan[name] for name in OVERRULES}
+        assert arm.off_by == 0
+
+
 def test_without_options_to_match_the_draw_that_is_furthest_off_is_told(make_config, model, report):
     arms = [DRAWN[0], {"strategy": "random", "freeze_ratio": 0.5}]
     reference, drawn = prepare_arms(make_config(arms=arms, seeds=SEEDS, match="trainable_parameters"), model, report)
