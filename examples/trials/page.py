@@ -9,6 +9,7 @@ import argparse
 import re
 from datetime import timedelta
 from pathlib import Path
+from statistics import fmean
 
 from hf_layertracer.trials import TrialsResult
 from hf_layertracer.trials.summary import Summary, verdict
@@ -51,7 +52,12 @@ def main() -> None:
         print(f"{len(tokens)} trained runs on {result.machine}, {timedelta(seconds=round(seconds))} of training.")
         longer = folder.with_name(f"{folder.name}_equal_flops")
         if rows := answers(with_arm(result, TrialsResult.load(longer)) if longer.is_dir() else result):
-            print("\n".join(["", "| question | learned | kept | seeds |", "|---|---|---|---|", *rows]))
+            heads = [
+                "",
+                "| question | learned | kept | million trained | TFLOP | seeds |",
+                "|---|---|---|---|---|---|",
+            ]
+            print("\n".join([*heads, *rows]))
             print("\nWith one seed, an answer is of these items only: another seed may say otherwise.")
         # Its own title goes, and the other headings stand below ours.
         print(re.sub(r"^## ", "### ", result.to_markdown().partition("\n")[2], flags=re.MULTILINE).rstrip())
@@ -59,6 +65,8 @@ def main() -> None:
 
 def with_arm(result: TrialsResult, longer: TrialsResult) -> TrialsResult:
     """A trial with the arm of another one, on the same items and with the same seeds, under a name of its own."""
+    if longer.untouched["evaluation"] != result.untouched["evaluation"]:
+        raise SystemExit("The untouched model differs in the two trials: other texts, or another way of computing.")
     arm = longer.arms[0]["arm"]["name"]
     entry = longer.arms[0] | {"arm": longer.arms[0]["arm"] | {"name": EQUAL_FLOPS}}
     units = [unit | {"arm": EQUAL_FLOPS} for unit in longer.runs_of(arm)]
@@ -78,6 +86,11 @@ def answers(result: TrialsResult) -> list[str]:
             value = "" if gain is None else f" ({gain.value:+.4f})"
             cells.append(("not measured yet" if gain is None else verdict(gain, "yes", "no, it is worse")) + value)
         seeds = min(len(result.runs_of(arm)), len(result.runs_of(other)))
+        costs = [[run["cost"] for run in result.runs_of(name)] for name in (arm, other)]
+        for name, unit in (("trainable_parameters", 1e6), ("flops", 1e12)):
+            cells.append(
+                " : ".join(f"{fmean(cost[name] for cost in runs) / unit:.1f}" if runs else "" for runs in costs)
+            )
         rows.append(f"| {question} | {' | '.join(cells)} | {seeds} |")
     return rows
 

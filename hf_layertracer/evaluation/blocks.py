@@ -25,7 +25,7 @@ class Block:
         input_ids (`tuple[int, ...]`): What the model reads: a token that starts the block, then the block.
         bytes (`int`): How many bytes of UTF-8 the tokens after the first stand for.
         item (`str`): File, document and position in it.
-        group (`str`): Name of the file.
+        group (`str`): File and document: blocks of one document resemble each other.
     """
 
     input_ids: tuple[int, ...]
@@ -64,7 +64,7 @@ def text_blocks(
         block
         for path in files
         for number, document in enumerate(read_documents(path))
-        for block in document_blocks(document, tokenizer, length, f"{Path(path).name}:{number}", Path(path).name)
+        for block in document_blocks(document, tokenizer, length, f"{Path(path).name}:{number}")
     ]
     if not blocks:
         raise LayerTracerError(f"There is no text to evaluate on in {', '.join(files)}.")
@@ -73,17 +73,14 @@ def text_blocks(
     return blocks
 
 
-def document_blocks(
-    document: str, tokenizer: PreTrainedTokenizerBase, length: int, name: str = "", group: str = ""
-) -> Iterator[Block]:
+def document_blocks(document: str, tokenizer: PreTrainedTokenizerBase, length: int, name: str = "") -> Iterator[Block]:
     """Cuts one document into blocks, as [`text_blocks`] does.
 
     Args:
         document (`str`): The text.
         tokenizer (`PreTrainedTokenizerBase`): The model's tokenizer.
         length (`int`): Most tokens that are predicted in a block.
-        name (`str`, *optional*): What the blocks' items begin with.
-        group (`str`, *optional*): The blocks' group.
+        name (`str`, *optional*): The blocks' group, and what their items begin with.
 
     Yields:
         [`Block`]: The blocks, in order.
@@ -112,7 +109,7 @@ def document_blocks(
         while end < len(ids) and end > begin + 1 and not whole[end]:
             end -= 1
         text = document[ends[begin - 1] if begin else 0 : ends[end - 1]]
-        yield Block((begins, *ids[begin:end]), len(text.encode()), f"{name}:{begin}", group)
+        yield Block((begins, *ids[begin:end]), len(text.encode()), f"{name}:{begin}", name)
         begin = end
 
 

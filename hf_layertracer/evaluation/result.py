@@ -11,13 +11,17 @@ from pydantic import BaseModel
 from typing_extensions import TypedDict
 
 
+# Metrics that are means over items, and the field that holds an item's part: these can be compared item by item.
+PAIRED_METRICS = {"bits_per_byte": "value", "mean_log_probability": "value", "accuracy": "correct", "acc": "correct"}
+
+
 class EvaluationItem(TypedDict):
     """One block of text, one probe or one question.
 
     Args:
         set (`str`): `"new"`, `"old"`, `"probes"` or the name of the task.
         item (`str`): Which one; the same in every evaluation of the same set, so that two models can be paired.
-        group (`str`): The cluster that it belongs to: a file, the task of a probe, a subject.
+        group (`str`): The cluster that it belongs to: a document, the task of a probe, a subject.
         correct (`bool`): Of a probe or a question: whether the model had it right.
         value (`float`): Of a block: bits per byte. Of a probe: log-probability of the target.
         bytes (`int`): Of a block: how many bytes of UTF-8 it holds.

@@ -1,7 +1,8 @@
-"""The one place that asks devices for memory and random states: a CPU, or whatever accelerator PyTorch runs on."""
+"""The one place that asks devices for names, memory and random states: a CPU, or whatever accelerator PyTorch runs on."""
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,16 @@ logger = get_logger(__name__)
 def default_device() -> torch.device:
     """The accelerator of this machine, or its CPU."""
     return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+
+
+def this_machine() -> str:
+    """The accelerators of this machine, or its CPU, in a few words."""
+    device = default_device()
+    if device.type != "cpu":
+        name = torch.cuda.get_device_name() if device.type == "cuda" else device.type
+        return f"{torch.accelerator.device_count()} x {name}"
+    cores = len(psutil.Process().cpu_affinity()) if psutil.LINUX else psutil.cpu_count()
+    return f"{platform.machine()}, {cores} CPU cores"
 
 
 def free_bytes(device: torch.device) -> int:

@@ -15,7 +15,6 @@ from .arms import ArmConfig
 
 
 UNTOUCHED = "base"  # the arm under which the model before training stands in every table
-_TEXT_METRICS = ("bits_per_byte", "perplexity")
 
 
 class TrainConfig(BaseModel):
@@ -29,7 +28,8 @@ class TrainConfig(BaseModel):
         gradient_accumulation_steps (`int`, *optional*, defaults to `1`): Parts in which a step's blocks are computed.
         learning_rate (`float`, *optional*, defaults to `1e-4`): Peak learning rate; an arm may have its own.
         warmup_ratio (`float`, *optional*, defaults to `0.1`): Fraction of the steps that the learning rate rises.
-        scheduler (`str`, *optional*, defaults to `"cosine"`): What the learning rate does then, as in `TrainingArguments`.
+        scheduler (`str`, *optional*, defaults to `"cosine"`):
+            What the learning rate does then: it falls (`"cosine"`, `"linear"`) or stays (`"constant"`).
         weight_decay (`float`, *optional*, defaults to `0.0`): Weight decay of AdamW.
         bf16 (`bool`, *optional*, defaults to `False`): Compute in bfloat16 (autocast).
         save_steps (`int`, *optional*):
@@ -46,7 +46,7 @@ class TrainConfig(BaseModel):
     gradient_accumulation_steps: int = Field(default=1, ge=1)
     learning_rate: float = Field(default=1e-4, gt=0)
     warmup_ratio: float = Field(default=0.1, ge=0, le=1)
-    scheduler: Literal["cosine", "linear", "constant", "constant_with_warmup"] = "cosine"
+    scheduler: Literal["cosine", "linear", "constant"] = "cosine"
     weight_decay: float = Field(default=0.0, ge=0)
     bf16: bool = False
     save_steps: int | None = Field(default=None, ge=0)
@@ -210,10 +210,15 @@ class TrialsConfig(BaseModel):
         if getattr(self.objective, f"w_{field}") == 0:
             return
         metric = getattr(self.objective, field)
-        kind, _, name = metric.partition("/")
+        kind, _, name = metric.rpartition("/")
+        paired = {"new": ["bits_per_byte"], "old": ["bits_per_byte"], "probes": ["accuracy", "mean_log_probability"]}
+        known = paired.get(kind, ["acc", "mean_log_probability"])
+        if name not in known:
+            raise ValueError(
+                f"objective.{field}: arms are compared item by item, so {kind or 'a task'} can be judged by "
+                f"{' or '.join(known)}, not by {name!r}."
+            )
         if kind in ("new", "old"):
-            if name not in _TEXT_METRICS:
-                raise ValueError(f"objective.{field}: texts have {' and '.join(_TEXT_METRICS)}, not {name!r}.")
             if not getattr(self.evaluate, kind):
                 raise ValueError(
                     f"objective.{field}: {metric} needs data: name text files under evaluate.{kind}, or set "

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from ..documents import read_documents
 from ..errors import LayerTracerError
 from ..evaluation import check_evaluation
 from ..logs import get_logger
-from ..modeling.devices import default_device, warn_if_emulated
+from ..modeling.devices import default_device, this_machine, warn_if_emulated
 from ..progress import progress_bar
 from .config import UNTOUCHED, TrialsConfig
 from .fingerprint import differences, files_fingerprint, fingerprint, pinned, shared_facts
@@ -175,7 +173,7 @@ def collect(folder: TrialFolder) -> TrialsResult:
     return TrialsResult(
         config=trial["config"],
         versions=trial["facts"]["versions"],
-        machine=trial["machine"],
+        machine=" and ".join(dict.fromkeys(run["machine"] for run in finished)) or this_machine(),
         arms=prepared["arms"],
         units=finished,
         failures=failures,
@@ -192,13 +190,13 @@ def _open(folder: TrialFolder, config: TrialsConfig, facts: dict[str, Any]) -> N
         raise LayerTracerError(
             f"{folder.path} holds results of another config: {changed[0]}{more}. Choose another folder with --out."
         )
-    write_json(folder.trial, {"config": config.model_dump(), "facts": facts, "machine": _machine()})
+    write_json(folder.trial, {"config": config.model_dump(), "facts": facts})
 
 
 def _prepared(folder: TrialFolder, config: TrialsConfig, facts: dict[str, Any]) -> dict[str, Any]:
     """The arms with all their options, from an earlier run or made now."""
     arms = [[arm.model_dump(), files_fingerprint(arm.files)] for arm in config.arms]
-    wanted = fingerprint([facts, config.match, arms])
+    wanted = fingerprint([facts, config.match, arms, config.seeds])
     there = read_json(folder.prepared)
     if there is not None and there["fingerprint"] == wanted:
         return there
@@ -235,16 +233,6 @@ def _open_unit(unit: Unit, config: TrialsConfig, facts: dict[str, Any]) -> None:
             "fingerprint": fingerprint({"shared": facts, **own}),
         },
     )
-
-
-def _machine() -> str:
-    import torch
-
-    if torch.accelerator.is_available():
-        kind = torch.accelerator.current_accelerator().type
-        name = torch.cuda.get_device_name() if kind == "cuda" else kind
-        return f"{torch.accelerator.device_count()} x {name}"
-    return f"{platform.machine()}, {len(psutil.Process().cpu_affinity()) if psutil.LINUX else psutil.cpu_count()} CPU cores"
 
 
 class _Bar:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..evaluation.estimates import SeedEstimate
+from ..evaluation.result import PAIRED_METRICS
 from ..evaluation.statistics import accuracy, average_relative_improvement, paired_difference_over_seeds
 from .config import UNTOUCHED, ObjectiveConfig
 from .results import TrialsResult
@@ -253,9 +254,7 @@ class _Scores:
 def _items(run: dict[str, Any], metric: str) -> _Items | None:
     """The items whose mean a metric is."""
     name, _, kind = metric.rpartition("/")
-    field = {"bits_per_byte": "value", "mean_log_probability": "value", "accuracy": "correct", "acc": "correct"}.get(
-        kind
-    )
+    field = PAIRED_METRICS.get(kind)
     items = [item for item in run["evaluation"]["items"] if item["set"] == name and item.get(field) is not None]
     if field is None or not items:
         return None

@@ -160,10 +160,11 @@ def _cost(result: TrialsResult) -> ResultTable:
         "Cost",
         ["arm", "layers", "learning rate", "trainable", "off by", "tokens/s", "peak MiB", "optimizer MiB", "TFLOP"],
         rows,
-        f"On {result.machine}. Peak memory is of the whole process where there is no accelerator. FLOPs by arithmetic. "
-        "Off by: trainable parameters against those that were to be matched. Where what trains changes, trainable is the "
-        "mean over steps, and off by is of the first plan; where each seed draws layers, trainable is the mean over seeds, "
-        "and off by is of the draw that is furthest off.",
+        f"On {result.machine}. Trainable is the mean over steps and seeds; off by is how far the first plan's are from "
+        "those that were to be matched, of the draw that is furthest off where each seed draws layers. Tokens/s is the mean "
+        "over seeds, and says as much of what else the machine did. Of the seeds, the largest peak, optimizer and FLOPs. "
+        "Peak memory is of the whole process where there is no accelerator. FLOPs are those of training, by arithmetic: "
+        "what a strategy that changes measures on the way is in neither FLOPs nor tokens/s.",
     )
 
 
@@ -174,10 +175,13 @@ def _accuracies(summary: Summary) -> list[str]:
 def _layers(arm: dict[str, Any], plan: dict[str, Any]) -> str:
     config = ArmConfig(**arm)
     if (every := config.changes_every) is not None:
-        return f"{len(plan['trained_layers'])} at first, changed every {every} steps"
-    if config.is_drawn:
-        return f"{len(plan['trained_layers'])} drawn for each seed"
-    return compact_ranges(plan["trained_layers"])
+        layers = f"{len(plan['trained_layers'])} at first, changed every {every} steps"
+    elif config.is_drawn:
+        layers = f"{len(plan['trained_layers'])} drawn for each seed"
+    else:
+        layers = compact_ranges(plan["trained_layers"])
+    # Many layers and no embedding, or few layers and the embedding, may be as many parameters.
+    return f"{layers}, embeddings" if plan["train_embeddings"] else layers
 
 
 def _trainable(entry: dict[str, Any], costs: list[dict[str, Any]]) -> float:

@@ -25,6 +25,7 @@ from ..distributed import from_main_process, is_main_process
 from ..errors import LayerTracerError
 from ..evaluation import evaluate_model
 from ..modeling import unwrap
+from ..modeling.devices import this_machine
 from ..modeling.loading import load_model
 from ..training import LayerTracerTrainer
 from .arms import ArmConfig, with_adapters
@@ -75,6 +76,7 @@ def run_unit(folder: UnitFolder) -> None:
             "learning_rate": arm and (arm.learning_rate or config.train.learning_rate),
             "seed": settings["seed"],
             "fingerprint": settings["fingerprint"],
+            "machine": this_machine(),
             "evaluation": evaluation.to_dict(),
             **trained,
         },
@@ -137,7 +139,8 @@ def _arguments(folder: UnitFolder, config: TrialsConfig, arm: ArmConfig, seed: i
         gradient_accumulation_steps=train.gradient_accumulation_steps,
         learning_rate=arm.learning_rate or train.learning_rate,
         warmup_steps=round(train.warmup_ratio * train.steps),
-        lr_scheduler_type=train.scheduler,
+        # What transformers calls constant has no warm-up.
+        lr_scheduler_type="constant_with_warmup" if train.scheduler == "constant" else train.scheduler,
         weight_decay=train.weight_decay,
         bf16=train.bf16,
         save_strategy="steps" if train.save_steps else "no",

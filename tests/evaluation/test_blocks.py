@@ -47,7 +47,7 @@ def test_a_limit_spreads_over_all_files(tmp_path, tiny_tokenizer):
     assert len(some) == 6
     assert some[0] == everything[0]
     assert set(some) <= set(everything)
-    assert [block.group for block in some] == ["a.txt"] * 3 + ["b.txt"] * 3
+    assert [block.group for block in some] == ["a.txt:0"] * 3 + ["b.txt:0"] * 3
 
 
 def test_a_document_of_a_jsonl_file_is_not_joined_with_the_next(tmp_path, tiny_tokenizer):

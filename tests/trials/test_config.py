@@ -83,6 +83,8 @@ def test_the_template_is_a_valid_config(written):
         ({"evaluate": {"newer": ["x"]}}, r"evaluate\.newer: there is no such setting"),
         ({"objective": {}, "evaluate": {"new": ["held.txt"]}}, r"objective\.forget: old/bits_per_byte needs data"),
         ({"objective": {"learn": "arc/acc"}}, r"objective\.learn: arc/acc is of no text"),
+        ({"objective": {"learn": "new/perplexity"}}, r"objective\.learn: .* new can be judged by bits_per_byte, not by"),
+        ({"objective": {"learn": "arc/acc_norm"}}, r"objective\.learn: .* judged by acc or mean_log_probability, not by"),
         ({"match": "everything"}, r"match: "),
         ({"diagnosis": {"perturbed": 1}}, r"diagnosis: DiagnosisConfig has no perturbed"),
         ({"processes": 3}, r"processes: 2 blocks a step cannot be shared among 3"),

@@ -278,3 +278,28 @@ def test_mixed_precision_that_the_cpu_would_emulate_is_warned_of_before_hours_of
         with pytest.raises(LayerTracerError, match="Could not read"):
             run_trials(make_config(train={"bf16": wanted}), tmp_path)
     assert asked == [torch.bfloat16]
+
+
+@pytest.mark.parametrize("arm", [{"strategy": "full"}, {"strategy": "lora"}], ids=["layers", "adapters"])
+def test_in_mixed_precision_all_models_are_evaluated_in_their_own_type(
+    make_config, in_this_process, tmp_path, monkeypatch, arm
+):
+    train = {"bf16": True, "learning_rate": 1e-30}  # nothing is learned, so nothing may differ
+    result = run_trials(make_config(arms=[arm], train=train), tmp_path)
+    untouched, trained = (result.runs_of(name)[0]["evaluation"] for name in ("base", arm["strategy"]))
+    assert trained["items"] == untouched["items"]
+
+    # Killed in the evaluation: the next call loads what was trained.
+    shutil.rmtree(tmp_path / "units")
+    evaluate = unit.evaluate_model
+
+    def killed(model, *args):
+        if in_this_process[-1] != "base":
+            raise RuntimeError("killed")
+        return evaluate(model, *args)
+
+    monkeypatch.setattr(unit, "evaluate_model", killed)
+    assert run_trials(make_config(arms=[arm], train=train), tmp_path).failures
+    monkeypatch.setattr(unit, "evaluate_model", evaluate)
+    again = run_trials(make_config(arms=[arm], train=train), tmp_path).runs_of(arm["strategy"])[0]
+    assert again["evaluation"]["items"] == untouched["items"]
