@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..config import DiagnosisConfig
 from ..diagnosis.diagnose import diagnose
 from ..modeling.loading import load_model
+from ..planning.strategies import strategy_named
 from ..probes import Probe, load_probes
 from ..report import REPORT_FILE, LayerTracerReport
+from .arms import ArmConfig
 from .config import TrialsConfig
 from .data import count_blocks, write_blocks
 from .fingerprint import files_fingerprint
 from .folder import TrialFolder, read_json, write_json
-from .matching import prepare_arms
+from .matching import PreparedArm, prepare_arms
 from .process import run_as_child
 
 
@@ -55,7 +58,23 @@ def prepare(folder: TrialFolder) -> None:
         notes.append(
             f"{sorted(shared)[0]} is trained on and evaluated on: what is learned of it may be learned by heart."
         )
+    notes += _draws_without_gradients(arms, config.train.steps)
     write_json(folder.prepared, {"arms": [arm.model_dump() for arm in arms], "notes": notes, "fingerprint": None})
+
+
+def _draws_without_gradients(arms: Sequence[PreparedArm], steps: int) -> Iterator[str]:
+    """What to say of arms that are to draw layers by their gradients, and end before they can."""
+    for prepared in arms:
+        arm = ArmConfig(**prepared.arm)
+        every = arm.changes_every
+        if every is None or strategy_named(arm.strategy).change.watches != "gradients":
+            continue
+        draws, trained, layers = -(-steps // every), len(prepared.plan["trained_layers"]), prepared.plan["num_layers"]
+        if draws * trained <= layers:
+            yield (
+                f"{arm.name} never uses a gradient: layers that have not trained yet come first, and its {draws} draws of "
+                f"{trained} of {layers} layers reach none twice. Lower change_steps."
+            )
 
 
 def trial_probes(config: TrialsConfig, tokenizer: Any) -> list[Probe]:

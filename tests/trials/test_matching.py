@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hf_layertracer import DiagnosisConfig, diagnose, load_probes
+from hf_layertracer import DiagnosisConfig, diagnose, load_probes, run_trials
 from hf_layertracer.planning import make_plan
 from hf_layertracer.trials.arms import OVERRULES, ArmConfig
 from hf_layertracer.trials.matching import prepare_arms
@@ -68,3 +68,13 @@ def test_without_options_to_match_the_draw_that_is_furthest_off_is_told(make_con
     assert len(set(counts)) > 1
     furthest = max((count / reference.trainable_parameters - 1 for count in counts), key=np.abs)
     assert drawn.off_by == pytest.approx(furthest)
+
+
+@pytest.mark.parametrize(("every", "said"), [(3, True), (2, False)])
+def test_an_arm_that_never_comes_to_use_gradients_is_named(make_config, in_this_process, tmp_path, every, said):
+    arm = {"strategy": "grass", "freeze_ratio": 0.5, "change_steps": every, "thaw_warmup_steps": 1}
+    config = make_config(arms=[arm, {"strategy": "lisa", "change_steps": 3, "thaw_warmup_steps": 1}])
+    assert config.train.steps == 6
+    notes = run_trials(config, tmp_path).notes
+    assert any("grass never uses a gradient" in note for note in notes) == said
+    assert not any("lisa" in note for note in notes)
