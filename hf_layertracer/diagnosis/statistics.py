@@ -10,7 +10,7 @@ Array = NDArray[np.float64]
 
 
 def standard_error(values: Array, axis: int) -> Array:
-    """Standard error of the mean of independent values along `axis`; 0 where there is only one."""
+    """Standard error of the mean of independent values along `axis`; that of a single one is not known, and given as 0."""
     count = values.shape[axis]
     if count < 2:
         return np.zeros(np.delete(values.shape, axis))

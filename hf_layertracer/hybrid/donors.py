@@ -87,16 +87,17 @@ class Donor:
 
     @cached_property
     def files(self) -> dict[str, str]:
-        """The name of the file of each tensor."""
+        """The name of the file of each tensor; where there are one file and shards, the one file counts."""
+        # As from_pretrained does: a model that is saved again in shards leaves its old single file behind, which it loads.
+        self._fetch([SINGLE_FILE])
+        if (self.folder / SINGLE_FILE).is_file():
+            return dict.fromkeys(read_header(self.folder / SINGLE_FILE), SINGLE_FILE)
         if (self.folder / INDEX_FILE).is_file():
             try:
                 places = json.loads((self.folder / INDEX_FILE).read_text(encoding="utf-8"))["weight_map"]
                 return {str(name): Path(file).name for name, file in places.items()}
             except (ValueError, KeyError, AttributeError) as error:
                 raise LayerTracerError(f"{self.folder / INDEX_FILE} cannot be read: {error}.") from error
-        self._fetch([SINGLE_FILE])
-        if (self.folder / SINGLE_FILE).is_file():
-            return dict.fromkeys(read_header(self.folder / SINGLE_FILE), SINGLE_FILE)
         raise LayerTracerError(self._no_safetensors())
 
     def tensors(self, names: Iterable[str]) -> dict[str, StoredTensor]:

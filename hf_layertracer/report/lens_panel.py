@@ -48,8 +48,11 @@ def _draw_curves(axes: Axes, report: ReportData) -> list[Artist]:
     tasks = _draw_tasks(axes, lens)
     marker = "o" if report.num_layers <= MARKED else None
     curve = axes.plot(depth, mean, color=BLUE, linewidth=3.5, marker=marker, zorder=4, label="mean of all")
-    band = axes.fill_between(depth, low, high, color=BLUE, alpha=0.3, linewidth=0, label="±1 standard error")
-    handles = [*curve, band, *_draw_control(axes, lens), *_draw_particle(axes, report.first.task_particle)]
+    handles: list[Artist] = [*curve]
+    if any(lens.stderr):  # over a single probe the errors are stored as 0, but they are not known
+        label = "±1 standard error"
+        handles.append(axes.fill_between(depth, low, high, color=BLUE, alpha=0.3, linewidth=0, label=label))
+    handles += [*_draw_control(axes, lens), *_draw_particle(axes, report.first.task_particle)]
     handles += _draw_second_rule(axes, report.first.task_particle)
     if report.is_repeated:
         after = report.latest.lens.mean_probability

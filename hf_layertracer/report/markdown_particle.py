@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..records import ReportData, TaskParticleSummary
 from ..text import compact_ranges, with_error
-from .markdown_text import bullets, layer, name, percent, prose, span, table
+from .markdown_text import bullets, layer, name, percent, prose, span, table, value
 
 
 _TASKS_SHOWN = 20
@@ -34,9 +34,11 @@ def task_particle_blocks(report: ReportData) -> list[str]:
     context = report.first.context
     if context is not None:
         layer = context.delta.index(max(context.delta))
+        # Over a single probe the errors are stored as 0, but they are not known.
+        added = value(context.delta[layer], context.delta_stderr[layer], known=any(context.delta_stderr))
         blocks.append(
             f"The context comes in most at **layer {layer}**: there the divergence between the lens with and without a part "
-            f"of the prompt grows by {with_error(context.delta[layer], context.delta_stderr[layer])} bits, and reaches "
+            f"of the prompt grows by {added} bits, and reaches "
             f"{with_error(context.mean[-1])} bits at the output."
         )
     return [*blocks, _task_table(report)] if len(particle.by_task) > 1 else blocks

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import plotly.graph_objects as go
 
-from ..records import ReportData
+from ..records import Measured, ReportData
 from ..text import with_error
 from .chart_style import after_layer, dress, explain, line, say_instead
 from .escaping import for_plotly, plain
@@ -177,7 +177,7 @@ def depth_table(reports: Mapping[str, ReportData], comparable: bool = True) -> T
     """Mean Layer Sensitivity in tenths of the depth, the later reports with their difference from the first.
 
     A difference beyond two standard errors is marked: the errors of a tenth's layers count in full, as the layers are
-    perturbed alike.
+    perturbed alike. Where one of the two errors is not known, nothing is marked.
 
     Args:
         reports (`Mapping[str, ReportData]`): The reports by name.
@@ -194,9 +194,9 @@ def depth_table(reports: Mapping[str, ReportData], comparable: bool = True) -> T
             if place == 0 or not comparable:
                 row.append(with_error(mean, error))
                 continue
-            gap, gap_error = mean - cells[0][0], math.hypot(error, cells[0][1])
-            beyond = ", beyond error" if abs(gap) > 2 * gap_error else ""
-            row.append(f"{with_error(mean, error)} ({with_error(gap, sign=True)}{beyond})")
+            gap = _gap(cells[place], cells[0])
+            beyond = ", beyond error" if gap.beyond_error else ""
+            row.append(f"{with_error(mean, error)} ({with_error(gap.value, sign=True)}{beyond})")
         rows.append(row)
     return ["tenth of the depth", *reports], rows
 
@@ -236,7 +236,13 @@ def _against(value: float | None, first: float | None, digits: int) -> str:
     return f"{number(value, digits)} ({value - first:+,.{digits}f})"
 
 
-def _tenth(report: ReportData, part: int) -> tuple[float, float]:
+def _gap(one: tuple[float, float | None], other: tuple[float, float | None]) -> Measured:
+    """One mean minus another that was measured by itself."""
+    errors = [error for _, error in (one, other) if error is not None]
+    return Measured(one[0] - other[0], math.hypot(*errors) if len(errors) == 2 else None)
+
+
+def _tenth(report: ReportData, part: int) -> tuple[float, float | None]:
     """Mean and standard error of the layers in a tenth of the depth; of a shallow model, of the layer that spans it."""
     total = report.num_layers
     low, high = part * total // _BINS, -(-(part + 1) * total // _BINS)
@@ -244,4 +250,4 @@ def _tenth(report: ReportData, part: int) -> tuple[float, float]:
         range(low, max(high, low + 1)) if total < _BINS else [i for i in range(total) if i * _BINS // total == part]
     )
     scores = report.first.sensitivity
-    return scores.mean_over(layers), fmean(scores.stderr[i] for i in layers)
+    return scores.mean_over(layers), fmean(scores.stderr[i] for i in layers) if scores.stderr_known else None

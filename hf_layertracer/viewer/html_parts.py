@@ -124,11 +124,12 @@ def report_facts(report: ReportData) -> str:
     """
     scores, plan = report.first.sensitivity, report.plan
     worst = scores.vulnerable_layer
-    error_of = f" ± {number(scores.stderr[worst])}" if scores.stderr_known else ""
+    error = _error(scores.stderr[worst], scores.stderr_known)
+    slope_error = _error(scores.shallow_minus_deep_stderr, scores.stderr_known)
     facts = {
         "Task Particle": particle_sentence(report),
-        "vulnerable layer": f"{worst}, with {number(scores.mean[worst])}{error_of} bits",
-        "shallow minus deep": f"{scores.shallow_minus_deep:+.3f} ± {number(scores.shallow_minus_deep_stderr)} bits",
+        "vulnerable layer": f"{worst}, with {number(scores.mean[worst])}{error} bits",
+        "shallow minus deep": f"{scores.shallow_minus_deep:+.3f}{slope_error} bits",
         "accuracy": f"{report.first.scores.accuracy:.0%} of {report.probes.count} probes",
     }
     rule, context = report.first.task_particle.max_ratio, report.first.context
@@ -136,8 +137,8 @@ def report_facts(report: ReportData) -> str:
         facts["Task Particle, max-ratio rule"] = f"layer {rule.layer:g}"
     if context is not None:
         most = context.delta.index(max(context.delta))
-        error = number(context.delta_stderr[most])
-        facts["context sensitivity"] = f"largest at layer {most}, with {number(context.delta[most])} ± {error} bits"
+        error = _error(context.delta_stderr[most], known=any(context.delta_stderr))
+        facts["context sensitivity"] = f"largest at layer {most}, with {number(context.delta[most])}{error} bits"
     if plan is not None:
         facts["plan"] = f"{plan.strategy}: trains layers {compact_ranges(plan.trained_layers)}"
         facts |= savings_facts(plan.savings)
@@ -190,3 +191,8 @@ def term(name: str) -> Markup:
         return Markup(for_html(name))
     tip, shown = for_html(sentence, 400), for_html(name)
     return Markup(f'<span class="lt-term" tabindex="0" data-tip="{tip}" aria-label="{shown}: {tip}">{shown}</span>')
+
+
+def _error(stderr: float | None, known: bool) -> str:
+    """A standard error behind its value. That of a single probe or draw is stored as 0, but it is not known."""
+    return f" ± {number(stderr)}" if known and stderr is not None else ""

@@ -97,6 +97,17 @@ def test_several_files_have_an_index(donors, recipe, tmp_path):
     assert same(load_model(tmp_path / "h").model.layers[3], load_model(b).model.layers[3])
 
 
+def test_of_one_file_and_shards_the_weights_are_those_that_transformers_loads(donors, recipe, tmp_path):
+    a, b = donors
+    load_model(b).save_pretrained(a, max_shard_size="20KB")  # leaves the single file there
+    assert (Path(a) / "model.safetensors").is_file()
+    assert (Path(a) / "model.safetensors.index.json").is_file()
+    loaded = load_model(a)
+    assert not same(loaded, load_model(b))
+    build_hybrid(recipe(base=a, layers=[(a, 0, 4)]), tmp_path / "h")
+    assert same(load_model(tmp_path / "h"), loaded)
+
+
 def test_donors_in_several_files_are_read(donors, recipe, tmp_path):
     a, _ = donors
     load_model(a).save_pretrained(tmp_path / "sharded", max_shard_size="20KB")

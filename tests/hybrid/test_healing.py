@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.utils.data import Dataset
 from transformers import AutoModelForCausalLM, TrainingArguments
 
 from hf_layertracer import HybridRecipe, LayerTracerError, build_hybrid, make_plan
 from hf_layertracer.hybrid.healing.config import HealingConfig
-from hf_layertracer.hybrid.healing.heal import heal_hybrid
+from hf_layertracer.hybrid.healing.heal import _healed, heal_hybrid
 from hf_layertracer.hybrid.healing.trainers import DonorDistillationTrainer, MixerAlignmentTrainer
-from hf_layertracer.hybrid.provenance import HybridRecord
+from hf_layertracer.hybrid.provenance import Healing, HybridRecord
 
 
 KINDS = {"Llama": "mamba2", "Qwen3": "gated_deltanet"}
@@ -166,6 +169,104 @@ def test_a_healed_hybrid_says_what_was_done(folders, text, tmp_path):
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
+def digest(folder: Path, names: list[str]) -> str:
+    """What a record says of some tensors of a folder, computed anew."""
+    tensors = {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
+    whole = hashlib.sha256()
+    for name in sorted(names):
+        whole.update(name.encode() + b"\0" + hashlib.sha256(tensors[name].contiguous().numpy().tobytes()).digest())
+    return whole.hexdigest()
+
+
+OUTSIDE = {"embeddings": "model.embed_tokens.weight", "norm": "model.norm.weight", "head": "lm_head.weight"}
+DONE = Healing(stage="distillation", steps=1, tokens=96, learning_rate=1e-5, loss_before=1.0, loss_after=0.5)
+
+
+def changed_copy(hybrid: Path, place: Path, parts: list[str] | None = None, **options) -> Path:
+    """The hybrid with other weights in some modules, by default in all."""
+    model = AutoModelForCausalLM.from_pretrained(hybrid)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parts is None or any(part in name for part in parts):
+                parameter += 0.01
+    model.save_pretrained(place, **options)
+    return place
+
+
+@pytest.mark.parametrize("options", [{}, {"max_shard_size": "20KB"}])
+def test_where_everything_moved_every_digest_is_that_of_the_healed_weights(folders, tmp_path, options):
+    _, _, hybrid = folders
+    record = HybridRecord.load(hybrid)
+    after = changed_copy(hybrid, tmp_path / "after", **options)
+    healed = _healed(record, hybrid, after, [DONE])
+    parts = [part for part in OUTSIDE if getattr(record, part) is not None]
+    assert {"embeddings", "norm"} <= set(parts)
+    for part in parts:
+        assert getattr(record, part).sha256 == digest(hybrid, [OUTSIDE[part]])
+        assert getattr(healed, part).sha256 == digest(after, [OUTSIDE[part]]) != getattr(record, part).sha256
+        assert getattr(healed, part).donor == getattr(record, part).donor
+    for index, (old, new) in enumerate(zip(record.layers, healed.layers, strict=True)):
+        names = [n for n in AutoModelForCausalLM.from_pretrained(after).state_dict() if f".layers.{index}." in n]
+        assert new.sha256 == digest(after, names) != old.sha256
+    changed = f"Changed by healing, and no longer the donor's: {', '.join(parts)}."
+    assert healed.notes == [changed, "Its new token mixers were healed on 96 tokens."]
+
+    # Healed again, in the mixers alone: what was said still holds, and is said once.
+    again = changed_copy(after, tmp_path / "again", [f".{MIXERS[folders[0]]}."])
+    twice = _healed(healed, after, again, [DONE, DONE])
+    assert twice.notes == [changed, "Its new token mixers were healed on 192 tokens."]
+    assert twice.embeddings == healed.embeddings
+
+
+def test_what_healing_left_alone_keeps_its_digest(folders, tmp_path):
+    _, _, hybrid = folders
+    record = HybridRecord.load(hybrid)
+    after = changed_copy(hybrid, tmp_path / "after", [f".{MIXERS[folders[0]]}."])
+    healed = _healed(record, hybrid, after, [DONE])
+    assert (healed.embeddings, healed.norm, healed.head) == (record.embeddings, record.norm, record.head)
+    assert healed.notes == ["Its new token mixers were healed on 96 tokens."]
+    kept = [ours == theirs for ours, theirs in zip(record.layers, healed.layers, strict=True)]
+    assert kept == [True, False, False, True]
+
+
+@pytest.mark.parametrize("folders", ["Llama"], indirect=True)
+def test_what_another_healing_left_is_not_taken_up(folders, text, tmp_path, monkeypatch):
+    _, donor, hybrid = folders
+    config, work = HealingConfig(steps=4, sequence_length=16, batch_size=2), tmp_path / ".out.healing"
+    seen = []
+
+    def stop(stage, steps, model, donor_model, blocks, place, settings):
+        seen.append((place / "loss_before.txt").exists())
+        place.mkdir(exist_ok=True)
+        (place / "loss_before.txt").write_text("1.0")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hf_layertracer.hybrid.healing.heal._stage", stop)
+
+    def heal(settings: HealingConfig = config, **options) -> bool:
+        """Whether this healing found what the last one left."""
+        with pytest.raises(KeyboardInterrupt):
+            heal_hybrid(hybrid, [text], tmp_path / "out", settings, **options)
+        assert (work / "key.txt").is_file()
+        return seen[-1]
+
+    assert not heal()
+    assert heal()
+    assert heal(replace(config, save_steps=7)), "how often it is saved changes no result"
+    assert not heal(replace(config, learning_rate=1e-2))
+    assert not heal()
+    assert not heal(donor=donor)
+    assert not heal()
+    text.write_text(text.read_text() * 2)
+    assert not heal()
+    record = HybridRecord.load(hybrid)
+    layers = [record.layers[0].model_copy(update={"sha256": "0" * 64}), *record.layers[1:]]
+    monkeypatch.setattr(HybridRecord, "load", lambda _: record.model_copy(update={"layers": layers}))
+    assert not heal()
+    (work / "key.txt").unlink()  # as versions left it that wrote none
+    assert not heal()
+
+
 _KILLED = """
 import os, signal, sys
 from transformers import TrainerCallback
@@ -250,7 +351,7 @@ def test_what_cannot_be_healed_is_refused(folders, donors, recipe, text, tmp_pat
     with pytest.raises(LayerTracerError, match="for no steps"):
         HealingConfig(steps=0)
     (tmp_path / "short.txt").write_text("Rome.")
-    with pytest.raises(LayerTracerError, match="no document"):
+    with pytest.raises(LayerTracerError, match=r"^files: .*short\.txt has fewer than the 16 tokens of one block"):
         heal_hybrid(folders[2], [tmp_path / "short.txt"], tmp_path / "out", HealingConfig(sequence_length=16))
     with pytest.raises(LayerTracerError, match="is not an empty folder"):
         heal_hybrid(folders[2], [text], tmp_path / "whole")

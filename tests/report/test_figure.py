@@ -158,6 +158,16 @@ def test_the_band_is_one_standard_error_wide(make_report):
     assert "±1 standard error" in labels(below)
 
 
+def test_one_probe_claims_no_standard_error_of_lens_and_context(make_report):
+    report = with_further(make_report(lens__stderr=[0.0] * 7))
+    report.first.context.delta_stderr = [0.0] * 6
+    _, below, context = draw_report(report).axes
+    assert not any(isinstance(artist, PolyCollection) for artist in below.collections)
+    assert "±1 standard error" not in labels(below)
+    assert "mean of all" in labels(below)
+    assert bars(context).errorbar is None
+
+
 def test_each_task_has_a_thin_line_of_its_own_look(make_report):
     report = make_report()
     _, below = panels(report)

@@ -80,6 +80,18 @@ def test_only_differences_beyond_two_errors_are_marked(make_report):
         assert all(("beyond error" in cells[2]) == marked for cells in rows)
 
 
+def test_an_error_that_is_not_known_is_neither_shown_nor_used(make_report):
+    known = make_report(10, sensitivity__mean=[0.5] * 10)
+    alone = make_report(10, sensitivity__mean=[0.9] * 10, sensitivity__draws=1, sensitivity__stderr=[0.0] * 10)
+    assert {cells[1] for cells in depth_table({"a": alone})[1]} == {"0.900"}
+    assert {tuple(cells[1:]) for cells in depth_table({"a": known, "b": alone})[1]} == {
+        ("0.500 ± 0.020", "0.900 (+0.400)")
+    }
+    assert {tuple(cells[1:]) for cells in depth_table({"a": alone, "b": known})[1]} == {
+        ("0.900", "0.500 ± 0.020 (-0.400)")
+    }
+
+
 def test_what_makes_reports_incomparable_is_said(make_report):
     a = make_report()
     assert cautions({"a": a, "b": make_report()}) == []

@@ -124,3 +124,13 @@ def test_the_second_rule_and_the_context_are_among_the_facts(make_report):
     assert "layer 4" in text
     assert "largest at layer 0, with 0.400 ± 0.050 bits" in text
     assert "max-ratio" not in read(html_parts.report_facts(make_report()))
+
+
+def test_errors_that_are_not_known_are_not_shown(make_report):
+    report = with_further(make_report(sensitivity__draws=1, sensitivity__stderr=[0.0] * 6))
+    report.first.context.delta_stderr = [0.0] * 6
+    text = read(html_parts.report_facts(report))
+    assert "0, with 0.600 bits" in text
+    assert "+0.242 bits" in text
+    assert "largest at layer 0, with 0.400 bits" in text
+    assert "±" not in text

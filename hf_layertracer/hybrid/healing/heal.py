@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -12,19 +16,20 @@ from accelerate import PartialState
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import strtobool
+from transformers.utils.logging import get_logger
 
 from ...distributed import from_main_process
 from ...errors import LayerTracerError
 from ...files import write_atomically
+from ...modeling import EMBEDDINGS, HEAD, NORM
 from ...trials.data import Blocks, count_blocks, write_blocks
 from ..build import build_hybrid
-from ..donors import open_donor
+from ..donors import Donor, open_donor
 from ..folder import unfinished
-from ..mappings.base import LAYERS
-from ..provenance import HYBRID_FILE, RECIPE_FILE, Healing, HybridRecord
+from ..provenance import HYBRID_FILE, RECIPE_FILE, Healing, HybridRecord, Origin
 from ..recipe import HybridRecipe
 from ..remote import known_to_transformers
-from ..safetensors_io import read_header
+from ..safetensors_io import StoredTensor
 from ..weights import Digests
 from .config import HealingConfig
 from .trainers import DonorDistillationTrainer, MixerAlignmentTrainer
@@ -34,6 +39,10 @@ Stage = Literal["alignment", "distillation"]
 
 # One block in so many is not trained on, up to so many in all.
 _HELD_OUT, _MOST_HELD_OUT = 16, 64
+_KEY_FILE = "key.txt"
+_HEALED, _CHANGED = "Its new token mixers were healed on", "Changed by healing, and no longer the donor's:"
+
+logger = get_logger(__name__)
 
 
 def heal_hybrid(
@@ -46,8 +55,8 @@ def heal_hybrid(
 ) -> HybridRecord:
     """Heals a hybrid on text, and writes the result into its own folder.
 
-    Called again after an interruption, it goes on from the last checkpoint, which lies beside `out_dir` until the end.
-    Several processes (`torchrun`) share each step.
+    Called again after an interruption, it goes on from the last checkpoint, which lies beside `out_dir` until the end; with
+    another hybrid, text or setting it begins anew. Several processes (`torchrun`) share each step.
 
     Args:
         folder (`str` or `Path`): What [`build_hybrid`] made.
@@ -81,10 +90,11 @@ def heal_hybrid(
     blocks = work / "blocks.npy"
     with processes.main_process_first():
         work.mkdir(parents=True, exist_ok=True)
-        teacher = Path(donor) if donor is not None else _donor(record, work / "donor")
         if processes.is_main_process:
             tokenizer = AutoTokenizer.from_pretrained(folder)
-            write_blocks(map(str, files), tokenizer, config.sequence_length, blocks)
+            write_blocks(map(str, files), tokenizer, config.sequence_length, blocks, place="files")
+            _clear_if_of_another(work, _key(record, config, donor, blocks), blocks)
+        teacher = Path(donor) if donor is not None else _donor(record, work / "donor")
 
     set_seed(config.healing_seed)
     known_to_transformers()
@@ -100,6 +110,32 @@ def heal_hybrid(
         shutil.rmtree(work)
     processes.wait_for_everyone()
     return HybridRecord.load(out)
+
+
+def _key(record: HybridRecord, config: HealingConfig, donor: str | Path | None, blocks: Path) -> str:
+    """What a healing is of: checkpoints with another key are those of another healing."""
+    settings = asdict(config)
+    del settings["save_steps"]  # how often it is saved changes nothing in the result
+    teacher = str(Path(donor).absolute()) if donor is not None and Path(donor).exists() else donor
+    text = hashlib.sha256(blocks.read_bytes()).hexdigest()
+    content = [record.model_dump(mode="json"), settings, str(teacher), text]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _clear_if_of_another(work: Path, key: str, blocks: Path) -> None:
+    """Removes what an interrupted healing left, unless it was this one."""
+    place = work / _KEY_FILE
+    if place.is_file() and place.read_text(encoding="utf-8") == key:
+        return
+    left = [path for path in work.iterdir() if path != blocks]
+    if left:
+        logger.warning(f"{work} was left by a healing of something else, or with other settings: it begins anew.")
+    for path in left:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    write_atomically(place, key.encode())
 
 
 def _write(record: HybridRecord, folder: Path, model: PreTrainedModel, healings: list[Healing], out: Path) -> None:
@@ -189,29 +225,43 @@ def _stage(
 def _healed(record: HybridRecord, before: Path, after: Path, healings: list[Healing]) -> HybridRecord:
     """The record of a healed model: what changed is no longer what was verified."""
     layers = []
-    old, new = _digests(before, len(record.layers)), _digests(after, len(record.layers))
+    old, new = _digests(before), _digests(after)
     for layer in record.layers:
         changed = old[layer.layer] != new[layer.layer]
         verified = (
             f"before healing: {layer.verified}" if changed and "healing" not in layer.verified else layer.verified
         )
         layers.append(layer.model_copy(update={"sha256": new[layer.layer], "verified": verified}))
+    origins = {part: getattr(record, part) for part in (EMBEDDINGS, NORM, HEAD) if getattr(record, part) is not None}
+    update: dict[str, Origin] = {
+        part: origin.model_copy(update={"sha256": new[part]}) for part, origin in origins.items()
+    }
+    notes = _notes(record, [part for part in origins if old[part] != new[part]], healings)
+    return record.model_copy(update={"layers": layers, "healings": healings, "notes": notes, **update})
+
+
+def _notes(record: HybridRecord, changed: Sequence[str], healings: Sequence[Healing]) -> list[str]:
+    """What to know of a healed model; `changed` are the parts outside the layers that this healing changed."""
+    stale = ("untrained", _HEALED, _CHANGED)
+    notes = [note for note in record.notes if not any(part in note for part in stale)]
+    earlier = next((note.removeprefix(_CHANGED) for note in record.notes if note.startswith(_CHANGED)), "")
+    parts = [part for part in (EMBEDDINGS, NORM, HEAD) if part in changed or part in earlier]
+    if parts:
+        notes.append(f"{_CHANGED} {', '.join(parts)}.")
     tokens = sum(healing.tokens for healing in healings)
-    notes = [note for note in record.notes if "untrained" not in note]
-    notes.append(f"Its new token mixers were healed on {tokens:,} tokens.")
-    return record.model_copy(update={"layers": layers, "healings": healings, "notes": notes})
+    return [*notes, f"{_HEALED} {tokens:,} tokens."]
 
 
-def _digests(folder: Path, depth: int) -> list[str]:
-    """SHA-256 of each layer of a model in a native class, as the record has it."""
+def _digests(folder: Path) -> dict[int | str, str]:
+    """SHA-256 of each layer of a model, of its embeddings, norm and head, as the record has them."""
+    model = Donor(str(folder), folder)
+    parts: dict[int | str, list[StoredTensor]] = {part: model.outside(part) for part in (EMBEDDINGS, NORM, HEAD)}
+    parts |= {index: list(model.layer_tensors(index).values()) for index in range(model.parts.num_layers)}
     digests = Digests()
-    names: list[list[str]] = [[] for _ in range(depth)]
-    for file in sorted(folder.glob("*.safetensors")):
-        tensors = read_header(file)
+    for file in sorted({tensor.file for tensors in parts.values() for tensor in tensors}):
         with digests.following(file) as take:
-            for tensor in tensors.values():
-                take(tensor)
-        for name in tensors:
-            if name.startswith(LAYERS):
-                names[int(name.removeprefix(LAYERS).split(".")[0])].append(name)
-    return [digests.of(own) for own in names]
+            for tensors in parts.values():
+                for tensor in tensors:
+                    if tensor.file == file:
+                        take(tensor)
+    return {part: digests.of(tensor.name for tensor in tensors) for part, tensors in parts.items()}
