@@ -81,6 +81,12 @@ def shape_of(parameter: nn.Parameter) -> tuple[int, ...]:
 
 
 def _hidden_size(parts: ModelParts) -> int | None:
+    config = getattr(parts.model, "config", None)
+    config = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
+    said = getattr(config, "hidden_size", None)
+    if isinstance(said, int):
+        return said
+    # Second best: some models project their embeddings to another width, as OPT 350M does.
     embeddings = input_embeddings(parts.model)
     weight = next((p for p in embeddings.parameters() if p.ndim == 2), None) if embeddings is not None else None
     return shape_of(weight)[-1] if weight is not None else None

@@ -29,6 +29,25 @@ def test_the_feed_forward_part_of_the_last_layer_runs_on_one_position_and_attent
     assert found_in(model, IDS[:, :1])[1] == []
 
 
+@pytest.mark.parametrize("scale", [0.05, 1e-5])
+@pytest.mark.parametrize("name", ["Llama", "GPT2", "Mamba"])
+def test_a_mixer_runs_on_all_positions_also_where_no_token_is_likely(make_model, name, scale):
+    model = make_model(name)
+    norm = LayerStack(find_parts(model)).final_norm
+    for parameter in norm.parameters():
+        parameter.data *= scale
+    stack, found = found_in(model)
+    assert found == ([] if name == "Mamba" else [stack.layers[-1].mlp])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["Llama", "GPT2"])
+def test_the_rounding_of_short_data_types_does_not_cost_the_shortcut(make_model, name, dtype):
+    stack, found = found_in(make_model(name).to(dtype))
+    assert found == [stack.layers[-1].mlp]
+    assert not any(part._forward_hooks for part in stack.layers[-1].modules())
+
+
 def test_a_feed_forward_part_that_looks_back_needs_all_positions():
     torch.manual_seed(0)
     sizes = {"vocab_size": 320, "hidden_size": 32, "attention_hidden_size": 32, "intermediate_size": 48}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hf_layertracer.diagnosis.layer_stack import LayerStack
-from hf_layertracer.diagnosis.replay_check import check_replay
+from hf_layertracer.diagnosis.replay_check import check_replay, depends_on_batch, moved
 from hf_layertracer.modeling import find_parts
 
 
@@ -35,8 +35,10 @@ def test_replay_is_not_believed_where_layers_hand_on_more(state_passing_model, l
     assert "layer 0" in check_replay(stack, stack.run(PROMPTS[:rows, :length]))
 
 
-def test_replay_is_not_believed_where_it_changes_the_output(tiny_llama):
+@pytest.mark.parametrize(("scale", "likeliest"), [(1.0, 1.0), (0.01, 0.004)])
+def test_replay_is_not_believed_where_it_changes_the_output(tiny_llama, scale, likeliest):
     model = tiny_llama()
+    model.lm_head.weight.data *= scale
     stack = LayerStack(find_parts(model))
     ran = []
     model.model.layers[1].self_attn.register_forward_hook(lambda *_: ran.append(1))
@@ -47,7 +49,42 @@ def test_replay_is_not_believed_where_it_changes_the_output(tiny_llama):
         return (scaled + torch.ones_like(scaled),)
 
     model.model.norm.register_forward_pre_hook(norm_depends_on_layer_1)
-    assert "layer 1 changes the output" in check_replay(stack, stack.run(PROMPTS))
+    clean = stack.run(PROMPTS)
+    assert clean.logits.softmax(-1).max() <= likeliest
+    assert "layer 1 changes the output" in check_replay(stack, clean)
+
+
+def test_what_is_compared_does_not_depend_on_how_many_tokens_an_output_is_spread_over():
+    one, other = torch.tensor([0.75, 0.25]).log(), torch.tensor([0.5, 0.5]).log()
+    assert moved(one, other) == pytest.approx(0.25)
+    spread = [logits.repeat_interleave(1000) for logits in (one, other + 3.0)]
+    assert moved(*spread) == pytest.approx(0.25, abs=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.01])
+def test_prompts_that_depend_on_each_other_are_noticed_however_unlikely_every_token_is(tiny_llama, scale):
+    model = tiny_llama()
+    model.model.norm.weight.data *= scale
+    stack = LayerStack(find_parts(model))
+    clean = stack.run(PROMPTS[:1])
+    assert not depends_on_batch(stack, clean)
+    model.model.layers[1].register_forward_hook(
+        lambda _, args, output: 0.9 * output.mean(0, keepdim=True) + 0.1 * output
+    )
+    assert depends_on_batch(stack, clean)
+
+
+# At the second scale no token is likely, at the third one a single token is nearly sure.
+@pytest.mark.parametrize("scale", [1.0, 0.05, 4.0])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["Llama", "GPT2", "Mamba", "Mixtral"])
+def test_the_rounding_of_short_data_types_is_no_reason_to_disbelieve(make_model, name, dtype, scale):
+    model = make_model(name)
+    stack = LayerStack(find_parts(model.to(dtype)))
+    stack.final_norm.weight.data *= scale
+    clean = stack.run(PROMPTS)
+    assert check_replay(stack, clean) is None
+    assert not depends_on_batch(stack, stack.run(PROMPTS[:1]))
 
 
 def test_running_out_of_memory_during_the_check_is_no_verdict_on_replay(tiny_llama, monkeypatch):

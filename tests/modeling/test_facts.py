@@ -39,6 +39,27 @@ def test_the_facts_of_a_llama_are_these(tiny_llama):
     assert (facts.dtype, facts.layers_path, facts.tied) == ("float32", "model.layers", False)
 
 
+def test_the_width_is_that_of_the_hidden_state_and_not_of_the_embeddings(make_model):
+    model = make_model("OPT", word_embed_proj_dim=16)
+    assert model.get_input_embeddings().weight.shape[1] == 16
+    assert model_facts(find_parts(model)).hidden_size == 32
+
+
+def test_the_width_is_that_of_the_embeddings_where_the_config_does_not_say(tiny_llama):
+    model = tiny_llama()
+    model.config = transformers.PreTrainedConfig()
+    assert not hasattr(model.config, "hidden_size")
+    assert model_facts(find_parts(model, "model.layers")).hidden_size == 32
+
+
+def test_the_width_of_a_model_of_several_parts_is_that_of_its_text_part(tiny_llama):
+    model = tiny_llama()
+    whole = transformers.PreTrainedConfig()
+    whole.hidden_size, whole.text_config = 99, model.config
+    model.config = whole
+    assert model_facts(find_parts(model, "model.layers")).hidden_size == 32
+
+
 def test_a_tied_matrix_stands_in_the_embeddings_alone(tiny_llama):
     facts = model_facts(find_parts(tiny_llama(tie_word_embeddings=True)))
     assert facts.tied
