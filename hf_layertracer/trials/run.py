@@ -13,7 +13,7 @@ from ..documents import read_documents
 from ..errors import LayerTracerError
 from ..evaluation import check_evaluation
 from ..logs import get_logger
-from ..modeling.devices import default_device, this_machine, warn_if_emulated
+from ..modeling.devices import default_device, warn_if_emulated
 from ..progress import progress_bar
 from .config import UNTOUCHED, TrialsConfig
 from .fingerprint import differences, files_fingerprint, fingerprint, pinned, shared_facts
@@ -173,7 +173,7 @@ def collect(folder: TrialFolder) -> TrialsResult:
     return TrialsResult(
         config=trial["config"],
         versions=trial["facts"]["versions"],
-        machine=" and ".join(dict.fromkeys(run["machine"] for run in finished)) or this_machine(),
+        machine=" and ".join(dict.fromkeys(run["machine"] for run in finished if "machine" in run)),
         arms=prepared["arms"],
         units=finished,
         failures=failures,
