@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,6 +61,8 @@ def command(
     from ..report import LayerTracerReport
 
     _refuse_idle_strategy(context, config)
+    _refuse_idle_output(estimate, as_json, export, out)
+    _refuse_idle_run(context, config, estimate)
     limit = config.max_memory
     if estimate and config.strategy != "budget":
         config = replace(config, **{LIMIT: None})  # the estimate says whether it fits, and what would
@@ -85,15 +87,18 @@ def command(
         memory = _memory(source, run, config, revision, trust_remote_code)
         made = configured_plan(subject, config, layers_path=layers_path, memory=memory)
         facts = model_facts(find_parts(subject, layers_path))
+    text = export_plan(made, facts, export) if export else None
+    found = None
     if estimate:
         run = replace(run, device=run.device or (limit and str(limit)))
         found = _estimate(source if measured is None else measured, made, run, revision, trust_remote_code)
-        print_estimate(found, as_json)
-        return
-    text = export_plan(made, facts, export) if export else None
     if out is not None:
         write_atomically(out, (text or made.model_dump_json(indent=1) + "\n").encode())
-        typer.echo(f"Plan: {out}")
+        typer.echo(f"Plan: {out}", err=as_json)  # what is printed as JSON is nothing else
+    if found is not None:
+        print_estimate(found, as_json)
+    elif out is not None:
+        return
     elif text is not None:
         typer.echo(text, nl=False)
     else:
@@ -105,6 +110,27 @@ def _refuse_idle_strategy(context: typer.Context, config: PlanConfig) -> None:
     source = context.get_parameter_source("strategy")
     if config.plan is not None and source is not None and source.name == "COMMANDLINE":
         raise LayerTracerError(f"The plan file {config.plan} says what trains: leave --strategy and its options out.")
+
+
+def _refuse_idle_output(estimate: bool, as_json: bool, export: str | None, out: Path | None) -> None:
+    """Refuses what would print nothing, or two things at once."""
+    if as_json and not estimate:
+        raise LayerTracerError("--json prints an estimate: add --estimate, or write the plan as JSON with --out.")
+    if estimate and export is not None and out is None:
+        raise LayerTracerError("--estimate and --export would both print: name a file for the export with --out.")
+
+
+def _refuse_idle_run(context: typer.Context, config: PlanConfig, estimate: bool) -> None:
+    """Refuses what describes a run where no run is asked about."""
+    if estimate:
+        return
+    # A limit on memory is compared with the run; whether that fits a device, an estimate alone says.
+    idle = ["device"] if config.max_memory is not None else [own.name for own in fields(EstimateConfig)]
+    for name in idle:
+        given = context.get_parameter_source(name)
+        if given is not None and given.name == "COMMANDLINE":
+            also = "" if config.max_memory is not None else " or --max-memory"
+            raise LayerTracerError(f"--{name.replace('_', '-')} describes a training run: add --estimate{also}.")
 
 
 def _load(

@@ -12,20 +12,20 @@ from ..text import parse_bytes
 GIB = 1 << 30
 # A step that reaches this share of the published rate is well tuned; many reach less.
 UTILISATION = 0.4
-# Bytes of memory in GiB, dense bfloat16 (V100, T4: float16) tensor rate in TFLOP/s.
+# Memory in GiB; TFLOP/s of dense tensor products in bfloat16 (V100, T4: float16), and in float32 without TF32.
 _TABLE = {
-    "T4": (16, 65),
-    "V100 16GB": (16, 125),
-    "V100 32GB": (32, 125),
-    "RTX 3090": (24, 71),
-    "RTX 4090": (24, 165),
-    "A10": (24, 125),
-    "L4": (24, 121),
-    "A100 40GB": (40, 312),
-    "L40S": (48, 362),
-    "A100 80GB": (80, 312),
-    "H100 80GB": (80, 989),
-    "H200": (141, 989),
+    "T4": (16, 65, 8.1),
+    "V100 16GB": (16, 125, 15.7),
+    "V100 32GB": (32, 125, 15.7),
+    "RTX 3090": (24, 71, 35.6),
+    "RTX 4090": (24, 165, 82.6),
+    "A10": (24, 125, 31.2),
+    "L4": (24, 121, 30.3),
+    "A100 40GB": (40, 312, 19.5),
+    "L40S": (48, 362, 91.6),
+    "A100 80GB": (80, 312, 19.5),
+    "H100 80GB": (80, 989, 67),
+    "H200": (141, 989, 67),
 }
 
 
@@ -36,12 +36,26 @@ class Device:
     Args:
         name (`str`): As the user names it.
         memory_bytes (`int`): Its memory.
-        flops_per_second (`float`, *optional*): Its published peak rate; unknown where only a size was named.
+        flops_per_second (`float`, *optional*):
+            Its published peak rate in half precision; unknown where only a size was named.
+        float32_flops_per_second (`float`, *optional*): The same in float32.
     """
 
     name: str
     memory_bytes: int
     flops_per_second: float | None = None
+    float32_flops_per_second: float | None = None
+
+    def rate(self, half: bool) -> float | None:
+        """The published peak rate.
+
+        Args:
+            half (`bool`): Whether products are made in half precision, rather than in float32.
+
+        Returns:
+            `float`: Operations per second; `None` where it is not known.
+        """
+        return self.flops_per_second if half else self.float32_flops_per_second
 
 
 def find_device(name: str) -> Device:
@@ -65,9 +79,9 @@ def find_device(name: str) -> Device:
     ```
     """
     wanted = _plain(name)
-    for known, (gibibytes, teraflops) in _TABLE.items():
+    for known, (gibibytes, half, single) in _TABLE.items():
         if wanted == _plain(known):
-            return Device(known, gibibytes * GIB, teraflops * 1e12)
+            return Device(known, gibibytes * GIB, half * 1e12, single * 1e12)
     try:
         return Device(name, parse_bytes(name))
     except LayerTracerError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import PreTrainedConfig, TrainingArguments
 
 from ..errors import LayerTracerError
 from ..modeling import context_length, find_parts
+from ..modeling.in_force import trainable_before_plan
 from ..modeling.loading import load_config
 from ..planning import apply_plan
 from ..records import LayerPlan, Record
@@ -44,7 +46,9 @@ class TrainingEstimate(Record):
         total_bytes (`int`):
             The fullest moment of a step. Less than the sum of the parts: gradients appear while activations are freed.
         flops_per_step (`int`): Of matrix products and attention, on this device. *Traced.*
-        seconds_per_step (`float`, *optional*): From the device's published rate at 40 % of it. *Device table.*
+        seconds_per_step (`float`, *optional*):
+            From the device's published rate at 40 % of it: that of half precision, or of float32 where the weights are in
+            float32 and `bf16` and `fp16` are off. *Device table.*
         device (`str`, *optional*): The device that was asked about.
         device_bytes (`int`, *optional*): Its memory.
         fits (`bool`, *optional*): Whether the total with a tenth on top fits it.
@@ -117,6 +121,8 @@ class RunEstimator:
         parts = find_parts(fake.model)
         if plan is not None:
             apply_plan(fake.model, plan)
+        else:
+            _undo_plan(parts.model)
         length = _sequence_length(self._length, args, parts.model)
         step = trace_step(fake, args, length)
         layers = (sum(p.nbytes for p in layer.parameters()) for layer in parts.layers)
@@ -127,7 +133,8 @@ class RunEstimator:
         beside = step.peak_bytes - step.optimizer_bytes - (step.gradient_bytes - share.gradient_bytes)
         beside = max(beside, step.activation_bytes) + share.extra_bytes
         total = share.weights_bytes + share.optimizer_bytes + beside
-        seconds = step.flops / (target.flops_per_second * UTILISATION) if target and target.flops_per_second else None
+        rate = target.rate(_in_half_precision(args, parts.model)) if target else None
+        seconds = step.flops / (rate * UTILISATION) if rate else None
         return TrainingEstimate(
             weights_bytes=share.weights_bytes,
             gradient_bytes=share.gradient_bytes,
@@ -248,6 +255,23 @@ def proposal(args: TrainingArguments, fits: Callable[[TrainingArguments], bool])
                 f"gradient_accumulation_steps={accumulated}"
             )
     return None
+
+
+def _undo_plan(model: nn.Module) -> None:
+    """Thaws in a copy what the plan in force on its original froze."""
+    required = trainable_before_plan(model)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(required[name])
+
+
+def _in_half_precision(args: TrainingArguments, model: nn.Module) -> bool:
+    """Whether most products are made in half precision: by autocast, or by the type of most weights."""
+    if args.bf16 or args.fp16:
+        return True
+    sizes: Counter[torch.dtype] = Counter()
+    for parameter in model.parameters():
+        sizes[parameter.dtype] += parameter.nbytes
+    return max(sizes, key=sizes.__getitem__) not in (torch.float32, torch.float64)
 
 
 def _sequence_length(wanted: int | None, args: TrainingArguments, model: nn.Module) -> int:

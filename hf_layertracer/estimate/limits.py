@@ -8,6 +8,7 @@ from torch import nn
 from transformers import PreTrainedConfig, TrainingArguments
 
 from ..planning.fitting import MemoryOfPlans
+from ..planning.outside import parts_in_full
 from ..records import LayerPlan
 from .estimate import RunEstimator, proposal, with_margin
 
@@ -52,6 +53,7 @@ def traced_memory(
         key = plan.model_dump_json(
             include={"trained_layers", "train_embeddings", "train_norm", "train_head", "patterns"}
         )
+        key += str(sorted(parts_in_full(plan, tied=False)))  # with patterns, the user's wishes count too
         if key not in known:
             known[key] = with_margin(run.estimate(plan).total_bytes)
         return known[key]
@@ -61,4 +63,5 @@ def traced_memory(
 
     said = whole.assumptions
     shape = f"{said['batch_size']} x {said['sequence_length']} tokens, {said['optimizer']}"
-    return MemoryOfPlans(takes, f"memory at the fullest moment of a step, a tenth on top (traced: {shape})", proposed)
+    what = f"memory at the fullest moment of a step, a tenth on top (traced: {shape})"
+    return MemoryOfPlans(takes, what, proposed, whole.weights_bytes)

@@ -23,16 +23,32 @@ from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 from transformers import AutoModelForCausalLM, PreTrainedConfig, Trainer, TrainingArguments, masking_utils
+from transformers.integrations import moe
 
 from ..errors import LayerTracerError
 from ..modeling.accounting import PeakBytes
 
 
+# transformers multiplies the rows of all experts at once, in an operation that PyTorch's counter does not know.
+_EXPERTS = torch.ops.aten._grouped_mm
+_EXPERTS_FALLBACK = torch.ops.transformers.grouped_mm_fallback
+_EXPERTS_FALLBACK_BACKWARD = torch.ops.transformers.grouped_mm_fallback_backward
 _ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _ATTENTION_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+def _experts_flops(rows: Tensor, weights: Tensor, *_: Any, **__: Any) -> int:
+    """Each row is multiplied with the matrix of one expert; two stacks of matrices are multiplied one by one."""
+    stacked = rows.shape[0] if rows.ndim == weights.ndim == 3 else 1
+    return 2 * stacked * rows.shape[-2] * rows.shape[-1] * weights.shape[-1]
+
+
 # PyTorch counts attention on accelerators, and not the operation that a CPU has for it.
 _FORMULAS: dict[Any, Callable[..., int]] = {
     **flop_registry,
+    _EXPERTS: _experts_flops,
+    _EXPERTS_FALLBACK: _experts_flops,
+    _EXPERTS_FALLBACK_BACKWARD: lambda *tensors, **__: 2 * _experts_flops(*tensors),
     _ATTENTION: lambda query, key, value, *_, **__: sdpa_flop_count(query.shape, key.shape, value.shape),
     _ATTENTION_BACKWARD: lambda gradient, query, key, value, *_, **__: sdpa_backward_flop_count(
         gradient.shape, query.shape, key.shape, value.shape
@@ -148,7 +164,7 @@ def _steps(model: nn.Module, optimizer: torch.optim.Optimizer, args, sequence_le
     # Gradients wait for the last micro-batch: from the second on, they are there during the forward pass.
     micro_batches = min(args.gradient_accumulation_steps, 2)
     activations = 0
-    with _unpacked(), PeakBytes() as memory:
+    with _unpacked(), _any_experts(), PeakBytes() as memory:
         # The state is there from the first step on: a step without a forward pass makes it.
         for parameter in model.parameters():
             parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
@@ -189,6 +205,17 @@ class _Operations(TorchDispatchMode):
 def _unpacked() -> Iterator[None]:
     """Each row is one whole sequence: transformers cannot see that of tensors without values, and would make a mask."""
     with mock.patch.object(masking_utils, "find_packed_sequence_indices", return_value=None):
+        yield
+
+
+@contextmanager
+def _any_experts() -> Iterator[None]:
+    """PyTorch knows the shape of grouped products in bfloat16 alone: in other types, transformers' own stand in."""
+
+    def can_use(rows: Tensor, weights: Tensor, ends: Tensor) -> bool:
+        return weights.dtype == torch.bfloat16
+
+    with mock.patch.object(moe, "_can_use_grouped_mm", can_use):
         yield
 
 

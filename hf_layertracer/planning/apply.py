@@ -10,13 +10,15 @@ from torch import nn
 
 from ..errors import LayerTracerError
 from ..logs import get_logger
-from ..modeling import EMBEDDINGS, HEAD, NORM, ModelParts, find_parts
-from ..modeling.facts import elements
+from ..modeling import ModelParts, find_parts
+from ..modeling.facts import elements, model_facts
 from ..modeling.in_force import PlanInForce, plan_in_force, remember_plan, trainable_before_plan
 from ..modeling.wrappers import put_shards_back
 from ..records import LayerPlan
 from .adapters import hold_adapters, release_adapters
-from .cost import matches_patterns
+from .cost import savings_of
+from .outside import OUTSIDE, parts_in_full, settled, trains_outside
+from .patterns import matches_patterns
 
 
 logger = get_logger(__name__)
@@ -62,7 +64,8 @@ def apply_plan(model: nn.Module, plan: LayerPlan) -> AppliedPlan:
         [`AppliedPlan`]: Counts of what trains, and how to undo it.
 
     Raises:
-        LayerTracerError: The plan is for another number of layers, or it would train nothing or freeze nothing although
+        LayerTracerError: The plan is for another number of layers, or wants the embedding and not the head (or the reverse)
+            of a model where they are one matrix, or it would train nothing or freeze nothing although
             it should. The model is then left as it was.
 
     Example:
@@ -86,10 +89,12 @@ def apply_plan(model: nn.Module, plan: LayerPlan) -> AppliedPlan:
     if parts.num_layers != plan.num_layers:
         raise LayerTracerError(f"The plan is for {plan.num_layers} layers, the model has {parts.num_layers}.")
     put_shards_back(parts.model)
+    plan = _of_this_model(plan, parts)
+    may_train = partial(_may_train, plan, parts_in_full(plan, parts.tied))
     parameters = dict(parts.model.named_parameters())
     found = {name: parameter.requires_grad for name, parameter in parameters.items()}
     before = {name for name, required in trainable_before_plan(parts.model).items() if required}
-    trained = {name for name in before if _may_train(plan, name, parts.owners[name])}
+    trained = {name for name in before if may_train(name, parts.owners[name])}
     for name, parameter in parameters.items():
         parameter.requires_grad_(name in trained)
     try:
@@ -102,7 +107,7 @@ def apply_plan(model: nn.Module, plan: LayerPlan) -> AppliedPlan:
         raise
     in_force = PlanInForce(frozenset(trained), frozenset(before - trained))
     remember_plan(parts.model, in_force)
-    hold_adapters(parts, before, partial(_may_train, plan))
+    hold_adapters(parts, before, may_train)
     return AppliedPlan(
         plan,
         # Of the model as it is given: a wrapper may have its own parameters.
@@ -119,14 +124,24 @@ def _thaw(model: nn.Module, in_force: PlanInForce) -> None:
             parameter.requires_grad_(True)
 
 
-def _may_train(plan: LayerPlan, name: str, owners: frozenset[int | str]) -> bool:
-    return any(_trains(plan, name, owner) for owner in owners)
+def _of_this_model(plan: LayerPlan, parts: ModelParts) -> LayerPlan:
+    """The plan with embeddings and head as one decision, where they are one matrix."""
+    if not parts.tied or plan.train_embeddings == plan.train_head:
+        return plan
+    facts = model_facts(parts)
+    plan = settled(facts, plan)
+    plan.savings = savings_of(facts, plan)
+    return plan
 
 
-def _trains(plan: LayerPlan, name: str, owner: int | str) -> bool:
+def _may_train(plan: LayerPlan, full: frozenset[str], name: str, owners: frozenset[int | str]) -> bool:
+    return any(_trains(plan, full, name, owner) for owner in owners)
+
+
+def _trains(plan: LayerPlan, full: frozenset[str], name: str, owner: int | str) -> bool:
     if isinstance(owner, int):
         return owner in plan.trained_layers and matches_patterns(name, plan.patterns)
-    return {EMBEDDINGS: plan.train_embeddings, NORM: plan.train_norm, HEAD: plan.train_head}.get(owner, True)
+    return owner not in OUTSIDE or trains_outside(plan, full, owner, name)
 
 
 def _check(plan: LayerPlan, parts: ModelParts, before: set[str], trained: set[str]) -> None:

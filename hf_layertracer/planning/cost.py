@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from ..records import LayerPlan, ModelFacts, Savings
-from .patterns import matches
+from .outside import trained_outside
+from .patterns import matches_patterns
 
 
 ADAM_BYTES = 8  # of a trainable parameter: two moments in float32
@@ -65,12 +66,18 @@ def outside_elements(facts: ModelFacts, parts: Collection[str]) -> int:
     return sum(size for part in chosen for name, size in getattr(facts, part).items() if name not in facts.frozen)
 
 
+def never_frozen_elements(facts: ModelFacts) -> int:
+    """Parameters outside the text decoder that could train before: no plan freezes them."""
+    return sum(size for name, size in facts.other.items() if name not in facts.frozen)
+
+
 def savings_of(facts: ModelFacts, plan: LayerPlan) -> Savings:
     """Compares a plan with training every parameter that could train before it.
 
     Backwards, input gradients are needed from the lowest layer that trains on, that layer included, and in all layers
     where the embedding trains; the gradient of a weight is needed where the weight trains. So a frozen deep layer still
-    costs two thirds of a trained one, a frozen shallow layer one third.
+    costs two thirds of a trained one, a frozen shallow layer one third. Of a layer that routes to experts, all experts are
+    counted, though a token goes to few: how many, the names and sizes of parameters do not tell.
 
     Args:
         facts ([`ModelFacts`]): The model.
@@ -79,7 +86,8 @@ def savings_of(facts: ModelFacts, plan: LayerPlan) -> Savings:
     Returns:
         [`Savings`]: Counts, bytes and FLOPs.
     """
-    parts = list(_parts(facts, plan))
+    outside = trained_outside(facts, plan)
+    parts = list(_parts(facts, plan, outside))
     # The look-up of a tied matrix is no part of its own, but the gradient has to reach it.
     tied = facts.tied and not set(facts.embeddings) <= set(facts.frozen)
     planned, could = sum(p for _, p, _ in parts), sum(c for _, _, c in parts)
@@ -93,24 +101,34 @@ def savings_of(facts: ModelFacts, plan: LayerPlan) -> Savings:
         optimizer_bytes_full=could * ADAM_BYTES,
         gradient_bytes=planned * element,
         gradient_bytes_full=could * element,
-        flops_per_token=_flops([(size, trained) for size, trained, _ in parts], tied and plan.train_embeddings),
+        flops_per_token=_flops(
+            [(size, trained) for size, trained, _ in parts], facts.tied and bool(outside["embeddings"])
+        ),
         flops_per_token_full=_flops([(size, could_train) for size, _, could_train in parts], tied),
     )
 
 
-def _parts(facts: ModelFacts, plan: LayerPlan) -> Iterator[tuple[int, int, int]]:
+def _parts(
+    facts: ModelFacts, plan: LayerPlan, trained_parts: dict[str, dict[str, int]]
+) -> Iterator[tuple[int, int, int]]:
     """From the input up: elements in matrix products, elements that train, elements that could."""
     frozen = set(facts.frozen)
 
-    def outside(group: dict[str, int], trains: bool, matrix: bool) -> tuple[int, int, int]:
-        could = sum(size for name, size in group.items() if name not in frozen)
-        return (sum(group.values()) if matrix else 0), (could if trains else 0), could
+    def outside(*parts: str, matrix: bool = False) -> tuple[int, int, int]:
+        groups: list[dict[str, int]] = [getattr(facts, part) for part in parts]
+        could = sum(size for group in groups for name, size in group.items() if name not in frozen)
+        planned = sum(sum(trained_parts[part].values()) for part in parts)
+        return (sum(sum(group.values()) for group in groups) if matrix else 0), planned, could
 
-    # A tied matrix costs its products as the head; its other use is a look-up, as all embeddings are.
-    embeddings, head = ({}, {**facts.embeddings, **facts.head}) if facts.tied else (facts.embeddings, facts.head)
     # What lies outside the text decoder (a vision tower) is not used by text and not touched by a plan.
-    yield outside(facts.other, True, matrix=False)
-    yield outside(embeddings, plan.train_embeddings, matrix=False)
+    never_frozen = never_frozen_elements(facts)
+    other = (0, never_frozen, never_frozen)
+    # Without a vocabulary there, it is a head of another kind (a classifier's): no gradient flows on from it.
+    is_head = not facts.tied and not facts.head
+    if not is_head:
+        yield other
+    # A tied matrix costs its products as the head; its other use is a look-up, as all embeddings are.
+    yield (0, 0, 0) if facts.tied else outside("embeddings")
     for index, layer in enumerate(facts.layers):
         names = layer_names(facts, index)
         owners = {name: facts.shared.get(name, [index]) for name in names}
@@ -121,13 +139,11 @@ def _parts(facts: ModelFacts, plan: LayerPlan) -> Iterator[tuple[int, int, int]]
             if set(owners[name]) & set(plan.trained_layers) and matches_patterns(name, plan.patterns)
         }
         yield sum(names.values()), sum(names[name] for name in trained), sum(names[name] for name in unfrozen)
-    yield outside(facts.norm, plan.train_norm, matrix=False)
-    yield outside(head, plan.train_head, matrix=True)
-
-
-def matches_patterns(name: str, patterns: list[str]) -> bool:
-    """Whether a parameter inside a trained layer trains: always, or where its name matches one of the patterns."""
-    return not patterns or any(matches(pattern, name) for pattern in patterns)
+    yield outside("norm")
+    if is_head:
+        yield other
+    else:
+        yield outside("embeddings", "head", matrix=True) if facts.tied else outside("head", matrix=True)
 
 
 def _flops(parts: list[tuple[int, int]], gradient_flows: bool) -> int:

@@ -8,7 +8,9 @@ import yaml
 
 from ..errors import LayerTracerError
 from ..records import LayerPlan, ModelFacts
-from .cost import layer_names, matches_patterns
+from .cost import layer_names
+from .outside import trained_outside
+from .patterns import matches_patterns
 
 
 EXPORT_FORMATS = ("axolotl", "llama-factory", "names")
@@ -56,14 +58,14 @@ def trained_names(plan: LayerPlan, facts: ModelFacts) -> list[str]:
 
     What was frozen before the plan stays frozen; what lies outside the text decoder is left to train.
     """
-    names = [*facts.other, *(facts.embeddings if plan.train_embeddings else ())]
+    outside = trained_outside(facts, plan)
+    names = [*facts.other, *outside["embeddings"]]
     for layer in range(facts.num_layers):
         for name in layer_names(facts, layer):
             owners = facts.shared.get(name, [layer])
             if set(owners) & set(plan.trained_layers) and matches_patterns(name, plan.patterns):
                 names.append(name)
-    names += list(facts.norm) if plan.train_norm else []
-    names += list(facts.head) if plan.train_head else []
+    names += [*outside["norm"], *outside["head"]]
     frozen = {*facts.frozen, *_frozen_in_layers(facts)}
     return [name for name in names if name not in frozen]
 

@@ -26,11 +26,13 @@ class MemoryOfPlans:
         what (`str`): What these bytes are, in words.
         proposal (`Callable[[LayerPlan, int], str | None]`):
             Arguments of the run with which a plan would fit a limit, if there are any.
+        weights (`int`, *optional*): Bytes of the weights, where they were measured; otherwise they are counted.
     """
 
     takes: Callable[[LayerPlan], int]
     what: str
     proposal: Callable[[LayerPlan, int], str | None] = lambda plan, limit: None
+    weights: int | None = None
 
 
 def counted_memory(facts: ModelFacts) -> MemoryOfPlans:
@@ -79,8 +81,10 @@ def check_fits(facts: ModelFacts, plan: LayerPlan, limit: int, memory: MemoryOfP
     if need <= limit:
         return
     said = f"This plan ({plan.strategy}) takes {gibibytes(need)} of {memory.what}, more than {gibibytes(limit)}."
-    if weights_bytes(facts) >= limit:
-        raise LayerTracerError(f"{said} The weights alone take {gibibytes(weights_bytes(facts))}: no plan fits.")
+    # Counted, every weight is as wide as the widest: under adapters in float32, a base in bfloat16 is not.
+    weights = weights_bytes(facts) if memory.weights is None else memory.weights
+    if weights >= limit:
+        raise LayerTracerError(f"{said} The weights alone take {gibibytes(weights)}: no plan fits.")
     proposal = memory.proposal(plan, limit)
     if proposal is not None:
         said += f" It would fit with {proposal}."

@@ -11,6 +11,11 @@ from ..errors import LayerTracerError
 _SECONDS = 1.0
 
 
+def matches_patterns(name: str, patterns: list[str]) -> bool:
+    """Whether a parameter of what a plan trains does train: always, or where its name matches one of the patterns."""
+    return not patterns or any(matches(pattern, name) for pattern in patterns)
+
+
 def matches(pattern: str, name: str) -> bool:
     """Whether a pattern matches somewhere in a name.
 

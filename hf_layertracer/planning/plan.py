@@ -18,6 +18,7 @@ from ..text import compact_ranges, one_line
 from .binding import check_binding
 from .cost import savings_of
 from .fitting import MemoryOfPlans, check_fits, counted_memory, split_limit
+from .outside import OUTSIDE, outside_reason, settled, tied_decision
 from .strategies import Choice, Moment, PlanInputs, strategy_named
 
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from .config import PlanConfig
 
 logger = get_logger(__name__)
-
-_OUTSIDE = ("embeddings", "norm", "head")
 
 
 def make_plan(
@@ -100,13 +99,13 @@ def make_plan(
         for warning in check_binding(report.model, facts):
             logger.warning_once(warning)
     report = report if report is not None and report.is_measured else None
-    wishes = dict(zip(_OUTSIDE, (train_embeddings, train_norm, train_head), strict=True))
+    wishes = dict(zip(OUTSIDE, (train_embeddings, train_norm, train_head), strict=True))
     memory = memory or counted_memory(facts)
     inputs = PlanInputs(
         facts,
         report,
         model,
-        frozenset(part for part, wish in wishes.items() if wish),
+        *_ruled(facts, wishes),
         lambda choice: memory.takes(_plan_of(facts, strategy, options, wishes, choice)),
         memory.what,
     )
@@ -114,6 +113,7 @@ def make_plan(
     plan = _plan_of(facts, strategy, options, wishes, chosen.choose(inputs, settings))
     if limit is not None:
         check_fits(facts, plan, limit, memory)
+    _check_count(plan, getattr(settings, "max_trainable_parameters", None))
     if strategy == "full":  # it decides nothing, so there is nothing to refuse: what trains may lie around the model
         return plan
     if plan.savings.trainable_parameters == 0:
@@ -152,10 +152,11 @@ def change_plan(
     """
     strategy = strategy_named(plan.strategy)
     assert strategy.change is not None
-    wishes = {part: plan.options.get(f"train_{part}") for part in _OUTSIDE}
-    options = {name: value for name, value in plan.options.items() if name.removeprefix("train_") not in _OUTSIDE}
+    wishes = {part: plan.options.get(f"train_{part}") for part in OUTSIDE}
+    options = {name: value for name, value in plan.options.items() if name.removeprefix("train_") not in OUTSIDE}
     own_options, limit = split_limit(strategy, options)
-    inputs = PlanInputs(facts, report if report is not None and report.is_measured else None)
+    measured = report if report is not None and report.is_measured else None
+    inputs = PlanInputs(facts, measured, None, *_ruled(facts, wishes))
     choice = strategy.change.choose(inputs, moment, strategy.check_options(own_options))
     if choice is None:
         return None
@@ -183,9 +184,10 @@ def _plan_of(
         train_norm=outside["norm"],
         train_head=outside["head"],
         patterns=choice.patterns,
-        reason=f"{choice.reason} {_outside_reason(facts, outside)}",
+        reason=choice.reason,
         savings=_NO_SAVINGS,
     )
+    plan.reason = f"{choice.reason} {outside_reason(facts, plan)}"
     plan.savings = savings_of(facts, plan)
     return plan
 
@@ -208,7 +210,8 @@ def configured_plan(
         memory ([`~hf_layertracer.planning.fitting.MemoryOfPlans`], *optional*): What a limit on memory is compared with.
 
     Returns:
-        [`LayerPlan`]: The plan; of one from a file, the savings are those on this model.
+        [`LayerPlan`]: The plan; of one from a file, the savings are those on this model, and a matrix that is embedding
+        and head here trains where both would.
 
     Raises:
         LayerTracerError: The file holds no plan, or one for another model; or [`make_plan`] refuses.
@@ -222,7 +225,7 @@ def configured_plan(
         raise LayerTracerError(
             f"The plan in {config.plan} is for {plan.num_layers} layers, the model has {facts.num_layers}."
         )
-    plan = plan.model_copy(update={"layers_path": facts.layers_path})
+    plan = settled(facts, plan.model_copy(update={"layers_path": facts.layers_path}))
     plan.savings = savings_of(facts, plan)
     return plan
 
@@ -282,24 +285,27 @@ def _outside(facts: ModelFacts, choice: Choice, overrule: dict[str, bool | None]
         for part, layer in follows.items()
     }
     if facts.tied:
-        both = decided["embeddings"] and decided["head"]
-        if choice.patterns:  # the one matrix is known by the embedding's name
-            both = decided["embeddings"]
-        wishes = {overrule["embeddings"], overrule["head"]} - {None}
-        if len(wishes) > 1:
-            raise LayerTracerError(
-                "Embeddings and head of this model are one tied matrix: train_embeddings and train_head cannot differ."
-            )
-        both = bool(wishes.pop()) if wishes else both
+        both = tied_decision(decided, overrule, choice.patterns)
         decided |= {"embeddings": both, "head": both}
         overrule = {"norm": overrule["norm"]}
     decided |= {part: wish for part, wish in overrule.items() if wish is not None}
     return decided
 
 
-def _outside_reason(facts: ModelFacts, outside: dict[str, bool]) -> str:
-    said = {True: "trains", False: "is frozen"}
-    norm = f"the final norm {said[outside['norm']]}"
+def _ruled(facts: ModelFacts, wishes: dict[str, bool | None]) -> tuple[frozenset[str], frozenset[str]]:
+    """Which of embeddings, norm and head train whatever a strategy says, and which do not; tied ones are one."""
+    ruled = dict(wishes)
     if facts.tied:
-        return f"The embedding, which is also the head, {said[outside['embeddings']]}; {norm}."
-    return f"The embedding {said[outside['embeddings']]}, {norm}, the head {said[outside['head']]}."
+        for part, other in (("embeddings", "head"), ("head", "embeddings")):
+            ruled[part] = wishes[other] if wishes[part] is None else wishes[part]
+    always = frozenset(part for part, wish in ruled.items() if wish)
+    return always, frozenset(part for part, wish in ruled.items() if wish is False)
+
+
+def _check_count(plan: LayerPlan, limit: int | None) -> None:
+    """Refuses a plan that trains more parameters than it was allowed to."""
+    if limit is not None and plan.savings.trainable_parameters > limit:
+        raise LayerTracerError(
+            f"This plan ({plan.strategy}) trains {plan.savings.trainable_parameters} parameters, more than the {limit} that "
+            "may train."
+        )

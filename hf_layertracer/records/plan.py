@@ -45,7 +45,7 @@ class LayerPlan(Record):
         trained_layers, frozen_layers (`list[int]`): Sorted layer indices; together they are all layers.
         train_embeddings, train_norm, train_head (`bool`): The parts outside the layers.
         patterns (`list[str]`):
-            Regular expressions on parameter names. If there are any, inside the layers only parameters that match
+            Regular expressions on parameter names. If there are any, only parameters that match
             one train.
         reason (`str`): Why, in words.
         savings ([`Savings`]): What it saves.

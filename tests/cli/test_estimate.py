@@ -9,6 +9,7 @@ from transformers import LlamaConfig, TrainingArguments
 from hf_layertracer import LayerTracerError, estimate_training, make_plan
 from hf_layertracer.estimate.config import EstimateConfig
 from hf_layertracer.modeling.loading import load_skeleton
+from hf_layertracer.planning import read_plan
 
 
 @pytest.fixture
@@ -57,6 +58,32 @@ def test_bad_options_are_one_line(folder, run, options, said):
     assert status == 1
     assert said in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--json"], "--json prints an estimate: add --estimate"),
+        (["--batch-size", 8], "--batch-size describes a training run: add --estimate or --max-memory"),
+        (["--fsdp", "--world-size", 2], "describes a training run"),
+        (["--device", "24GB", "--max-memory", "1GB"], "--device describes a training run: add --estimate."),
+        (["--estimate", "--export", "names"], "name a file for the export with --out"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(folder, run, options, said):
+    status, out, error = run("plan", folder, *options)
+    assert (status, out) == (1, "")
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_an_estimate_and_a_file_are_both_written(folder, run, tmp_path):
+    options = ["--estimate", "--json", "--batch-size", 1, "--sequence-length", 8]
+    status, out, _ = run("plan", folder, *options, "--out", tmp_path / "plan.json")
+    assert (status, json.loads(out)["assumptions"]["batch_size"]) == (0, 1)
+    assert read_plan(tmp_path / "plan.json") == make_plan(load_skeleton(str(folder)))
+    run("plan", folder, *options, "--out", tmp_path / "names", "--export", "names")
+    assert (tmp_path / "names").read_text().startswith("model.embed_tokens.weight\n")
 
 
 def test_the_settings_check_themselves():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
+import torch
+from peft import LoraConfig, get_peft_model
 from support import made_reports
 from transformers import AutoModelForCausalLM, LlamaConfig, TrainingArguments
 
@@ -13,6 +15,7 @@ from hf_layertracer.estimate import traced_memory
 from hf_layertracer.estimate.estimate import RunEstimator
 from hf_layertracer.modeling import find_parts
 from hf_layertracer.modeling.facts import model_facts
+from hf_layertracer.planning.cost import weights_bytes
 
 
 LENGTH = 64
@@ -109,6 +112,22 @@ def test_a_budget_that_is_too_small_for_the_lowest_layer_may_do_for_a_deep_one(m
     assert plan.trained_layers
     with pytest.raises(LayerTracerError, match="No layer fits"):
         make_plan(report, "budget", max_memory=highest - 1, memory=memory)
+
+
+def test_the_weights_that_no_plan_can_do_without_are_those_traced(args):
+    """Under float32 adapters, a base in bfloat16 takes half of what it would in float32."""
+    config = LlamaConfig(vocab_size=4096, hidden_size=64, intermediate_size=128, num_attention_heads=4,
+                         num_key_value_heads=4, num_hidden_layers=2)  # fmt: skip
+    base = AutoModelForCausalLM.from_config(config).to(torch.bfloat16)
+    model = get_peft_model(base, LoraConfig(target_modules=["q_proj"], r=2))
+    memory = traced_memory(model, args, sequence_length=1)
+    need, facts = memory.takes(make_plan(model, "freeze-deep")), model_facts(find_parts(model))
+    assert memory.weights < need < weights_bytes(facts)
+    with pytest.raises(LayerTracerError) as refused:
+        make_plan(model, "freeze-deep", max_memory=need - 1, memory=memory)
+    assert "weights alone" not in str(refused.value)
+    with pytest.raises(LayerTracerError, match="The weights alone take"):
+        make_plan(model, "freeze-deep", max_memory=memory.weights, memory=memory)
 
 
 def test_what_cannot_be_traced_is_said_when_it_is_asked_for(args):

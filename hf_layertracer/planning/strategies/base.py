@@ -28,6 +28,7 @@ class PlanInputs:
         model (`nn.Module`, *optional*): The model with its weights; there for every strategy that needs them.
         always_trained (`frozenset[str]`, *optional*):
             Which of `"embeddings"`, `"norm"` and `"head"` train whatever the strategy says.
+        never_trained (`frozenset[str]`, *optional*): Which of these do not.
         takes (`Callable[[Choice], int]`, *optional*): Bytes that training what a strategy chooses takes.
         takes_what (`str`, *optional*): What these bytes are, in words.
     """
@@ -36,12 +37,26 @@ class PlanInputs:
     report: ReportData | None = None
     model: nn.Module | None = None
     always_trained: frozenset[str] = frozenset()
+    never_trained: frozenset[str] = frozenset()
     takes: Callable[[Choice], int] | None = None
     takes_what: str = ""
 
     @property
     def num_layers(self) -> int:
         return self.facts.num_layers
+
+    def can_train(self, part: str) -> bool:
+        """Whether the user lets a part outside the layers train, and something in it could before.
+
+        Args:
+            part (`str`): `"embeddings"`, `"norm"` or `"head"`.
+
+        Returns:
+            `bool`: Whether it can.
+        """
+        tied = self.facts.tied and part == "head"
+        names = {*getattr(self.facts, part), *(self.facts.embeddings if tied else ())}
+        return part not in self.never_trained and not names <= set(self.facts.frozen)
 
     @property
     def measured(self) -> ReportData:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ...checks import whole_number
 from ...errors import LayerTracerError
 from ...text import gibibytes, parse_bytes
-from ..cost import outside_elements, trainable_by_layer
+from ..cost import never_frozen_elements, outside_elements, trainable_by_layer
 from .base import Choice, PlanInputs, Strategy, option
 
 
@@ -52,9 +52,11 @@ def choose(inputs: PlanInputs, options: BudgetOptions) -> Choice:
     measure, scores = inputs.scores(options.measure)
     ranking = sorted(range(inputs.num_layers), key=lambda layer: -scores[layer])
     trained, limit = _within_memory(inputs, options, ranking) if options.memory else _within(inputs, options, ranking)
+    beside = "; so does what lies outside the text decoder, which is never frozen and counted first"
+    beside = beside if never_frozen_elements(inputs.facts) else ""
     return Choice(
         trained,
-        f"The most sensitive layers ({measure}) that fit into {limit} train; all else is frozen.",
+        f"The most sensitive layers ({measure}) that fit into {limit} train{beside}. The other layers are frozen.",
         outside=set(),
     )
 
@@ -62,7 +64,9 @@ def choose(inputs: PlanInputs, options: BudgetOptions) -> Choice:
 def _within(inputs: PlanInputs, options: BudgetOptions, ranking: list[int]) -> tuple[set[int], str]:
     """The layers that fit a number of parameters, and the number in words."""
     limit = f"{options.max_trainable_parameters} trainable parameters"
-    allowed = (options.max_trainable_parameters or 0) - outside_elements(inputs.facts, inputs.always_trained)
+    never_frozen = never_frozen_elements(inputs.facts)
+    wanted = outside_elements(inputs.facts, inputs.always_trained)
+    allowed = (options.max_trainable_parameters or 0) - wanted - never_frozen
     sizes = trainable_by_layer(inputs.facts)
     trained: set[int] = set()
     paid: dict[str, int] = {}  # a parameter that stands in several layers is paid for once
@@ -73,10 +77,13 @@ def _within(inputs: PlanInputs, options: BudgetOptions, ranking: list[int]) -> t
             trained.add(layer)
             paid |= sizes[layer]
     if not trained:
+        beside = (
+            f" What lies outside the text decoder is never frozen and takes {never_frozen}." if never_frozen else ""
+        )
         smallest = min(sum(sizes[layer].values()) for layer in range(inputs.num_layers))
         raise LayerTracerError(
             f"No layer fits a budget of {limit}: it leaves room for {max(allowed, 0)} parameters and the smallest layer "
-            f"has {smallest}."
+            f"has {smallest}.{beside}"
         )
     return trained, limit
 

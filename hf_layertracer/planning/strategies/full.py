@@ -7,7 +7,10 @@ from .base import Choice, NoOptions, PlanInputs, Strategy
 
 def choose(inputs: PlanInputs, options: NoOptions) -> Choice:
     """Trains every layer."""
-    return Choice(set(range(inputs.num_layers)), "Every parameter that could train before does: full training.")
+    reason = "Every parameter that could train before does: full training."
+    if inputs.never_trained:  # by the user's wish: what is frozen then, the plan says behind this
+        reason = "Every layer trains."
+    return Choice(set(range(inputs.num_layers)), reason)
 
 
 STRATEGY = Strategy("full", "Train everything.", choose)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .base import Change, Choice, Moment, PlanInputs, Strategy
-from .lisa import LisaOptions
+from .lisa import LisaOptions, always_said
 
 
 def choose(inputs: PlanInputs, options: LisaOptions) -> Choice:
@@ -31,7 +31,7 @@ def _draw(inputs: PlanInputs, options: LisaOptions, step: int, norms: list[float
         drawn += random.choice(seen, count - len(drawn), replace=False, p=weights / weights.sum()).tolist()
     return Choice(
         set(drawn),
-        f"Embedding and head always train, with {count} layers that are drawn anew every {options.change_steps} steps, "
+        f"{always_said(inputs)}{count} layers train, drawn anew every {options.change_steps} steps, "
         "each as likely as its gradients were large when it last trained, and those that have not trained yet first (after "
         f"GRASS, arXiv 2604.07808; seed {options.plan_seed}, drawn at step {step}).",
         outside={"embeddings", "norm", "head"},

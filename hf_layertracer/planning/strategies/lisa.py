@@ -41,13 +41,28 @@ def change(inputs: PlanInputs, moment: Moment, options: LisaOptions) -> Choice:
     return _draw(inputs, options, moment.step)
 
 
+def always_said(inputs: PlanInputs) -> str:
+    """Which of embedding and head train beside the drawn layers, as the beginning of a reason.
+
+    Args:
+        inputs ([`PlanInputs`]): What the strategy is given.
+
+    Returns:
+        `str`: Nothing where neither can train.
+    """
+    parts = [said for part, said in (("embeddings", "embedding"), ("head", "head")) if inputs.can_train(part)]
+    if len(parts) == 2:
+        return "Embedding and head always train; "
+    return f"The {parts[0]} always trains; " if parts else ""
+
+
 def _draw(inputs: PlanInputs, options: LisaOptions, step: int) -> Choice:
     count = inputs.num_layers - options.number_frozen(inputs.num_layers)
     drawn = np.random.default_rng([options.plan_seed, step]).permutation(inputs.num_layers)[:count]
     return Choice(
         {int(layer) for layer in drawn},
-        f"Embedding and head always train, with {count} random layers that are drawn anew every {options.change_steps} "
-        f"steps (LISA, arXiv 2403.17919; seed {options.plan_seed}, drawn at step {step}).",
+        f"{always_said(inputs)}{count} random layers train, drawn anew every {options.change_steps} steps (LISA, arXiv "
+        f"2403.17919; seed {options.plan_seed}, drawn at step {step}).",
         outside={"embeddings", "norm", "head"},
     )
 

@@ -89,6 +89,24 @@ def test_a_block_that_stands_in_two_layers_is_paid_for_by_either(facts_of, repor
     assert make_plan(report, "budget", max_trainable_parameters=2 * size - 1).trained_layers == [0, 1]
 
 
+def test_a_budget_pays_first_for_what_is_never_frozen(llama, facts_of, report_of):
+    facts = facts_of(llama(3, device="meta"))
+    for layer in facts.layers:
+        layer.parameters = {"w": 100}
+    facts.other = {"tower.weight": 500, "tower.frozen": 10**6}
+    facts.frozen.append("tower.frozen")
+    report = report_of(facts, sensitivity=[0.2, 0.9, 0.1])
+    plan = make_plan(report, "budget", max_trainable_parameters=700)
+    assert (plan.trained_layers, plan.savings.trainable_parameters) == ([0, 1], 700)
+    assert make_plan(report, "budget", max_trainable_parameters=699).trained_layers == [1]
+    assert "so does what lies outside the text decoder" in plan.reason
+    assert "all else" not in plan.reason
+    with pytest.raises(LayerTracerError, match=r"leaves room for 99 .* never frozen and takes 500\.$"):
+        make_plan(report, "budget", max_trainable_parameters=599)
+    with pytest.raises(LayerTracerError, match=r"leaves room for 0 parameters"):
+        make_plan(report, "budget", max_trainable_parameters=400)
+
+
 @pytest.mark.parametrize("options", [{}, {"max_trainable_parameters": 10**5, "max_memory": 10**9}])
 def test_a_budget_needs_exactly_one_limit(meta, report_of, options):
     with pytest.raises(LayerTracerError, match="either max_trainable_parameters or max_memory"):
