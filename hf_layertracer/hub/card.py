@@ -67,8 +67,8 @@ def model_card(
 def evaluation_results(report: ReportData) -> list[EvalResult]:
     """What was measured of the model that a report is published with, as the Hub's `model-index` takes it.
 
-    Of a model that was trained after its diagnosis, that is the last diagnosis after training, if there is one, and the
-    last evaluation loss.
+    Of a model that was trained after its diagnosis, that is the last diagnosis after training, if there is one, and its
+    last evaluation loss: of the best checkpoint where that was put back at the end.
 
     Args:
         report ([`ReportData`]): The report.

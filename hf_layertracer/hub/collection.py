@@ -51,8 +51,11 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "probes": ("int64", "number of probes"),
     "probes_sha256": ("string", "hash of the probes"),
     "accuracy": ("float64", "fraction of probes whose target is the likeliest next token"),
-    "eval_loss_before": ("float64", "evaluation loss before training"),
-    "eval_loss_after": ("float64", "evaluation loss after training"),
+    "eval_loss_before": ("float64", "evaluation loss before the first step; null where none was measured then"),
+    "eval_loss_after": (
+        "float64",
+        "last evaluation loss of the model that training left, the best checkpoint's where that was put back",
+    ),
 }
 
 

@@ -20,6 +20,7 @@ _KEPT = {
     "top_tokens",
     "likely",
     "patterns",
+    "train_layers",
     "parameters",
     "frozen",
     "embeddings",
@@ -34,7 +35,7 @@ def public_report(report: LayerTracerReport) -> LayerTracerReport:
     """A report as it may be published: of paths in it, only the last part is left.
 
     Explanations may quote an error, and an error may name a file; settings and a plan's options may name one too. The
-    probes' own texts stay as they are.
+    probes' own texts stay as they are, and so do a plan's patterns, also where its reason quotes them.
 
     Args:
         report ([`LayerTracerReport`]): The report, which is not changed.
@@ -56,5 +57,20 @@ def _public(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_public(entry) for entry in value]
     if isinstance(value, dict):
-        return {name: entry if name in _KEPT else _public(entry) for name, entry in value.items()}
+        public = {name: entry if name in _KEPT else _public(entry) for name, entry in value.items()}
+        if isinstance(value.get("reason"), str) and value.get("patterns"):
+            public["reason"] = _without_paths_beside(value["reason"], value["patterns"])
+        return public
     return value
+
+
+def _without_paths_beside(text: str, patterns: list[str]) -> str:
+    """A text without paths that quotes regular expressions, whose backslashes look like a path's."""
+    quoted = sorted({pattern for pattern in patterns if without_paths(pattern) != pattern}, key=len, reverse=True)
+    for number, pattern in enumerate(quoted):
+        # What stands for a pattern may be a part of a path, so that a path around it is still found.
+        text = text.replace(pattern, f"\0{number}\0")
+    text = without_paths(text) or ""
+    for number, pattern in enumerate(quoted):
+        text = text.replace(f"\0{number}\0", pattern)
+    return text

@@ -45,8 +45,8 @@ class LayerPlan(Record):
         trained_layers, frozen_layers (`list[int]`): Sorted layer indices; together they are all layers.
         train_embeddings, train_norm, train_head (`bool`): The parts outside the layers.
         patterns (`list[str]`):
-            Regular expressions on parameter names. If there are any, only parameters that match
-            one train.
+            Regular expressions on parameter names. If there are any, only parameters that match one train; outside the
+            layers too, unless an option asks for the whole part.
         reason (`str`): Why, in words.
         savings ([`Savings`]): What it saves.
 

@@ -53,6 +53,7 @@ class Changes:
         self._strategy = strategy_named(report.plan.strategy)
         self._options = options_of(report.plan)
         self._norms = GradientNorms(report.num_layers, report.plan.layers_path)
+        self._has_norms = False  # of the step that is being made
         self._motion = MotionCheck()
         self._history: list[dict[str, Any]] = []
         self._allocation: Allocation | None = None
@@ -133,12 +134,27 @@ class Changes:
         logger.info(f"From step {step} on, layers {compact_ranges(changed.trained_layers)} train. {changed.reason}")
         return applied
 
+    def before_clipping(self, model: nn.Module, scale: float = 1.0) -> None:
+        """Once the gradients of a step are complete: clipping makes shares of one total of their norms.
+
+        Args:
+            model (`nn.Module`): The model, wrapped or not.
+            scale (`float`, *optional*, defaults to `1.0`): What the gradients are multiplied by at this time.
+        """
+        if self._strategy.change.watches == "gradients":
+            self._norms.add(model, scale)
+            self._has_norms = True
+
     def before_update(self, model: nn.Module, step: int) -> None:
-        """Before an optimizer step, with the gradients at hand."""
+        """Before an optimizer step, with the gradients at hand.
+
+        Where nothing was clipped, or a trainer clips in a way of its own that does not tell, the norms are taken here.
+        """
         assert self._allocation is not None
         assert self._optimizer is not None
-        if self._strategy.change.watches == "gradients":
-            self._norms.add(model)
+        if not self._has_norms:
+            self.before_clipping(model)
+        self._has_norms = False
         self._allocation.before_update(step)
         self._motion.before_update(model, self._optimizer)
 

@@ -37,6 +37,23 @@ def checkpoint_of(args: TrainingArguments, state: TrainerState) -> Path:
     return Path(args.output_dir) / name
 
 
+def kept_step(args: TrainingArguments, state: TrainerState) -> int:
+    """The step of the model that a run leaves: of the best checkpoint, where the trainer has put that back at the end.
+
+    Args:
+        args ([`~transformers.TrainingArguments`]): The arguments.
+        state ([`~transformers.TrainerState`]): The state, when training has ended.
+
+    Returns:
+        `int`: The step.
+    """
+    if not args.load_best_model_at_end or state.best_model_checkpoint is None:
+        return state.global_step
+    # The best step itself may have left no checkpoint: then the trainer puts back an earlier one.
+    numbered = re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", Path(state.best_model_checkpoint).name)
+    return int(numbered[1]) if numbered is not None else state.best_global_step or state.global_step
+
+
 def newest_complete_checkpoint(output_dir: str | Path) -> str | None:
     """The newest checkpoint that was written to its end.
 

@@ -18,7 +18,7 @@ from ..modeling import find_parts
 from ..planning.config import LayerTracerConfig
 from ..probes import Probe
 from ..report import FIGURE_FILE, REPORT_FILE, LayerTracerReport
-from .checkpoints import checkpoint_of
+from .checkpoints import checkpoint_of, kept_step
 from .estimating import estimate_line, estimate_of_run, expected_peak
 from .metrics import trained_metrics
 from .outcome import ends_no_training, without_tracing
@@ -126,6 +126,16 @@ class TracingEvents(TrainerCallback):
                 self._cache.install()  # only now: an estimate copies the model
         self.tracer.count_tokens(inputs)
 
+    def before_clipping(self, model: Any, scaler: Any) -> None:
+        """Lets a strategy see the gradients of a step before the trainer clips them.
+
+        Args:
+            model (`nn.Module`): The model.
+            scaler (`torch.amp.GradScaler`, *optional*): What the loss was scaled by; clipping undoes that first.
+        """
+        if self.tracer.changes is not None:
+            self.tracer.changes.before_clipping(model, 1.0 if scaler is None else scaler.get_scale())
+
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
@@ -149,7 +159,7 @@ class TracingEvents(TrainerCallback):
         if every is None or not self.tracer.can_diagnose_again or state.global_step % every:
             return
         with self._apart("diagnose the model again"):
-            self._diagnose_again(args, state, control, model)
+            self._diagnose_again(args, state, control, model, state.global_step)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         checkpoint = checkpoint_of(args, state)
@@ -201,13 +211,14 @@ class TracingEvents(TrainerCallback):
         if self._cache is not None:
             self.report.notes.append(self._cache.summary)
         self._remove_prefix()
+        kept = kept_step(args, state)
         with ends_no_training("write down what came of the run"):
-            self.tracer.finish(state.global_step, state.log_history, args.device)
+            self.tracer.finish(state.global_step, state.log_history, args.device, kept=kept)
             self._finish_upload(args)
-        done = self.report.is_repeated and self.report.latest.step == state.global_step
+        done = self.report.is_repeated and self.report.latest.step == kept
         if self.tracer.config.diagnose_after and self.tracer.can_diagnose_again and not done:
             with ends_no_training("diagnose the model again"):
-                self._diagnose_again(args, state, control, model)
+                self._diagnose_again(args, state, control, model, kept)
         if args.should_save:
             with ends_no_training("save its report"):
                 self.tracer.save(args.output_dir)
@@ -243,9 +254,9 @@ class TracingEvents(TrainerCallback):
             logger.error(f"A push during training failed: {reason} The files are in {args.output_dir}.")
 
     def _diagnose_again(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any, step: int
     ) -> None:
-        diagnosis = self.tracer.diagnose_again(model, state.global_step)
+        diagnosis = self.tracer.diagnose_again(model, step)
         self._log(self.tracer.metrics(diagnosis), args, state, control)
         # Files that are being uploaded stay as they are: the next push, or the end of training, brings these.
         trainer = self._trainer()

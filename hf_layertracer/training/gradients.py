@@ -26,11 +26,12 @@ class GradientNorms:
         self._sums, self._steps = [0.0] * num_layers, [0] * num_layers
         self._means: list[float | None] = [None] * num_layers
 
-    def add(self, model: nn.Module) -> None:
+    def add(self, model: nn.Module, scale: float = 1.0) -> None:
         """Adds the gradients of one step, after backward.
 
         Args:
             model (`nn.Module`): The model, wrapped or not.
+            scale (`float`, *optional*, defaults to `1.0`): What the loss was multiplied by, as float16 needs it.
         """
         squares: list[torch.Tensor | None] = []
         sharded = False
@@ -47,7 +48,7 @@ class GradientNorms:
             distributed.all_reduce(values)
         for layer, value in zip(trained, values.tolist(), strict=True):
             if math.isfinite(value):  # a step of float16 that is skipped
-                self._sums[layer] += value
+                self._sums[layer] += value / scale**2
                 self._steps[layer] += 1
 
     def scores(self) -> list[float | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -15,7 +16,7 @@ from ..diagnosis.origin import unmeasured_report
 from ..distributed import from_main_process
 from ..errors import LayerTracerError, UntraceableModelError
 from ..logs import get_logger
-from ..modeling import ModelParts
+from ..modeling import ModelParts, context_length
 from ..modeling.facts import model_facts
 from ..modeling.wrappers import whole_parameters
 from ..planning import configured_plan, make_plan, read_plan
@@ -24,10 +25,16 @@ from ..planning.config import LayerTracerConfig
 from ..planning.fitting import MemoryOfPlans
 from ..planning.strategies import STRATEGIES, strategy_named
 from ..probes import Probe
+from ..probes.encoding import probes_hash
+from ..probes.preparing import prepare_probes
 from ..report import REPORT_FILE, LayerTracerReport
+from .proportion import some_from_all_over
 
 
 logger = get_logger(__name__)
+
+# Settings of a diagnosis that say how it fits a machine and a wrapped model, and not what it measures.
+_OF_THIS_RUN = ("diagnosis_batch_size", "memory_budget", "layers_path")
 
 
 def first_report(
@@ -84,6 +91,66 @@ def first_report(
             f"The strategy {config.strategy!r} needs measurements, and there are none. {problem} These need none: {others}."
         )
     return unmeasured_report(parts, settings, problem)
+
+
+def as_in_report(
+    config: LayerTracerConfig,
+    report: LayerTracerReport,
+    parts: ModelParts,
+    probes: list[Probe],
+    tokenizer: PreTrainedTokenizerBase | None,
+) -> tuple[DiagnosisConfig, list[Probe]]:
+    """How a run that began with a loaded report is measured again: as that was, or the figures would not compare.
+
+    Args:
+        config ([`LayerTracerConfig`]): The settings of the run, which name the report.
+        report ([`LayerTracerReport`]): The run's report, with its plan.
+        parts ([`ModelParts`]): The model and its layers.
+        probes (`list[Probe]`): The run's probes.
+        tokenizer (`PreTrainedTokenizerBase`, *optional*): The model's tokenizer.
+
+    Returns:
+        `tuple[DiagnosisConfig, list[Probe]]`: The report's settings and probes; where the run measures nothing, its own
+            probes, whatever they are.
+
+    Raises:
+        LayerTracerError: The run is to be measured again, and its probes are not those of the report.
+    """
+    settings = replace(report.settings, **{name: getattr(config, name) for name in _OF_THIS_RUN})
+    asks = _what_measures_again(config, report)
+    if asks is None:
+        return settings, probes
+    # A report of a quick look asked some of the probes that the same data or file give now.
+    for chosen in (probes, some_from_all_over(probes)):
+        if chosen and _hash_of(chosen, tokenizer, context_length(parts.model), settings) == report.probes.sha256:
+            return settings, chosen
+    raise LayerTracerError(
+        f"{asks} measures the model again, to compare it with the report {config.report}, which asked other probes "
+        f"({report.probes.count}) than this run has ({len(probes)}): pass the probes of that report (probes=...), or leave "
+        "report out, so that the model is measured before it trains."
+    )
+
+
+def _what_measures_again(config: LayerTracerConfig, report: LayerTracerReport) -> str | None:
+    """What in the settings asks for measurements while the model trains or after, if anything does."""
+    if not report.is_measured:
+        return None
+    strategy = report.plan and strategy_named(report.plan.strategy)
+    if strategy and strategy.change is not None and strategy.change.watches == "sensitivity":
+        return f"The strategy {strategy.name!r}"
+    if config.diagnose_steps is not None:
+        return f"diagnose_steps={config.diagnose_steps}"
+    return "diagnose_after=True" if config.diagnose_after else None
+
+
+def _hash_of(
+    probes: list[Probe], tokenizer: PreTrainedTokenizerBase | None, longest: int | None, settings: DiagnosisConfig
+) -> str | None:
+    """The hash of probes as a diagnosis would ask them; `None` for such as it would refuse."""
+    try:
+        return probes_hash(prepare_probes(probes, tokenizer, longest, settings.skip_long).encoded)
+    except LayerTracerError:
+        return None
 
 
 def decide(

@@ -49,6 +49,7 @@ def without_tracing(logs: dict[str, float], seconds: float) -> None:
 
 def outcome_of(
     log_history: list[dict[str, Any]],
+    step: int,
     *,
     seconds: float,
     tokens: int | None,
@@ -59,6 +60,7 @@ def outcome_of(
 
     Args:
         log_history (`list[dict]`): What the trainer logged.
+        step (`int`): The step of the model that there is.
         seconds (`float`): Wall time of the steps.
         tokens (`int`, *optional*): Tokens seen by all processes.
         device (`torch.device`): The training device.
@@ -68,7 +70,7 @@ def outcome_of(
         `tuple[TrainingOutcome, list[str]]`: The record, and notes on losses that it cannot hold.
     """
     peak, owner = peak_bytes(device)
-    figures, notes = losses(log_history)
+    figures, notes = losses(log_history, step)
     outcome = TrainingOutcome(
         seconds=round(seconds, 3),
         tokens=tokens,
@@ -81,27 +83,31 @@ def outcome_of(
     return outcome, notes
 
 
-def losses(log_history: list[dict[str, Any]]) -> tuple[dict[str, float | None], list[str]]:
+def losses(log_history: list[dict[str, Any]], step: int) -> tuple[dict[str, float | None], list[str]]:
     """Training and evaluation losses of a run.
 
     Args:
         log_history (`list[dict]`): What the trainer logged.
+        step (`int`): The step of the model that there is; what was evaluated after it is of a model that was given up.
 
     Returns:
-        `tuple[dict[str, float | None], list[str]]`: `train_loss`, `eval_loss_before` and `eval_loss_after`, `None` where
-            there is none that is a number; and a note on each that is NaN, infinite or beyond all measure.
+        `tuple[dict[str, float | None], list[str]]`: `train_loss`, `eval_loss_before`, of an evaluation at step 0, and
+            `eval_loss_after`, of the last one up to `step`; `None` where there is none that is a number. And a note on
+            each that is NaN, infinite or beyond all measure.
     """
     training = [entry["train_loss"] for entry in log_history if "train_loss" in entry]
-    evaluations = _evaluation_losses(log_history)
+    evaluations = _evaluation_losses(log_history, step)
+    before = [loss for at, loss in evaluations if at == 0]
+    after = [loss for at, loss in evaluations if at > 0]
     found = {
         "train_loss": training[-1] if training else None,
-        "eval_loss_before": evaluations[0] if len(evaluations) > 1 else None,
-        "eval_loss_after": evaluations[-1] if evaluations else None,
+        "eval_loss_before": before[0] if before else None,
+        "eval_loss_after": after[-1] if after else None,
     }
     titles = {
         "train_loss": "The training loss",
-        "eval_loss_before": "The first evaluation loss",
-        "eval_loss_after": "The last evaluation loss",
+        "eval_loss_before": "The evaluation loss before training",
+        "eval_loss_after": "The evaluation loss after training",
     }
     numbers = {name: _number(value) for name, value in found.items()}
     notes = [
@@ -110,6 +116,28 @@ def losses(log_history: list[dict[str, Any]]) -> tuple[dict[str, float | None], 
         if value is not None and numbers[name] is None
     ]
     return numbers, notes
+
+
+def notes_at_end(log_history: list[dict[str, Any]], step: int, kept: int, left_out: int) -> list[str]:
+    """What a reader must know of the model that a run leaves, where that is not the one of its last step.
+
+    Args:
+        log_history (`list[dict]`): What the trainer logged.
+        step (`int`): The last optimizer step.
+        kept (`int`): The step of the model that is left.
+        left_out (`int`): Diagnoses of steps after that, which are no part of its report.
+
+    Returns:
+        `list[str]`: Sentences for the report.
+    """
+    notes = []
+    if kept != step:
+        gone = " Diagnoses of later steps are left out." if left_out else ""
+        notes.append(f"Training ended at step {step} and put the best checkpoint back, that of step {kept}.{gone}")
+    evaluated = [at for at, _ in _evaluation_losses(log_history, kept) if at > 0]
+    if evaluated and evaluated[-1] != kept:
+        notes.append(f"The evaluation loss after training is of step {evaluated[-1]}; the model is of step {kept}.")
+    return notes
 
 
 def _number(value: Any) -> float | None:
@@ -121,7 +149,8 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) and abs(number) <= 1e30 else None
 
 
-def _evaluation_losses(log_history: list[dict[str, Any]]) -> list[Any]:
-    """The evaluation losses in the order of logging; of several evaluation sets, those of the first."""
+def _evaluation_losses(log_history: list[dict[str, Any]], last: int) -> list[tuple[int, Any]]:
+    """Steps up to the last one and their evaluation losses, as they were logged; of several evaluation sets, the first."""
     names = [name for entry in log_history for name in entry if name.startswith("eval_") and name.endswith("loss")]
-    return [entry[names[0]] for entry in log_history if names[0] in entry] if names else []
+    found = [(entry.get("step", last), entry[names[0]]) for entry in log_history if names and names[0] in entry]
+    return [(step, loss) for step, loss in found if step <= last]

@@ -140,5 +140,17 @@ def settle(
         quick = report.is_measured and report.settings.skip_probes != config.skip_probes
     if not quick:
         return settings, probes, None
+    return quick_look(settings, num_layers), some_from_all_over(probes), line
+
+
+def some_from_all_over(probes: list[Probe]) -> list[Probe]:
+    """The probes of a quick look.
+
+    Args:
+        probes (`list[Probe]`): All probes of a run.
+
+    Returns:
+        `list[Probe]`: At most `QUICK_PROBES` of them.
+    """
     every = max(len(probes) // QUICK_PROBES, 1)
-    return quick_look(settings, num_layers), probes[::every][:QUICK_PROBES], line
+    return probes[::every][:QUICK_PROBES]

@@ -16,7 +16,7 @@ from ..diagnosis.diagnose import diagnose
 from ..distributed import is_distributed, is_main_process, total
 from ..errors import LayerTracerError, UntraceableModelError
 from ..logs import get_logger
-from ..modeling import context_length, find_parts, unwrap
+from ..modeling import ModelParts, context_length, find_parts, unwrap
 from ..modeling.devices import default_device, reset_peak
 from ..modeling.preserve import preserved
 from ..modeling.wrappers import whole_parameters
@@ -28,9 +28,9 @@ from ..records import Diagnosis
 from ..report import REPORT_FILE, LayerTracerReport
 from .allocation import drop_frozen
 from .changes import Changes, options_of
-from .measuring import decide, first_report, report_of_checkpoint
+from .measuring import as_in_report, decide, first_report, report_of_checkpoint
 from .metrics import metrics_of, plan_line
-from .outcome import outcome_of
+from .outcome import notes_at_end, outcome_of
 from .probing import Collator, NoProbesError, choose_probes, take_rows, tokenizer_of
 from .proportion import settle, tokens_to_train
 from .publish import save_report
@@ -114,7 +114,7 @@ class Tracer:
 
         Raises:
             LayerTracerError: The probes, the settings or the checkpoint's report cannot be used, no layers were found, or
-                the strategy needs measurements that cannot be made.
+                the strategy needs measurements that cannot be made, or such as do not compare with a report that is loaded.
         """
         if self.is_prepared_for(model):
             return dataset
@@ -137,7 +137,8 @@ class Tracer:
         if resume_from is not None:
             self.report = report_of_checkpoint(Path(resume_from), self.config)
         run = (parts.num_layers, tokens_to_train(rows, rows_to_train), self.report)
-        self._settings, self._probes, self._line = settle(self.config, self._probes, *run)
+        chosen = self._probes
+        self._settings, self._probes, self._line = settle(self.config, chosen, *run)
         if self.report is None:
             self.report = first_report(
                 self.config, self._settings, parts, self._probes, self._tokenizer, precision, problem
@@ -155,6 +156,8 @@ class Tracer:
                     f"The checkpoint {resume_from} holds no {REPORT_FILE}: it was not saved by a traced run, so which "
                     "layers it trained is not known. Go on with strategy='full', or start a new run from its weights."
                 )
+        if self.config.report is not None:
+            self._keep_to_report(parts, chosen)
         self.applied = apply_plan(model, self.report.plan)
         self._prepared = parts.model
         self.changes = None
@@ -166,6 +169,14 @@ class Tracer:
             drop_frozen(optimizer)
         self._say(output_dir)
         return dataset
+
+    def _keep_to_report(self, parts: ModelParts, probes: list[Probe]) -> None:
+        """Later diagnoses ask what the loaded report asked, in its settings; or nothing is measured at all."""
+        try:
+            self._settings, self._probes = as_in_report(self.config, self.report, parts, probes, self._tokenizer)
+        except LayerTracerError:
+            self.report = None
+            raise
 
     def _choose_probes(self, rows: list[Any], collator: Collator | None, longest: int | None) -> str | None:
         """Sets the probes, or says why there are none."""
@@ -256,7 +267,8 @@ class Tracer:
         """Sensitivity of the layers of the model as it is now, by one perturbation on a few probes."""
         first = self.report.first
         name = perturbation or ("skip" if "skip" in first.sensitivities else first.perturbation)
-        config = replace(self.config.diagnosis(), perturbation=name)
+        settings = self._settings if self.config.report is not None else self.config.diagnosis()
+        config = replace(settings, perturbation=name)
         return diagnose(model, self._probes[:probes], tokenizer=self._tokenizer, config=config).sensitivity.mean
 
     def metrics(self, later: Diagnosis | None = None) -> dict[str, float]:
@@ -271,7 +283,13 @@ class Tracer:
         return metrics_of(self.report, self.applied, later)
 
     def finish(
-        self, step: int, log_history: list[dict[str, float]], device: torch.device, *, alone: bool = False
+        self,
+        step: int,
+        log_history: list[dict[str, float]],
+        device: torch.device,
+        *,
+        alone: bool = False,
+        kept: int | None = None,
     ) -> None:
         """Writes down what came of the run.
 
@@ -281,10 +299,13 @@ class Tracer:
             device (`torch.device`): The training device.
             alone (`bool`, *optional*, defaults to `False`):
                 The other processes do not call this, so the tokens that they saw are not known.
+            kept (`int`, *optional*):
+                At the end, the step of the model that is left; later diagnoses, of a model that was given up, are dropped.
         """
         unknown = self.tokens is None or (alone and is_distributed())
         self.report.training, notes = outcome_of(
             log_history,
+            step if kept is None else kept,
             steps=step - self._first_step,
             seconds=self._seconds,
             tokens=None if unknown else total(self.tokens, device),
@@ -292,6 +313,10 @@ class Tracer:
             expected_memory_bytes=self.expected_peak,
             trainable_parameters=self.applied.trainable_parameters,
         )
+        if kept is not None:
+            left = [diagnosis for diagnosis in self.report.diagnoses if diagnosis.step <= kept]
+            notes += notes_at_end(log_history, step, kept, len(self.report.diagnoses) - len(left))
+            self.report.diagnoses = left
         self.report.notes += [note for note in notes if note not in self.report.notes]
 
     def save(self, directory: str | Path, *, only_json: bool = False) -> None:

@@ -127,6 +127,10 @@ class LayerTracerMixin:
         self._layertracer.before_forward(inputs)
         return super().training_step(model, inputs, *args, **kwargs)
 
+    def _clip_grad_norm(self, *args: Any, **kwargs: Any) -> Any:
+        self._layertracer.before_clipping(self.model, self.accelerator.scaler)
+        return super()._clip_grad_norm(*args, **kwargs)
+
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         super().create_model_card(*args, **kwargs)
         if self._layertracer.report is not None and self.is_world_process_zero():

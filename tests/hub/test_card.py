@@ -13,7 +13,7 @@ from support.hub_cards import card_errors
 from hf_layertracer.errors import LayerTracerError
 from hf_layertracer.hub.card import evaluation_results, model_card
 from hf_layertracer.hub.model_index import is_ours
-from hf_layertracer.hub.privacy import without_paths
+from hf_layertracer.hub.privacy import public_report, without_paths
 from hf_layertracer.report.card_section import START
 
 
@@ -183,6 +183,25 @@ def test_of_a_path_only_the_last_part_is_left(parts, before):
 )
 def test_what_is_no_path_stays(text):
     assert without_paths(text) == text
+
+
+@pytest.mark.parametrize("pattern", [r"\.mlp\.", r"(\.0\.|\.1\.)mlp", r"layers\.\d+\.self_attn"])
+def test_a_regular_expression_is_no_path_and_a_path_beside_it_is(make_report, pattern):
+    report, where = make_report(), "(home/alice/models/tiny)".replace("(", "/").replace(")", "")
+    plan = report.plan.model_dump() | {
+        "strategy": "explicit",
+        "options": {"train_layers": pattern, "file": where},
+        "patterns": [pattern],
+        "reason": f"Parameters whose names match {pattern} train, as {where}/{pattern} said and C:\\{pattern}\\x.",
+    }
+    report.set_plan(type(report.plan)(**plan))
+    public = public_report(report).plan
+    assert public.options == {"train_layers": pattern, "file": "tiny"}
+    assert public.patterns == [pattern]
+    assert public.reason.startswith(f"Parameters whose names match {pattern} train, as ")
+    assert "alice" not in public.reason
+    assert "C:" not in public.reason
+    assert "\0" not in public.reason
 
 
 def test_nothing_stays_nothing():

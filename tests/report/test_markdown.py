@@ -213,6 +213,13 @@ def test_one_draw_has_no_standard_error(make_report):
     assert "halves of the probes): not known" in section
 
 
+def test_the_context_of_one_probe_has_no_standard_error(make_report):
+    report = with_further(make_report())
+    assert "grows by 0.400 ± 0.050 bits" in report_section(report)
+    report.first.context.delta_stderr = [0.0] * 6
+    assert "grows by 0.400 (standard error not known) bits" in report_section(report)
+
+
 def test_the_plan_names_every_part_and_its_reason(make_report, make_plan_for):
     section = report_section(make_report(num_layers=30, plan=make_plan_for(30, patterns=[r"mlp\..*", "a|b"])))
     assert "**Strategy:** `freeze-deep`, `freeze_ratio` `0.5`" in section

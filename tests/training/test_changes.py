@@ -18,6 +18,7 @@ from transformers import Trainer, TrainerCallback
 
 from hf_layertracer import LayerTracerCallback, LayerTracerConfig, LayerTracerError, LayerTracerTrainer, make_plan
 from hf_layertracer.training.allocation import Allocation
+from hf_layertracer.training.gradients import GradientNorms
 from hf_layertracer.training.motion import MotionCheck
 
 
@@ -59,13 +60,14 @@ class Watch(TrainerCallback):
 def train(make_model, make_args, token_dataset, quick):
     """`train(strategy, name="run", resume=None, **options)`: ten steps, a change every third; trainer and what was seen."""
 
-    def run(strategy: str, name: str = "run", resume: str | None = None, **options: Any):
+    def run(strategy: str, name: str = "run", resume: str | None = None, args: Any = None, **options: Any):
         watch = Watch()
         settings = {"change_steps": 3, "thaw_warmup_steps": 2, **options} if strategy in OPTIONS else options
         arguments = {"save_strategy": "steps", "save_steps": 1, "weight_decay": 0.1, "lr_scheduler_type": "linear"}
+        arguments = {"max_steps": 10, **arguments, **(args or {})}
         watch.trainer = trainer = LayerTracerTrainer(
             model=make_model(),
-            args=make_args(name, max_steps=10, **arguments),
+            args=make_args(name, **arguments),
             train_dataset=token_dataset,
             layertracer_config=quick(strategy=strategy, **settings),
             callbacks=[watch],
@@ -101,6 +103,28 @@ def test_what_trains_is_what_the_report_says_at_every_step_and_a_resumed_run_end
         assert [r.plan for r in resumed.layertracer_report.plans] == [r.plan for r in plans]
         assert [r.step for r in resumed.layertracer_report.plans] == [r.step for r in plans]
         assert_close_weights(resumed.model, whole.model)
+
+
+def test_clipping_leaves_the_norms_that_layers_are_drawn_by(train):
+    seen = []
+    for number, clip in enumerate((0.0, 1.0, 1e-3)):
+        trainer, _ = train(
+            "grass", f"run{number}", args={"max_grad_norm": clip, "max_steps": 4, "learning_rate": 1e-6}
+        )
+        seen.append([score for score in trainer.layertracer_report.plans[1].seen if score is not None])
+    assert seen[1] == pytest.approx(seen[0], rel=1e-3)
+    assert seen[2] == pytest.approx(seen[0], rel=1e-3)
+
+
+def test_norms_of_a_scaled_loss_are_those_of_the_loss(model):
+    found = []
+    for scale in (1.0, 2.0**16):
+        model.zero_grad()
+        (scale * model(input_ids=torch.ones(1, 4, dtype=torch.long)).logits.float().square().mean()).backward()
+        norms = GradientNorms(len(model.model.layers), "model.layers")
+        norms.add(model, scale)
+        found.append(norms.scores())
+    assert found[1] == pytest.approx(found[0], rel=1e-2)
 
 
 def test_a_callback_that_is_attached_changes_what_trains_too(make_model, make_args, token_dataset, quick):
