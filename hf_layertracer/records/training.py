@@ -18,7 +18,8 @@ class TrainingOutcome(Record):
         expected_memory_bytes (`int`, *optional*): What that peak was estimated to be before the first step.
         trainable_parameters (`int`): Parameters counted in the optimizer.
         train_loss (`float`, *optional*): Mean training loss.
-        eval_loss_before, eval_loss_after (`float`, *optional*): Of an evaluation at step 0; the last one of the model that was kept.
+        eval_loss_before, eval_loss_after (`float`, *optional*):
+            Evaluation loss at step 0, and the last one of the model that was kept.
     """
 
     steps: Count

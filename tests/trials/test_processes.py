@@ -15,7 +15,7 @@ from hf_layertracer.trials.folder import read_json
     [
         {"strategy": "freeze-deep"},
         {"strategy": "lisa", "change_steps": 2, "thaw_warmup_steps": 1},
-        {"strategy": "adaptive", "change_steps": 2, "thaw_warmup_steps": 1, "hysteresis": 0},
+        {"strategy": "adaptive", "learning_rate": 1e-1, "change_steps": 2, "thaw_warmup_steps": 1, "hysteresis": 0},
     ],
     ids=lambda arm: arm["strategy"],
 )
