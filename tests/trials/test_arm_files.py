@@ -27,7 +27,7 @@ def test_an_arm_trains_on_its_own_files(make_config, in_this_process, tmp_path, 
     # The same budget, and the text that was named.
     assert {row["cost"]["tokens"] for row in result.rows if row["arm"] != "base"} == {6 * 4 * 16}
     (own,) = (tmp_path / "out" / "data").glob("blocks-*.npy")
-    assert tiny_tokenizer.decode(np.load(own)[0].tolist()).startswith("A rose is a flower.")
+    assert tiny_tokenizer.decode(np.load(own)[0, 1:].tolist()).startswith("A rose is a flower.")
     assert TrialFolder(tmp_path / "out").blocks.is_file()
     assert any(note.startswith("The files of on-selected hold") for note in result.notes)
 
