@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -16,13 +14,14 @@ from accelerate import PartialState
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import strtobool
-from transformers.utils.logging import get_logger
 
 from ...distributed import from_main_process
 from ...errors import LayerTracerError
 from ...files import write_atomically
+from ...logs import get_logger
 from ...modeling import EMBEDDINGS, HEAD, NORM
 from ...trials.data import Blocks, count_blocks, write_blocks
+from ...trials.fingerprint import content_hash, fingerprint
 from ..build import build_hybrid
 from ..donors import Donor, open_donor
 from ..folder import unfinished
@@ -117,9 +116,7 @@ def _key(record: HybridRecord, config: HealingConfig, donor: str | Path | None, 
     settings = asdict(config)
     del settings["save_steps"]  # how often it is saved changes nothing in the result
     teacher = str(Path(donor).absolute()) if donor is not None and Path(donor).exists() else donor
-    text = hashlib.sha256(blocks.read_bytes()).hexdigest()
-    content = [record.model_dump(mode="json"), settings, str(teacher), text]
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return fingerprint([record.model_dump(mode="json"), settings, str(teacher), content_hash(blocks)])
 
 
 def _clear_if_of_another(work: Path, key: str, blocks: Path) -> None:
