@@ -1,4 +1,6 @@
-"""Cuts a text in two, at the end of a line: NAME.train.txt and, its last twentieth, NAME.held_out.txt.
+"""Cuts a text in three, at ends of lines: NAME.train.txt, then one twentieth each, NAME.validation.txt and NAME.test.txt.
+
+Learning rates are chosen on the second and the trials measured on the third.
 
 python hold_out.py data/python_docs_en.txt
 """
@@ -9,18 +11,21 @@ import sys
 from pathlib import Path
 
 
-SHARE = 20
+SHARES = {"train": 18, "validation": 1, "test": 1}  # twentieths
 
 
 def main(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    wanted = sum(map(len, lines)) * (SHARE - 1) // SHARE
-    read = first = 0
-    while read < wanted:
-        read += len(lines[first])
-        first += 1
-    for part, text in (("train", lines[:first]), ("held_out", lines[first:])):
-        path.with_name(f"{path.stem}.{part}.txt").write_text("".join(text), encoding="utf-8")
+    length, total = sum(map(len, lines)), sum(SHARES.values())
+    read = first = wanted = 0
+    for part, share in SHARES.items():
+        wanted += share
+        last = first
+        while last < len(lines) and read * total < length * wanted:
+            read += len(lines[last])
+            last += 1
+        path.with_name(f"{path.stem}.{part}.txt").write_text("".join(lines[first:last]), encoding="utf-8")
+        first = last
 
 
 if __name__ == "__main__":

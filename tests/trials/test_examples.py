@@ -1,4 +1,4 @@
-"""The committed configs are valid, and the script that holds text out loses none of it."""
+"""The committed configs are valid, rates are not chosen on the texts of the trials, and no held-out text is lost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ FOLDER = Path(__file__).parents[2] / "examples" / "trials"
 def test_a_config_is_read_and_named_in_the_readme(path):
     config = TrialsConfig.from_file(path)
     assert config.match == "trainable_parameters"
-    assert config.train.files[0] not in config.evaluate.new
+    part = "validation" if "learning_rates" in path.name else "test"
+    assert config.train.files[0].endswith(".train.txt")
+    assert all(text.endswith(f".{part}.txt") for text in [*config.evaluate.new, *config.evaluate.old])
     assert path.name in (FOLDER / "README.md").read_text()
 
 
@@ -36,10 +38,13 @@ def test_the_page_answers_at_equal_tokens_and_at_equal_arithmetic(make_config, i
     assert not any("not measured" in cell for cells in rows.values() for cell in cells)
 
 
-def test_held_out_text_and_training_text_are_the_whole(tmp_path):
+def test_training_validation_and_test_text_are_the_whole(tmp_path):
     text = "".join(f"Zeile {number} – 中国\n" for number in range(1000))
     (tmp_path / "all.txt").write_text(text, encoding="utf-8")
     subprocess.run([sys.executable, FOLDER / "hold_out.py", tmp_path / "all.txt"], check=True)
-    train, held_out = ((tmp_path / f"all.{part}.txt").read_text(encoding="utf-8") for part in ("train", "held_out"))
-    assert train + held_out == text
-    assert 0.03 < len(held_out) / len(text) < 0.07
+    parts = {
+        part: (tmp_path / f"all.{part}.txt").read_text(encoding="utf-8") for part in ("train", "validation", "test")
+    }
+    assert "".join(parts.values()) == text
+    for part in ("validation", "test"):
+        assert 0.04 < len(parts[part]) / len(text) < 0.06
