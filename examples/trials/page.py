@@ -1,5 +1,7 @@
 """Writes the page of results.
 
+Beside a trial NAME, the folders NAME_learning_rates (its sweep) and NAME_equal_flops are taken along where they are.
+
 python page.py results/smollm2_laws results/smollm2_python_docs --reading reading.md > ../../docs/results.md
 """
 
@@ -24,6 +26,7 @@ README says how to get models and texts, from runs of `layertracer trials run`.
 
 The budgets are small: thousands of tokens, not billions. What holds here need not hold after a longer training."""
 
+SWEEP = "_learning_rates"
 EQUAL_FLOPS = "freeze-deep, equal FLOPs"
 QUESTIONS = (
     ("Does freeze-deep beat full training?", "freeze-deep", "full"),
@@ -61,6 +64,33 @@ def main() -> None:
             print("\nWith one seed, an answer is of these items only: another seed may say otherwise.")
         # Its own title goes, and the other headings stand below ours.
         print(re.sub(r"^## ", "### ", result.to_markdown().partition("\n")[2], flags=re.MULTILINE).rstrip())
+        sweep = folder.with_name(f"{folder.name}{SWEEP}")
+        if sweep.is_dir():
+            print("\n".join(learning_rates(sweep)))
+
+
+def learning_rates(folder: Path) -> list[str]:
+    """The sweep of a trial: what each arm comes to by the objective at each rate, the best in bold."""
+    result = TrialsResult.load(folder)
+    summary = Summary(result)
+    found: dict[str, dict[float, float | None]] = {}
+    for entry in result.arms:
+        arm, score = entry["arm"], summary.score(entry["arm"]["name"])
+        found.setdefault(arm["strategy"], {})[arm["learning_rate"]] = None if score is None else score.value
+    rates = sorted({rate for row in found.values() for rate in row})
+    lines = [
+        "\n### The sweep over learning rates\n",
+        f"`layertracer trials run {folder.name}.yaml --out results/{folder.name}`: one seed, on text that the trial does",
+        "not measure. Learned minus forgotten, in bits per byte; the trial takes the rate in bold.\n",
+        f"| arm | {' | '.join(f'{rate:g}' for rate in rates)} |",
+        f"|---|{'---|' * len(rates)}",
+    ]
+    for strategy, row in found.items():
+        best = max(value for value in row.values() if value is not None)
+        cells = ["" if (value := row.get(rate)) is None else f"{value:+.4f}" for rate in rates]
+        cells = [f"**{cell}**" if row.get(rate) == best else cell for rate, cell in zip(rates, cells, strict=True)]
+        lines.append(f"| {strategy} | {' | '.join(cells)} |")
+    return lines
 
 
 def with_arm(result: TrialsResult, longer: TrialsResult) -> TrialsResult:

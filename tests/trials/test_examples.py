@@ -38,6 +38,21 @@ def test_the_page_answers_at_equal_tokens_and_at_equal_arithmetic(make_config, i
     assert not any("not measured" in cell for cells in rows.values() for cell in cells)
 
 
+def test_the_page_shows_the_best_rate_of_each_arm_in_bold(make_config, in_this_process, tmp_path):
+    rates = (1e-30, 1e-2)
+    sweep = [{"name": f"full-{rate}", "strategy": "full", "learning_rate": rate} for rate in rates]
+    for name, arms in (("trial", [{"strategy": "full"}]), ("trial_learning_rates", sweep)):
+        run_trials(make_config(arms=arms, train={"tokens": 320}, objective={}), tmp_path / name)
+    command = [sys.executable, FOLDER / "page.py", tmp_path / "trial"]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    head = lines.index("| arm | 1e-30 | 0.01 |")
+    cells = [cell.strip() for cell in lines[head + 2].split("|")[1:-1]]
+    assert cells[0] == "full"
+    values = [float(cell.strip("*")) for cell in cells[1:]]
+    assert values[0] == 0 != values[1]
+    assert [cell.startswith("**") for cell in cells[1:]] == [values[0] > values[1], values[1] > values[0]]
+
+
 def test_training_validation_and_test_text_are_the_whole(tmp_path):
     text = "".join(f"Zeile {number} – 中国\n" for number in range(1000))
     (tmp_path / "all.txt").write_text(text, encoding="utf-8")
