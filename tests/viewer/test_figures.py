@@ -84,6 +84,14 @@ def test_a_single_draw_claims_no_error(make_report):
     assert "no standard error" in titles(figure)[0]
 
 
+def test_a_single_probe_claims_no_error_of_the_lens(make_report):
+    band, curve = below(layer_figure(make_report()))[:2]
+    assert (band.name, "±" in curve.hovertext[3]) == ("±1 standard error", True)
+    curve = below(layer_figure(make_report(lens__stderr=[0.0] * 7)))[0]
+    assert curve.name == "mean of all probes"
+    assert "±" not in "".join(curve.hovertext)
+
+
 def test_chosen_tasks_and_other_perturbations_are_drawn_as_lines(make_report):
     report = make_report(sensitivity__by_task={"facts": [0.9] * 6, "sums": [0.1] * 6})
     skip = report.first.sensitivity.model_copy(update={"mean": [0.3] * 6})
