@@ -155,7 +155,8 @@ def _sensitivity(report: ReportData) -> list[str]:
         bullets(
             [
                 f"**Vulnerable layer:** {vulnerable}",
-                f"**Not to be told from it** (within two standard errors): {compact_ranges(sensitivity.rivals)}",
+                "**Not to be told from it** (within two standard errors): "
+                + (compact_ranges(sensitivity.rivals) if known else "not known"),
                 "**Shallow half minus deep half:** "
                 + value(sensitivity.shallow_minus_deep, sensitivity.shallow_minus_deep_stderr, known)
                 + " bits",

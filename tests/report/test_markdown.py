@@ -209,6 +209,7 @@ def test_one_draw_has_no_standard_error(make_report):
         make_report(sensitivity__draws=1, sensitivity__stderr=[0] * 6, sensitivity__rank_stability=None)
     )
     assert "0.600 (standard error not known) bits" in section
+    assert "**Not to be told from it** (within two standard errors): not known" in section
     assert "0.000" not in section
     assert "halves of the probes): not known" in section
 
