@@ -116,6 +116,16 @@ def test_one_seed_is_said_to_be_one(result):
     assert "unknown" in headline.rows[1]
 
 
+def test_of_a_single_item_the_objective_has_no_error(draw):
+    quiz = draw.random(200) < 0.25
+    runs = {("base", None): _evaluation(np.array([2.0]), quiz)}
+    runs |= {("full", seed): _evaluation(np.array([1.5 + 0.1 * seed]), quiz) for seed in (0, 1)}
+    result = _result(runs, [0, 1])
+    result.config["objective"] = {"w_forget": 0.0}
+    score = Summary(result).score("full")
+    assert (score.value, score.stderr) == (pytest.approx(0.45), None)
+
+
 def test_a_benchmark_at_chance_is_grey_and_in_no_headline(result):
     summary = Summary(result)
     assert summary.at_chance("quiz/acc")
