@@ -152,6 +152,16 @@ def test_arms_are_not_ranked_by_a_benchmark_at_chance(result):
     assert not any("x learned" in column for table in result_tables(result) for column in table.columns)
 
 
+def test_the_table_of_costs_says_where_names_decide_what_trains(result):
+    assert "By name" not in result_tables(result)[-1].caption
+    for entry, patterns in zip(result.arms, ([], ["mlp"]), strict=True):
+        entry["arm"]["strategy"] = "full"
+        entry["plan"] = {"trained_layers": [0, 1], "train_embeddings": True, "patterns": patterns}
+    costs = result_tables(result)[-1]
+    assert "By name: what the arm's patterns match trains" in costs.caption
+    assert [row[1] for row in costs.rows] == ["0-1, embeddings", "0-1, embeddings (by name)"]
+
+
 def test_a_benchmark_above_chance_is_compared(draw, result):
     result.units[0]["evaluation"] = _evaluation(np.full(40, 2.0), draw.random(200) < 0.8)
     assert not Summary(result).at_chance("quiz/acc")
