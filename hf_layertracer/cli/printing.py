@@ -36,10 +36,8 @@ def print_report(report: ReportData) -> None:
     worst = scores.vulnerable_layer
     error = scores.stderr[worst] if scores.stderr_known else None
     table.add_row("Layer Sensitivity", f"highest at layer {worst}: {with_error(scores.mean[worst], error)} bits")
-    table.add_row(
-        "Shallow minus deep half",
-        f"{with_error(scores.shallow_minus_deep, scores.shallow_minus_deep_stderr, sign=True)} bits",
-    )
+    error = scores.shallow_minus_deep_stderr if scores.stderr_known else None
+    table.add_row("Shallow minus deep half", f"{with_error(scores.shallow_minus_deep, error, sign=True)} bits")
     answers = report.first.scores
     table.add_row("Accuracy", f"{answers.accuracy:.1%} (the target is the likeliest of all tokens)")
     if answers.choice_accuracy is not None:

@@ -69,7 +69,7 @@ def _sensitivity_notes(sensitivity: Sensitivity, kinds: Sequence[str]) -> list[s
         notes.append(f"Layers were not all replayed in bfloat16: {sensitivity.compute_problem}.")
     if sensitivity.stopped is not None:
         notes.append(f"The measurement stopped {sensitivity.stopped}.")
-    if sensitivity.draws == 1:
+    if not sensitivity.stderr_known:
         notes.append("Layer Sensitivity comes from a single perturbation: its standard error is not known, not zero.")
     by_kind: dict[str, list[float]] = {}
     for kind, value in zip(kinds, sensitivity.mean, strict=True):
@@ -94,7 +94,7 @@ def _sensitivity_notes(sensitivity: Sensitivity, kinds: Sequence[str]) -> list[s
             "be told from it: their difference is within two standard errors. More probes or repeats would separate them."
         )
     difference, error = sensitivity.shallow_minus_deep, sensitivity.shallow_minus_deep_stderr
-    if error is not None and abs(difference) <= 2 * error:
+    if sensitivity.stderr_known and error is not None and abs(difference) <= 2 * error:
         notes.append(
             "Shallow and deep layers do not differ in sensitivity beyond chance "
             f"({with_error(difference, error, sign=True)} bits)."

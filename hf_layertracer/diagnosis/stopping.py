@@ -39,7 +39,8 @@ def stopping_rule(config: DiagnosisConfig, num_layers: int) -> StoppingRule | No
 
     def decide(estimate: Estimate, *, at_the_end: bool) -> str | None:
         draws, found, reached = estimate.values.shape[1], [], []
-        # Of too few draws, the error itself is not known.
+        if draws < 2:
+            return "at the limit of 1 draw, whose standard error is not known" if at_the_end else None
         if config.until_stderr is not None:
             largest = float(estimate.stderr.max())
             reached.append(largest <= config.until_stderr)

@@ -10,6 +10,7 @@ from .patterns import matches_patterns
 
 
 OUTSIDE = ("embeddings", "norm", "head")
+TRAINED, BY_NAME, FROZEN = "trained", "trained where names match", "frozen"
 _TIED = frozenset({"embeddings", "head"})
 
 
@@ -29,6 +30,22 @@ def parts_in_full(plan: LayerPlan, tied: bool) -> frozenset[str]:
         if getattr(plan, f"train_{part}") and (not plan.patterns or plan.options.get(f"train_{part}"))
     }
     return frozenset(full | _TIED if tied and full & _TIED else full)
+
+
+def planned_outside(plan: LayerPlan, tied: bool) -> dict[str, str]:
+    """What a plan says of embeddings, norm and head, without looking at names: nobody has to try a stranger's patterns.
+
+    Args:
+        plan ([`LayerPlan`]): The plan.
+        tied (`bool`): Whether embeddings and head of the model share their matrix.
+
+    Returns:
+        `dict[str, str]`: `TRAINED`, `FROZEN` or, where patterns choose parameters, `BY_NAME` for each part.
+    """
+    full = parts_in_full(plan, tied)
+    return {
+        part: TRAINED if part in full else BY_NAME if getattr(plan, f"train_{part}") else FROZEN for part in OUTSIDE
+    }
 
 
 def trains_outside(plan: LayerPlan, full: frozenset[str], part: str, name: str) -> bool:

@@ -94,6 +94,11 @@ class ContextSensitivity(Record):
     delta_stderr: list[Error]
     draws: Count
 
+    @property
+    def stderr_known(self) -> bool:
+        """Whether `stderr` and `delta_stderr` mean anything: those of a single probe are written as 0, but not known."""
+        return any((*self.stderr, *self.delta_stderr))
+
 
 class Scores(Record):
     """What the model answered to the probes.

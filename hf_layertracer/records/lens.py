@@ -77,6 +77,11 @@ class Lens(Record):
     control: LensControl | None = None
     without_norm: LensWithoutNorm | None = None
 
+    @property
+    def stderr_known(self) -> bool:
+        """Whether `stderr` means anything: that of a single probe is written as 0, but it is not known."""
+        return any(self.stderr)
+
     def named_layers(self) -> list[float]:
         """Every layer that the controls point at."""
         without = [] if self.without_norm is None or self.without_norm.layer is None else [self.without_norm.layer]

@@ -176,8 +176,8 @@ class ReportData(Record):
         Returns:
             `list[dict[str, Any]]`: One row per layer: `layer`, `relative_depth`, `kind`, `parameters`,
                 `layer_sensitivity`, `layer_sensitivity_stderr`, `block_influence`, `lens_probability`,
-                `lens_probability_stderr` and `trained`; `None` where something was not measured. Of perturbations after
-                the first, the columns end in the perturbation's name.
+                `lens_probability_stderr` and `trained`; `None` where something was not measured or is not known. Of
+                perturbations after the first, the columns end in the perturbation's name.
         """
         found = diagnosis or self.latest
         rows = []
@@ -193,11 +193,12 @@ class ReportData(Record):
             for name, sensitivity in found.sensitivities.items() if found else ():
                 end = "" if name == found.perturbation else f"_{name}"
                 row[f"layer_sensitivity{end}"] = sensitivity.mean[layer]
-                row[f"layer_sensitivity_stderr{end}"] = sensitivity.stderr[layer]
+                row[f"layer_sensitivity_stderr{end}"] = sensitivity.stderr[layer] if sensitivity.stderr_known else None
+            lens = found.lens if found else None
             row |= {
                 "block_influence": _at(found.block_influence, layer) if found else None,
-                "lens_probability": _at(found.lens.mean_probability, layer + 1) if found else None,
-                "lens_probability_stderr": _at(found.lens.stderr, layer + 1) if found else None,
+                "lens_probability": _at(lens.mean_probability, layer + 1) if lens else None,
+                "lens_probability_stderr": lens.stderr[layer + 1] if lens and lens.stderr_known else None,
                 "trained": None if self.plan is None else layer in self.plan.trained_layers,
             }
             rows.append(row)

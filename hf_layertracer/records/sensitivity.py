@@ -25,7 +25,8 @@ class Sensitivity(Record):
             schema version 1.
         contenders (`list[int]`, *optional*):
             The layers that cannot be told from the vulnerable one, itself among them: their difference is below two
-            standard errors of the difference. `None` where that is not known.
+            standard errors of the difference. `None` where that was not recorded; of a single draw, nothing is known of
+            the others.
         shallow_minus_deep_stderr (`float`, *optional*): Standard error of `shallow_minus_deep`.
         rank_stability (`float`, *optional*): Mean rank correlation between the layers' means on halves of the probes.
         by_task (`dict[str, list[float]]`): Layer Sensitivity on the probes of each task.

@@ -32,6 +32,7 @@ def comparison_rows(reports: Mapping[str, ReportData]) -> list[dict[str, Any]]:
     rows = []
     for name, report in reports.items():
         found, sensitivity = report.latest.headline(), report.sensitivity
+        error = sensitivity.shallow_minus_deep_stderr if sensitivity.stderr_known else None
         rows.append(
             {
                 "report": name,
@@ -39,7 +40,7 @@ def comparison_rows(reports: Mapping[str, ReportData]) -> list[dict[str, Any]]:
                 "layers": report.num_layers,
                 "perturbation": report.latest.perturbation,
                 **report.placed_headline(),
-                "shallow_minus_deep_stderr": sensitivity.shallow_minus_deep_stderr,
+                "shallow_minus_deep_stderr": error,
                 "probes": report.probes.count,
                 "accuracy": found["accuracy"],
                 "choice_accuracy": report.latest.scores.choice_accuracy,

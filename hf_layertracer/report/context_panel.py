@@ -18,8 +18,7 @@ def draw_context(axes: Axes, context: ContextSensitivity) -> None:
     """
     layers = range(len(context.delta))
     error = {"ecolor": BLACK, "elinewidth": 1.5, "capsize": min(5, 160 / len(layers))}
-    # Over a single probe the errors are stored as 0, but they are not known.
-    errors = context.delta_stderr if any(context.delta_stderr) else None
+    errors = context.delta_stderr if context.stderr_known else None
     axes.bar(layers, context.delta, yerr=errors, color=GREEN, error_kw=error, zorder=2)
     axes.axhline(0, color=BLACK, linewidth=1, zorder=1)
     axes.set_ylabel("Bits", fontsize=LABEL)

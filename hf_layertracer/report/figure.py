@@ -99,7 +99,7 @@ def _draw_sensitivity(axes: Axes, report: ReportData) -> None:
     bars = axes.bar(
         layers,
         sensitivity.mean,
-        yerr=sensitivity.stderr,
+        yerr=sensitivity.stderr if sensitivity.stderr_known else None,
         color=[colours[layer.kind] for layer in report.model.layers],
         error_kw={"ecolor": BLACK, "elinewidth": 1.5, "capsize": min(5, 160 / report.num_layers)},
         label="Layer Sensitivity" if len(report.first.sensitivities) == 1 else drawable(report.first.perturbation),

@@ -43,13 +43,13 @@ def _draw_curves(axes: Axes, report: ReportData) -> list[Artist]:
     lens = report.first.lens
     depth = range(-1, report.num_layers)
     mean = lens.mean_probability
-    low = [max(0, value - error) for value, error in zip(mean, lens.stderr, strict=True)]
-    high = [min(1, value + error) for value, error in zip(mean, lens.stderr, strict=True)]
     tasks = _draw_tasks(axes, lens)
     marker = "o" if report.num_layers <= MARKED else None
     curve = axes.plot(depth, mean, color=BLUE, linewidth=3.5, marker=marker, zorder=4, label="mean of all")
     handles: list[Artist] = [*curve]
-    if any(lens.stderr):  # over a single probe the errors are stored as 0, but they are not known
+    if lens.stderr_known:
+        low = [max(0, value - error) for value, error in zip(mean, lens.stderr, strict=True)]
+        high = [min(1, value + error) for value, error in zip(mean, lens.stderr, strict=True)]
         label = "±1 standard error"
         handles.append(axes.fill_between(depth, low, high, color=BLUE, alpha=0.3, linewidth=0, label=label))
     handles += [*_draw_control(axes, lens), *_draw_particle(axes, report.first.task_particle)]

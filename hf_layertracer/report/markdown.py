@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..config import DiagnosisConfig
+from ..planning.outside import planned_outside
 from ..records import (
     Diagnosis,
     LayerPlan,
@@ -155,7 +156,8 @@ def _sensitivity(report: ReportData) -> list[str]:
         bullets(
             [
                 f"**Vulnerable layer:** {vulnerable}",
-                f"**Not to be told from it** (within two standard errors): {compact_ranges(sensitivity.rivals)}",
+                "**Not to be told from it** (within two standard errors): "
+                + (compact_ranges(sensitivity.rivals) if known else "not known"),
                 "**Shallow half minus deep half:** "
                 + value(sensitivity.shallow_minus_deep, sensitivity.shallow_minus_deep_stderr, known)
                 + " bits",
@@ -187,21 +189,21 @@ def _vulnerable(diagnosis: Diagnosis) -> str:
 def _plan(report: ReportData, plan: LayerPlan) -> list[str]:
     tied = report.model.tied
     strategy = ", ".join(filter(None, [name(plan.strategy), _settings(plan.options, plan.options)]))
-    outside = {
-        "embeddings (tied to the head)" if tied else "embeddings": plan.train_embeddings,
-        "final norm": plan.train_norm,
-        "head (tied to the embeddings)" if tied else "head": plan.train_head,
+    outside = planned_outside(plan, tied)
+    named = {
+        "embeddings (tied to the head)" if tied else "embeddings": outside["embeddings"],
+        "final norm": outside["norm"],
+        "head (tied to the embeddings)" if tied else "head": outside["head"],
     }
     items = [
         f"**Strategy:** {strategy}",
         f"**Trained layers:** {compact_ranges(plan.trained_layers)}",
         f"**Frozen layers:** {compact_ranges(plan.frozen_layers)}",
-        "**Outside the layers:** "
-        + ", ".join(f"{part} {'trained' if trained else 'frozen'}" for part, trained in outside.items()),
+        "**Outside the layers:** " + ", ".join(f"{part} {does}" for part, does in named.items()),
     ]
     if plan.patterns:
         patterns = ", ".join(name(pattern) for pattern in plan.patterns)
-        items.append(f"**Inside the layers only parameters that match:** {patterns}")
+        items.append(f"**Inside the layers, and where names decide, only parameters that match:** {patterns}")
     if len(report.plans) > 1:
         earlier = len(report.plans) - 1
         items.append(

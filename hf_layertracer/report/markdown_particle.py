@@ -34,8 +34,7 @@ def task_particle_blocks(report: ReportData) -> list[str]:
     context = report.first.context
     if context is not None:
         layer = context.delta.index(max(context.delta))
-        # Over a single probe the errors are stored as 0, but they are not known.
-        added = value(context.delta[layer], context.delta_stderr[layer], known=any(context.delta_stderr))
+        added = value(context.delta[layer], context.delta_stderr[layer], context.stderr_known)
         blocks.append(
             f"The context comes in most at **layer {layer}**: there the divergence between the lens with and without a part "
             f"of the prompt grows by {added} bits, and reaches "

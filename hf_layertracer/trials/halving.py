@@ -163,9 +163,11 @@ def _verdict(places: list[dict[str, Any]]) -> str:
         return f"{places[0]['name']} is the only arm that was left."
     first, second = places[:2]
     gap = first["score"] - second["score"]
-    # Both ran on the same items, so their difference is known better than this: it errs to the side of caution.
-    error = 2 * math.hypot(first["stderr"] or 0, second["stderr"] or 0)
     names = f"{first['name']} ({first['score']:+.4f}) and {second['name']} ({second['score']:+.4f})"
+    if first["stderr"] is None or second["stderr"] is None:
+        return f"{first['name']} comes before {second['name']} by {gap:.4f}, whose standard error is not known."
+    # Both ran on the same items, so their difference is known better than this: it errs to the side of caution.
+    error = 2 * math.hypot(first["stderr"], second["stderr"])
     if gap <= error:
         return f"Between {names} no difference was found in the last round: take the one that costs less."
     return f"{first['name']} is ahead of {second['name']} by {gap:.4f}, twice the standard error being {error:.4f}."

@@ -41,7 +41,7 @@ class Score:
 
     Args:
         value (`float`): `w_learn * learned - w_forget * forgotten`, mean over seeds.
-        stderr (`float` or `None`): Standard error from seeds and items; `None` where neither is known.
+        stderr (`float` or `None`): Standard error from seeds and items; `None` where that of the items is not known.
     """
 
     value: float
@@ -171,11 +171,14 @@ class Summary:
         if not parts:
             return None
         seeds = sum(weight * by_seed for weight, _, by_seed in parts)
+        errors = [weight * gain.item_stderr for weight, gain, _ in parts if gain.item_stderr is not None]
+        if len(errors) < len(parts):
+            return Score(float(seeds.mean()), None)
         # Texts of two sets are different items; their errors are independent.
-        variance = sum((weight * (gain.item_stderr or 0)) ** 2 for weight, gain, _ in parts)
+        variance = sum(error**2 for error in errors)
         if len(seeds) > 1:
             variance += float(seeds.var(ddof=1)) / len(seeds)
-        return Score(float(seeds.mean()), math.sqrt(variance) or None)
+        return Score(float(seeds.mean()), math.sqrt(variance))
 
     def objective_at_chance(self) -> str | None:
         """A metric of the objective on which the untouched model is at chance: ranking by it would rank noise."""

@@ -156,6 +156,8 @@ def _cost(result: TrialsResult) -> ResultTable:
                 _most(costs, "flops", 1e12),
             ]
         )
+    chosen = any(entry["plan"] and entry["plan"]["patterns"] for entry in result.arms)
+    by_name = " By name: what the arm's patterns match trains, and what its options ask for." if chosen else ""
     return ResultTable(
         "Cost",
         ["arm", "layers", "learning rate", "trainable", "off by", "tokens/s", "peak MiB", "optimizer MiB", "TFLOP"],
@@ -164,7 +166,7 @@ def _cost(result: TrialsResult) -> ResultTable:
         "those that were to be matched, of the draw that is furthest off where each seed draws layers. Tokens/s is the mean "
         "over seeds, and says as much of what else the machine did. Of the seeds, the largest peak, optimizer and FLOPs. "
         "Peak memory is of the whole process where there is no accelerator. FLOPs are those of training, by arithmetic: "
-        "what a strategy that changes measures on the way is in neither FLOPs nor tokens/s.",
+        "what a strategy that changes measures on the way is in neither FLOPs nor tokens/s." + by_name,
     )
 
 
@@ -181,7 +183,8 @@ def _layers(arm: dict[str, Any], plan: dict[str, Any]) -> str:
     else:
         layers = compact_ranges(plan["trained_layers"])
     # Many layers and no embedding, or few layers and the embedding, may be as many parameters.
-    return f"{layers}, embeddings" if plan["train_embeddings"] else layers
+    trained = f"{layers}, embeddings" if plan["train_embeddings"] else layers
+    return f"{trained} (by name)" if plan["patterns"] else trained
 
 
 def _trainable(entry: dict[str, Any], costs: list[dict[str, Any]]) -> float:

@@ -137,7 +137,7 @@ def report_facts(report: ReportData) -> str:
         facts["Task Particle, max-ratio rule"] = f"layer {rule.layer:g}"
     if context is not None:
         most = context.delta.index(max(context.delta))
-        error = _error(context.delta_stderr[most], known=any(context.delta_stderr))
+        error = _error(context.delta_stderr[most], context.stderr_known)
         facts["context sensitivity"] = f"largest at layer {most}, with {number(context.delta[most])}{error} bits"
     if plan is not None:
         facts["plan"] = f"{plan.strategy}: trains layers {compact_ranges(plan.trained_layers)}"
@@ -194,5 +194,5 @@ def term(name: str) -> Markup:
 
 
 def _error(stderr: float | None, known: bool) -> str:
-    """A standard error behind its value. That of a single probe or draw is stored as 0, but it is not known."""
+    """A standard error behind its value, where it is known."""
     return f" ± {number(stderr)}" if known and stderr is not None else ""

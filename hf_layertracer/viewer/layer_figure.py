@@ -85,18 +85,20 @@ def _draw_sensitivity(figure: go.Figure, report: ReportData, tasks: Sequence[str
 def _draw_lens(figure: go.Figure, report: ReportData, tasks: Sequence[str]) -> None:
     """The lower chart."""
     lens, depth = report.first.lens, list(range(-1, report.num_layers))
-    readings = list(zip(lens.mean_probability, lens.stderr, strict=True))
-    figure.add_scatter(
-        x=depth + depth[::-1],
-        y=[min(1.0, mean + error) for mean, error in readings]
-        + [max(0.0, mean - error) for mean, error in reversed(readings)],
-        fill="toself",
-        fillcolor="rgba(0, 114, 178, 0.25)",
-        line={"width": 0},
-        hoverinfo="skip",
-        name="±1 standard error",
-        **_BELOW,
-    )
+    errors = [f" ± {error:.4f}" if lens.stderr_known else "" for error in lens.stderr]
+    if lens.stderr_known:
+        readings = list(zip(lens.mean_probability, lens.stderr, strict=True))
+        figure.add_scatter(
+            x=depth + depth[::-1],
+            y=[min(1.0, mean + error) for mean, error in readings]
+            + [max(0.0, mean - error) for mean, error in reversed(readings)],
+            fill="toself",
+            fillcolor="rgba(0, 114, 178, 0.25)",
+            line={"width": 0},
+            hoverinfo="skip",
+            name="±1 standard error",
+            **_BELOW,
+        )
     figure.add_scatter(
         x=depth,
         y=lens.mean_probability,
@@ -104,8 +106,8 @@ def _draw_lens(figure: go.Figure, report: ReportData, tasks: Sequence[str]) -> N
         line={"color": BLUE, "width": 3},
         name="mean of all probes",
         hovertext=[
-            f"<b>{after_layer(i)}</b><br>lens probability {mean:.4f} ± {error:.4f}<br>{explain('lens probability')}"
-            for i, (mean, error) in zip(depth, readings, strict=True)
+            f"<b>{after_layer(i)}</b><br>lens probability {mean:.4f}{error}<br>{explain('lens probability')}"
+            for i, mean, error in zip(depth, lens.mean_probability, errors, strict=True)
         ],
         hoverinfo="text",
         **_BELOW,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 
 from ..planning.cost import training_bytes
 from ..planning.fitting import frozen_by
+from ..planning.outside import BY_NAME, FROZEN, TRAINED, planned_outside
 from ..records import LayerPlan, ModelFacts, ReportData
 from ..report.palette import ORANGE, PURPLE, SKY
 from ..text import with_error
@@ -16,46 +17,57 @@ from .escaping import for_plotly
 from .units import amount, layer, size
 
 
-_TRAINED, _FROZEN = ORANGE, SKY
+_LOOKS: dict[str, dict[str, Any]] = {
+    TRAINED: {"color": ORANGE},
+    BY_NAME: {"color": ORANGE, "pattern": {"shape": "/", "fgcolor": "white"}},
+    FROZEN: {"color": SKY},
+}
 _POINTS = 40  # of a curve over the layers
 
 
-def plan_figure(plan: LayerPlan, kinds: Sequence[str], parameters: Sequence[int]) -> go.Figure:
+def plan_figure(facts: ModelFacts, plan: LayerPlan) -> go.Figure:
     """The plan as a stack, from the embedding at the bottom to the head on top.
 
     Args:
+        facts ([`ModelFacts`]): The model.
         plan ([`LayerPlan`]): The plan.
-        kinds (`Sequence[str]`): Kind of each layer.
-        parameters (`Sequence[int]`): Parameters of each layer.
 
     Returns:
-        `go.Figure`: A trace each of what trains and what is frozen.
+        `go.Figure`: A trace each of what trains, of what trains where names match, and of what is frozen.
     """
-    trained = set(plan.trained_layers)
-    stack = [("embedding", plan.train_embeddings, "the embedding")]
+    outside, trained, layers = planned_outside(plan, facts.tied), set(plan.trained_layers), facts.layers
+    inside = BY_NAME if plan.patterns else TRAINED
+    stack = [("embedding", outside["embeddings"], "the embedding")]
     stack += [
-        (f"layer {i}", i in trained, f"layer {i} ({for_plotly(kind)}), {amount(count)} parameters")
-        for i, (kind, count) in enumerate(zip(kinds, parameters, strict=True))
+        (
+            f"layer {i}",
+            inside if i in trained else FROZEN,
+            f"layer {i} ({for_plotly(layer.kind)}), {amount(layer.size)} parameters",
+        )
+        for i, layer in enumerate(layers)
     ]
-    stack += [("final norm", plan.train_norm, "the final norm"), ("head", plan.train_head, "the output head")]
+    stack += [("final norm", outside["norm"], "the final norm"), ("head", outside["head"], "the output head")]
     figure = go.Figure()
-    partly = " in part" if plan.patterns else ""
-    for trains, name, colour in ((True, f"trained{partly}", _TRAINED), (False, "frozen", _FROZEN)):
-        rows = [(label, hover) for label, does, hover in stack if does == trains]
+    for name, look in _LOOKS.items():
+        rows = [(label, hover) for label, does, hover in stack if does == name]
+        if not rows:
+            continue
         figure.add_bar(
             x=[1] * len(rows),
             y=[label for label, _ in rows],
             orientation="h",
             width=BAR_WIDTH,
-            marker={"color": colour, "line": {"width": 0}},
+            marker={**look, "line": {"width": 0}},
             name=name,
-            hovertext=[f"<b>{hover}: {name}</b><br>{explain('trained' if trains else 'frozen')}" for _, hover in rows],
+            hovertext=[
+                f"<b>{hover}: {name}</b><br>{explain(FROZEN if name == FROZEN else TRAINED)}" for _, hover in rows
+            ],
             hoverinfo="text",
         )
     dress(figure, f"Plan: {for_plotly(plan.strategy)}", "", "")
     figure.update_xaxes(visible=False, fixedrange=True)
-    step = max(1, len(kinds) // 24)
-    named = ["embedding", *(f"layer {i}" for i in range(0, len(kinds), step)), "final norm", "head"]
+    step = max(1, len(layers) // 24)
+    named = ["embedding", *(f"layer {i}" for i in range(0, len(layers), step)), "final norm", "head"]
     order = [label for label, _, _ in stack]
     figure.update_yaxes(categoryorder="array", categoryarray=order, tickvals=named, fixedrange=True, showgrid=False)
     figure.update_layout(barmode="overlay", height=max(320, min(720, 120 + 16 * len(stack))))

@@ -33,11 +33,11 @@ def layer_table(report: ReportData) -> tuple[list[str], list[list[str]]]:
     rows = []
     for index, facts in enumerate(report.model.layers):
         row = [str(index), facts.kind, str(facts.size)]
-        row += [number(scores.mean[index], 4), number(scores.stderr[index], 4) if scores.stderr_known else "–"]
+        row += [number(scores.mean[index], 4), number(scores.stderr[index] if scores.stderr_known else None, 4)]
         row += [f"{report.first.block_influence[index]:.4g}"]
-        row += (
-            [number(lens.mean_probability[index + 1], 4), number(lens.stderr[index + 1], 4)] if len(header) > 7 else []
-        )
+        if lens.mean_probability:
+            error = lens.stderr[index + 1] if lens.stderr_known else None
+            row += [number(lens.mean_probability[index + 1], 4), number(error, 4)]
         row += [("trained" if index in plan.trained_layers else "frozen")] if plan else []
         rows.append(row)
     return header, rows
@@ -55,16 +55,18 @@ def layer_csv(report: ReportData) -> str:
         `str`: The file's text, with full precision.
     """
     scores, lens, plan = report.first.sensitivity, report.first.lens, report.plan
+    unknown = [""] * report.num_layers
     columns: dict[str, Sequence[object]] = {
         "layer": range(report.num_layers),
         "kind": [facts.kind for facts in report.model.layers],
         "parameters": [facts.size for facts in report.model.layers],
         "sensitivity": scores.mean,
-        "sensitivity_stderr": scores.stderr if scores.stderr_known else [""] * report.num_layers,
+        "sensitivity_stderr": scores.stderr if scores.stderr_known else unknown,
         "block_influence": report.first.block_influence,
     }
     if lens.mean_probability:
-        columns |= {"lens_probability": lens.mean_probability[1:], "lens_stderr": lens.stderr[1:]}
+        columns["lens_probability"] = lens.mean_probability[1:]
+        columns["lens_stderr"] = lens.stderr[1:] if lens.stderr_known else unknown
     others = {
         name: found.mean for name, found in report.first.sensitivities.items() if name != report.first.perturbation
     }

@@ -26,6 +26,14 @@ def test_of_several_perturbations_the_one_that_saturates_is_named():
     assert [n.split(":")[0] for n in notes_of(report, []) if TOO_STRONG in n] == ["Perturbation noise"]
 
 
+def test_a_single_draw_does_not_say_what_is_beyond_chance():
+    level = {"sensitivity__mean": [0.3] * 6, "sensitivity__shallow_minus_deep_stderr": 0.0}
+    assert any("do not differ in sensitivity beyond chance" in note for note in notes_of(make_report(**level), []))
+    notes = notes_of(make_report(**level, sensitivity__draws=1, sensitivity__stderr=[0.0] * 6), [])
+    assert not any("beyond chance" in note for note in notes)
+    assert any("its standard error is not known, not zero" in note for note in notes)
+
+
 @pytest.mark.parametrize(("scale", "saturates"), [(1000.0, True), (0.01, False)])
 def test_noise_that_drowns_every_layer_is_noticed_in_a_diagnosis(tiny_llama, token_probes, scale, saturates):
     model = tiny_llama(num_hidden_layers=2)

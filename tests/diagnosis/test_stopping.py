@@ -37,6 +37,13 @@ def test_at_the_limit_it_says_what_was_not_reached():
     assert said == "at the limit of 100 draws: the largest standard error is 0.02, above 0.01"
 
 
+def test_a_single_draw_reaches_nothing_as_its_error_is_not_known():
+    rule = stopping_rule(DiagnosisConfig(until_stderr=0.01, until_boundary=0.5), 2)
+    single = estimate_means(np.array([[0.5], [0.2]]), np.zeros(1, dtype=int), np.zeros(1, dtype=int))
+    assert rule(single, at_the_end=False) is None
+    assert rule(single, at_the_end=True) == "at the limit of 1 draw, whose standard error is not known"
+
+
 def test_it_stops_when_the_layers_on_both_sides_of_a_boundary_can_be_told_apart():
     means = [0.5, 0.3, 0.3, 0.3]
     assert decide(means, 0.1, until_boundary=0.25) is None

@@ -15,6 +15,7 @@ from transformers import (
 
 from hf_layertracer import LayerTracerError, apply_plan, export_plan, make_plan
 from hf_layertracer.planning import PlanConfig, configured_plan
+from hf_layertracer.planning.outside import BY_NAME, FROZEN, TRAINED, planned_outside
 
 
 def gpt2():
@@ -59,6 +60,14 @@ def test_patterns_choose_by_name_outside_the_layers_too(facts_of, that_train, ma
 def test_a_part_of_which_a_pattern_chose_some_is_said_to_train_in_part():
     assert "which is also the head, trains in part" in make_plan(gpt2(), "explicit", train_layers="wpe").reason
     assert "the head trains in part" in make_plan(phi(), "explicit", train_layers=r"\.bias$").reason
+
+
+def test_a_plan_says_without_its_model_where_names_decide():
+    made = make_plan(gpt2(), "explicit", train_layers=r"\.mlp\.|wpe")
+    assert planned_outside(made, tied=True) == {"embeddings": BY_NAME, "norm": FROZEN, "head": BY_NAME}
+    asked = make_plan(gpt2(), "explicit", train_layers=r"\.mlp\.", train_head=True)
+    assert planned_outside(asked, tied=True) == {"embeddings": TRAINED, "norm": FROZEN, "head": TRAINED}
+    assert set(planned_outside(make_plan(phi(), "full"), tied=False).values()) == {TRAINED}
 
 
 # -- a plan of another model ---------------------------------------------------------------------------------------------

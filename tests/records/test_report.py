@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from pydantic import ValidationError
-from support.made_reports import make_later, make_plan, make_report
+from support.made_reports import make_later, make_plan, make_report, with_further
 
 from hf_layertracer import DiagnosisConfig
 from hf_layertracer.errors import LayerTracerError
@@ -71,6 +71,19 @@ def test_a_layer_of_the_table_holds_all_that_is_known_of_it(trained):
     assert trained.layer_rows(trained.first)[5]["layer_sensitivity"] == trained.first.sensitivity.mean[5]
     bare = make_report(plan=None, lens={"valid": False, "reason": "x"}).layer_rows()[0]
     assert bare["lens_probability"] is bare["trained"] is None
+
+
+def test_an_error_that_is_not_known_is_none_in_the_table_and_not_zero():
+    single = {"lens__stderr": [0.0] * 7, "sensitivity__draws": 1, "sensitivity__stderr": [0.0] * 6}
+    report = with_further(make_report(**single))
+    assert not report.lens.stderr_known
+    assert report.first.context.stderr_known
+    row = report.layer_rows()[0]
+    stderrs = [name for name in row if "stderr" in name]
+    assert stderrs == ["layer_sensitivity_stderr", "layer_sensitivity_stderr_skip", "lens_probability_stderr"]
+    assert [row[name] for name in stderrs] == [None] * 3
+    report.first.context.delta_stderr = [0.0] * 6
+    assert not report.first.context.stderr_known
 
 
 def test_settings_are_checked_as_everywhere_else():

@@ -110,6 +110,7 @@ def test_one_draw_claims_no_standard_error(make_report):
     above, _ = panels(make_report(sensitivity__draws=1, sensitivity__stderr=[0.0] * 6))
     assert "standard error not known" in title(above)
     assert "±" not in title(above)
+    assert [bars.errorbar for bars in above.containers] == [None]
 
 
 def test_a_model_that_nothing_moves_still_has_an_axis(make_report):

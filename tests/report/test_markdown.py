@@ -209,6 +209,7 @@ def test_one_draw_has_no_standard_error(make_report):
         make_report(sensitivity__draws=1, sensitivity__stderr=[0] * 6, sensitivity__rank_stability=None)
     )
     assert "0.600 (standard error not known) bits" in section
+    assert "**Not to be told from it** (within two standard errors): not known" in section
     assert "0.000" not in section
     assert "halves of the probes): not known" in section
 
@@ -225,9 +226,16 @@ def test_the_plan_names_every_part_and_its_reason(make_report, make_plan_for):
     assert "**Strategy:** `freeze-deep`, `freeze_ratio` `0.5`" in section
     assert "**Trained layers:** 0-14" in section
     assert "**Frozen layers:** 15-29" in section
-    assert "embeddings trained, final norm frozen, head frozen" in section
+    assert "embeddings trained where names match, final norm frozen, head frozen" in section
     assert "that match:** `mlp\\..*`, a&#124;b" in section
     assert "**Reason:** Deep layers execute the tasks and are stable." in section
+
+
+def test_a_part_that_an_option_asks_for_trains_whatever_the_patterns_say(make_report, make_plan_for):
+    plan = make_plan_for(6, patterns=["mlp"], options={"train_embeddings": True}, train_norm=True)
+    section = report_section(make_report(plan=plan))
+    assert "embeddings trained, final norm trained where names match, head frozen" in section
+    assert "embeddings trained, final norm frozen, head frozen" in report_section(make_report())
 
 
 def test_a_plan_that_trains_everything_freezes_none(make_report, make_plan_for):

@@ -10,6 +10,7 @@ from hf_layertracer import LayerTracerConfig, LayerTracerError, make_plan
 from hf_layertracer.cli.app import main
 from hf_layertracer.planning import configured_plan
 from hf_layertracer.trials import run_halving
+from hf_layertracer.trials.halving import _verdict
 
 
 STEP = 4 * 16
@@ -44,6 +45,13 @@ def test_the_better_half_runs_longer_and_the_winners_plan_is_a_file(
     with pytest.raises(SystemExit):
         main()
     assert "Successive halving" in capsys.readouterr().out
+
+
+def test_no_arm_is_ahead_beyond_an_error_that_is_not_known():
+    places = [{"name": "full", "score": 0.5, "stderr": 0.1}, {"name": "freeze-deep", "score": 0.1, "stderr": 0.1}]
+    assert _verdict(places) == "full is ahead of freeze-deep by 0.4000, twice the standard error being 0.2828."
+    unknown = [{**place, "stderr": None} for place in places]
+    assert _verdict(unknown) == "full comes before freeze-deep by 0.4000, whose standard error is not known."
 
 
 def test_a_budget_that_is_too_small_or_no_objective_is_one_line(make_config, in_this_process, tmp_path):

@@ -116,6 +116,16 @@ def test_one_seed_is_said_to_be_one(result):
     assert "unknown" in headline.rows[1]
 
 
+def test_of_a_single_item_the_objective_has_no_error(draw):
+    quiz = draw.random(200) < 0.25
+    runs = {("base", None): _evaluation(np.array([2.0]), quiz)}
+    runs |= {("full", seed): _evaluation(np.array([1.5 + 0.1 * seed]), quiz) for seed in (0, 1)}
+    result = _result(runs, [0, 1])
+    result.config["objective"] = {"w_forget": 0.0}
+    score = Summary(result).score("full")
+    assert (score.value, score.stderr) == (pytest.approx(0.45), None)
+
+
 def test_a_benchmark_at_chance_is_grey_and_in_no_headline(result):
     summary = Summary(result)
     assert summary.at_chance("quiz/acc")
@@ -140,6 +150,16 @@ def test_arms_are_not_ranked_by_a_benchmark_at_chance(result):
     result.config["objective"] = {"learn": "quiz/acc", "w_forget": 0.0}
     assert Summary(result).objective_at_chance() == "quiz/acc"
     assert not any("x learned" in column for table in result_tables(result) for column in table.columns)
+
+
+def test_the_table_of_costs_says_where_names_decide_what_trains(result):
+    assert "By name" not in result_tables(result)[-1].caption
+    for entry, patterns in zip(result.arms, ([], ["mlp"]), strict=True):
+        entry["arm"]["strategy"] = "full"
+        entry["plan"] = {"trained_layers": [0, 1], "train_embeddings": True, "patterns": patterns}
+    costs = result_tables(result)[-1]
+    assert "By name: what the arm's patterns match trains" in costs.caption
+    assert [row[1] for row in costs.rows] == ["0-1, embeddings", "0-1, embeddings (by name)"]
 
 
 def test_a_benchmark_above_chance_is_compared(draw, result):

@@ -53,8 +53,6 @@ def _draw_everything(report: LayerTracerReport) -> list[str]:
 
     probes = list(range(report.probes.count))[:25]
     tasks = list(report.probes.tasks)[:5]
-    kinds = [layer.kind for layer in report.model.layers]
-    sizes = [sum(layer.parameters.values()) for layer in report.model.layers]
     drawn = [layer_figure(report, tasks), probe_figures.probes_figure(report, probes)]
     texts = [
         html_parts.report_title(report),
@@ -71,7 +69,7 @@ def _draw_everything(report: LayerTracerReport) -> list[str]:
         texts += [html_parts.table(*tables.reading_table(report, probe), "probe") for probe in probes[:1]]
         drawn += [probe_figures.probe_figure(report, probe) for probe in probes[:1]]
     if report.plan is not None:
-        drawn.append(plan_figures.plan_figure(report.plan, kinds, sizes))
+        drawn.append(plan_figures.plan_figure(report.model, report.plan))
     if report.is_repeated:
         drawn.append(plan_figures.history_figure(report))
         texts.append(html_parts.table(*compare.difference_table(compare.before_and_after("run", report)), "x"))

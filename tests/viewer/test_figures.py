@@ -84,6 +84,14 @@ def test_a_single_draw_claims_no_error(make_report):
     assert "no standard error" in titles(figure)[0]
 
 
+def test_a_single_probe_claims_no_error_of_the_lens(make_report):
+    band, curve = below(layer_figure(make_report()))[:2]
+    assert (band.name, "±" in curve.hovertext[3]) == ("±1 standard error", True)
+    curve = below(layer_figure(make_report(lens__stderr=[0.0] * 7)))[0]
+    assert curve.name == "mean of all probes"
+    assert "±" not in "".join(curve.hovertext)
+
+
 def test_chosen_tasks_and_other_perturbations_are_drawn_as_lines(make_report):
     report = make_report(sensitivity__by_task={"facts": [0.9] * 6, "sums": [0.1] * 6})
     skip = report.first.sensitivity.model_copy(update={"mean": [0.3] * 6})
@@ -131,7 +139,8 @@ def test_without_a_valid_lens_its_reason_stands_in_place_of_curves(make_report):
 
 def test_the_plan_is_a_stack_in_order(make_report, make_plan_for):
     plan = make_plan_for(4, trained_layers=[0, 2], frozen_layers=[1, 3], train_embeddings=True)
-    figure = plan_figure(plan, ["full_attention"] * 4, [10, 20, 30, 4_000_000])
+    layers = [{"kind": "full_attention", "parameters": {"w": size}} for size in (10, 20, 30, 4_000_000)]
+    figure = plan_figure(make_report(4, model__layers=layers).model, plan)
     trained, frozen = figure.data
     assert list(trained.y) == ["embedding", "layer 0", "layer 2"]
     assert list(frozen.y) == ["layer 1", "layer 3", "final norm", "head"]
@@ -145,8 +154,15 @@ def test_the_plan_is_a_stack_in_order(make_report, make_plan_for):
     assert "4 M parameters" in frozen.hovertext[1]
 
 
-def test_a_plan_of_patterns_trains_in_part(make_plan_for):
-    assert plan_figure(make_plan_for(4, patterns=["mlp"]), ["x"] * 4, [1] * 4).data[0].name == "trained in part"
+def test_a_plan_of_patterns_trains_by_name_and_in_full_what_an_option_asks_for(make_report, make_plan_for):
+    def drawn(**changes) -> dict:
+        plan = make_plan_for(4, patterns=["mlp"], **changes)
+        return {bars.name: list(bars.y) for bars in plan_figure(make_report(4).model, plan).data}
+
+    by_name, frozen = ["layer 0", "layer 1"], ["layer 2", "layer 3", "final norm", "head"]
+    assert drawn() == {"trained where names match": ["embedding", *by_name], "frozen": frozen}
+    asked = drawn(options={"train_embeddings": True})
+    assert asked == {"trained": ["embedding"], "trained where names match": by_name, "frozen": frozen}
 
 
 def test_the_history_begins_with_the_first_diagnosis(make_report):
@@ -177,8 +193,8 @@ def test_hover_explains_every_term_in_one_sentence(make_report, make_plan_for):
         "vulnerable layer": layer_figure(report),
         "lens probability": layer_figure(report),
         "Task Particle": layer_figure(report),
-        "trained": plan_figure(report.plan, ["x"] * 6, [1] * 6),
-        "frozen": plan_figure(report.plan, ["x"] * 6, [1] * 6),
+        "trained": plan_figure(report.model, report.plan),
+        "frozen": plan_figure(report.model, report.plan),
     }
     for term, figure in shown.items():
         hovers = [text for trace in figure.data if trace.hovertext is not None for text in list_of(trace.hovertext)]

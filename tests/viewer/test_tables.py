@@ -55,6 +55,17 @@ def test_what_was_not_measured_has_no_column(make_report):
     assert all(len(row) == len(header) for row in rows)
 
 
+def test_errors_of_a_single_probe_are_not_known_and_not_zero(make_report):
+    report = make_report(lens__stderr=[0.0] * 7, sensitivity__draws=1, sensitivity__stderr=[0.0] * 6)
+    header, rows = layer_table(report)
+    for column in ("standard error", "its standard error"):
+        assert {row[header.index(column)] for row in rows} == {"–"}
+    written = list(csv.DictReader(io.StringIO(layer_csv(report), newline="")))
+    assert {row[name] for row in written for name in ("sensitivity_stderr", "lens_stderr")} == {""}
+    known = list(csv.DictReader(io.StringIO(layer_csv(make_report()), newline="")))
+    assert [float(row["lens_stderr"]) for row in known] == make_report().lens.stderr[1:]
+
+
 def test_the_csv_reads_back_as_the_report(make_report):
     report = make_report(history=True)
     rows = list(csv.DictReader(io.StringIO(layer_csv(report), newline="")))

@@ -155,15 +155,13 @@ def _allocate(
         plan = try_allocation(report, strategy, **settings, **{_LAYERS: layers})
     except LayerTracerError as error:
         return [html_parts.error(error), nothing, nothing, layers, "", *shown, *controls.values()]
-    sizes = [layer.size for layer in report.model.layers]
-    drawn = plan_figures.plan_figure(plan, [layer.kind for layer in report.model.layers], sizes)
     try:
         text = gr.Code(snippet(plan, report, form), language=_LANGUAGES.get(form, "yaml"))
     except LayerTracerError as error:
         text = gr.Code(f"# {error}", language="yaml")
     return [
         html_parts.facts_list("Against full training", html_parts.savings_facts(plan.savings), plan.reason),
-        gr.update(**plot(drawn)),
+        gr.update(**plot(plan_figures.plan_figure(report.model, plan))),
         gr.update(**plot(plan_figures.memory_figure(report.model, plan))),
         compact_ranges(plan.trained_layers).replace(" ", ""),
         text,

@@ -111,15 +111,13 @@ def _summary(
     offered = [(plain(task, 40) or "unnamed", task) for task in list(report.probes.tasks)[:_TASKS_OFFERED]]
     linked = view.get("task", []) if view.get("report") == name else []
     drawn = [task for task in linked[:_TASKS_DRAWN] if task in report.probes.tasks]
-    sizes = [layer.size for layer in report.model.layers]
-    kinds = [layer.kind for layer in report.model.layers]
     return {
         "title": {"value": html_parts.report_title(report)},
         "charts": plot(layer_figure(report, drawn)),
         "described": {"value": html_parts.description(describe.layers(report))},
         "tasks": {"choices": offered, "value": drawn},
         "facts": {"value": html_parts.report_facts(report)},
-        "plan": plot(plan_figures.plan_figure(report.plan, kinds, sizes) if report.plan else None),
+        "plan": plot(plan_figures.plan_figure(report.model, report.plan) if report.plan else None),
         "history": plot(plan_figures.history_figure(report) if report.is_repeated else None),
         "layers": {"value": html_parts.table(*tables.layer_table(report), "All values by layer")},
     }
