@@ -84,6 +84,16 @@ def test_a_plan_that_fits_is_made_and_one_byte_less_is_refused_with_what_would_f
     assert proposed or strategy != "full"
 
 
+def test_plans_that_differ_in_an_option_alone_are_traced_apart(model, memory, traces):
+    """With patterns, an option decides whether a part outside the layers trains in full or where its names match."""
+    matching = make_plan(model, "explicit", train_layers=r"layers\.0\.mlp").model_copy(update={"train_head": True})
+    in_full = matching.model_copy(update={"options": {**matching.options, "train_head": True}})
+    taken = [memory.takes(plan) for plan in (matching, in_full, matching, in_full)]
+    assert taken[0] < taken[1]
+    assert taken[2:] == taken[:2]
+    assert traces == [matching, in_full]
+
+
 def test_a_budget_trains_the_most_sensitive_layers_that_a_traced_step_has_room_for(model, args, traces):
     scores = [0.1, 0.9, 0.3, 0.8, 0.2, 0.7]
     report = made_reports.report_of(model_facts(find_parts(model)), sensitivity=scores)
