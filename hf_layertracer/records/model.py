@@ -93,6 +93,11 @@ class ModelFacts(Record):
         return self.id or self.architecture
 
     @property
+    def has_experts(self) -> bool:
+        """Whether layers route to experts."""
+        return any(layer.kind.endswith("moe") for layer in self.layers)
+
+    @property
     def size(self) -> int:
         """Number of parameters."""
         outside = (self.embeddings, self.norm, self.head, self.other)
