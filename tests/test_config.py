@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 from transformers import HfArgumentParser
@@ -131,6 +131,11 @@ def test_a_tracer_config_names_only_the_plan_options_that_are_set():
     assert config.plan_options() == {"train_layers": "0-3", "train_head": False}
     config = LayerTracerConfig(strategy="random", freeze_ratio=0.25, plan_seed=5)
     assert config.plan_options() == {"freeze_ratio": 0.25, "plan_seed": 5}
+
+
+def test_another_strategy_takes_the_place_of_one_whose_options_are_taken_back():
+    config = replace(LayerTracerConfig(repeats=3), strategy="full", freeze_ratio=None)
+    assert config == LayerTracerConfig(strategy="full", repeats=3)
 
 
 @pytest.mark.parametrize("strategy", ["explicit", "budget"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +14,7 @@ from ..errors import LayerTracerError
 from ..modeling import context_length, find_parts
 from ..modeling.in_force import trainable_before_plan
 from ..modeling.loading import load_config
+from ..modeling.weights import main_dtype
 from ..planning import apply_plan
 from ..records import LayerPlan, Record
 from ..text import dtype_name
@@ -266,12 +266,7 @@ def _undo_plan(model: nn.Module) -> None:
 
 def _in_half_precision(args: TrainingArguments, model: nn.Module) -> bool:
     """Whether most products are made in half precision: by autocast, or by the type of most weights."""
-    if args.bf16 or args.fp16:
-        return True
-    sizes: Counter[torch.dtype] = Counter()
-    for parameter in model.parameters():
-        sizes[parameter.dtype] += parameter.nbytes
-    return max(sizes, key=sizes.__getitem__) not in (torch.float32, torch.float64)
+    return args.bf16 or args.fp16 or main_dtype(model.parameters()) not in (torch.float32, torch.float64)
 
 
 def _sequence_length(wanted: int | None, args: TrainingArguments, model: nn.Module) -> int:

@@ -8,9 +8,12 @@ from torch import nn
 from transformers import PreTrainedConfig, TrainingArguments
 
 from ..planning.fitting import MemoryOfPlans
-from ..planning.outside import parts_in_full
 from ..records import LayerPlan
 from .estimate import RunEstimator, proposal, with_margin
+
+
+# Of a plan, all that says what trains: with patterns, the options do so too, for what the user asked for trains in full.
+_WHAT_TRAINS = {"trained_layers", "train_embeddings", "train_norm", "train_head", "patterns", "options"}
 
 
 def traced_memory(
@@ -50,10 +53,7 @@ def traced_memory(
     def takes(plan: LayerPlan) -> int:
         if plan.savings.trainable_parameters == 0:  # such a step has no backward pass
             return with_margin(whole.weights_bytes)
-        key = plan.model_dump_json(
-            include={"trained_layers", "train_embeddings", "train_norm", "train_head", "patterns"}
-        )
-        key += str(sorted(parts_in_full(plan, tied=False)))  # with patterns, the user's wishes count too
+        key = plan.model_dump_json(include=_WHAT_TRAINS)
         if key not in known:
             known[key] = with_margin(run.estimate(plan).total_bytes)
         return known[key]

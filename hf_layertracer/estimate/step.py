@@ -27,6 +27,7 @@ from transformers.integrations import moe
 
 from ..errors import LayerTracerError
 from ..modeling.accounting import PeakBytes
+from ..modeling.wrappers import without_autocast
 
 
 # transformers multiplies the rows of all experts at once, in an operation that PyTorch's counter does not know.
@@ -108,9 +109,7 @@ class FakeModel:
 
     def _copy(self, model: nn.Module) -> nn.Module:
         with FakeCopyMode(self.mode):
-            fake = copy.deepcopy(model)
-        if "_original_forward" in vars(fake):
-            vars(fake).pop("forward")  # accelerate's, for mixed precision: it would run the real model
+            fake = without_autocast(copy.deepcopy(model))  # accelerate's would run the real model
         # The model's own device may not be there (meta, or an accelerator on another machine). Shared tensors stay shared.
         moved: dict[int, Tensor] = {}
         with self.mode:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from ..errors import LayerTracerError
 from ..modeling import EMBEDDINGS, HEAD, NORM, ModelParts, find_parts
+from ..modeling.weights import main_dtype
+from ..text import dtype_name
 from .check import check_compatible, check_ranges, check_structure
 from .configs import joined_config
 from .donors import Donor, open_donor
@@ -152,15 +154,6 @@ def _dtype(recipe: HybridRecipe, stack: Sequence[tuple[Donor, int]], outside: di
         given.setdefault(donor, []).extend(donor.outside(part))
     found = {donor: main_dtype(tensors) for donor, tensors in given.items() if tensors}
     if len(set(found.values())) > 1:
-        listed = ", ".join(f"{donor.name}: {str(dtype).removeprefix('torch.')}" for donor, dtype in found.items())
+        listed = ", ".join(f"{donor.name}: {dtype_name(dtype)}" for donor, dtype in found.items())
         raise LayerTracerError(f"The donors have different data types ({listed}). Name the hybrid's with `dtype:`.")
     return next(iter(found.values()))
-
-
-def main_dtype(tensors: Iterable[StoredTensor]) -> torch.dtype:
-    """The floating-point data type that most of the bytes have."""
-    sizes: dict[torch.dtype, int] = {}
-    for tensor in tensors:
-        if tensor.dtype.is_floating_point:
-            sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.nbytes
-    return max(sizes, key=lambda dtype: sizes[dtype], default=torch.float32)

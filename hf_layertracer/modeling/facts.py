@@ -53,6 +53,7 @@ def model_facts(parts: ModelParts) -> ModelFacts:
             if not trainable[name]:
                 frozen.append(name)
     name_or_path = getattr(config, "name_or_path", None) or getattr(parts.model, "name_or_path", None) or ""
+    widths = {name: _element_bytes(parameter) for name, parameter in parameters.items()}
     dtypes = {dtype_name(parameter.dtype) for parameter in parameters.values()}
     return ModelFacts(
         id=public_model_id(name_or_path),
@@ -69,6 +70,7 @@ def model_facts(parts: ModelParts) -> ModelFacts:
         tied=parts.tied,
         shared=shared,
         frozen=frozen,
+        element_bytes=widths if len(set(widths.values())) > 1 else {},
         hidden_size=_hidden_size(parts),
         shapes_sha256=_shapes_hash(parts, parameters),
     )
@@ -112,6 +114,11 @@ def elements(parameter: nn.Parameter) -> int:
         return packed.shape.numel()
     # DeepSpeed ZeRO-3 leaves an empty shell behind and keeps the size beside it.
     return getattr(parameter, "ds_numel", parameter.numel())
+
+
+def _element_bytes(parameter: nn.Parameter) -> float:
+    is_packed = getattr(parameter, "quant_state", None) is not None
+    return parameter.nbytes / elements(parameter) if is_packed else parameter.element_size()
 
 
 def public_model_id(name_or_path: str) -> str | None:

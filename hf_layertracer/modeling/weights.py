@@ -1,14 +1,41 @@
-"""Whether a model writes to its own parameters and buffers, and what they had been."""
+"""What a model's weights are: their main data type, and whether the model writes to them and what they had been."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+
+class Sized(Protocol):
+    """A tensor, whether it is in memory or in a file."""
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def nbytes(self) -> int: ...
+
+
+def main_dtype(tensors: Iterable[Sized]) -> torch.dtype:
+    """The floating-point data type that most of the bytes have.
+
+    Args:
+        tensors (`Iterable[Tensor]`): Tensors, in memory or in a file.
+
+    Returns:
+        `torch.dtype`: The data type; float32 where there are no such tensors.
+    """
+    sizes: Counter[torch.dtype] = Counter()
+    for tensor in tensors:
+        if tensor.dtype.is_floating_point:
+            sizes[tensor.dtype] += tensor.nbytes
+    return max(sizes, key=sizes.__getitem__, default=torch.float32)
 
 
 class Fingerprints:

@@ -28,6 +28,22 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model
 
 
+def without_autocast(model: nn.Module) -> nn.Module:
+    """Takes off the autocast that accelerate puts around the forward pass of a model that trains in mixed precision.
+
+    accelerate's own way, `keep_fp32_wrapper=False`, takes the decorators of transformers' classes off as well.
+
+    Args:
+        model (`nn.Module`): The model that was prepared, out of what stands around it; it is changed.
+
+    Returns:
+        `nn.Module`: The same model, with the forward pass of its class.
+    """
+    if vars(model).pop("_original_forward", None) is not None:
+        vars(model).pop("forward")
+    return model
+
+
 @contextmanager
 def whole_parameters(model: nn.Module) -> Iterator[None]:
     """Gathers what DeepSpeed's ZeRO-3 has shared out over the processes, which all have to take part.

@@ -47,7 +47,8 @@ class PlanConfig(_WithOptions):  # type: ignore[valid-type, misc]
     """What trains: a strategy, its options, and what overrules it.
 
     Every option of every strategy is a field; `layertracer plan --help` lists them. Those that the chosen strategy takes
-    have its defaults, the others are `None`, and setting one of these is refused.
+    have its defaults, the others are `None`, and setting one of these is refused. So `dataclasses.replace` with another
+    strategy also has to set what that does not take to `None`: `replace(config, strategy="full", freeze_ratio=None)`.
 
     Args:
         strategy (`str`, *optional*, defaults to `"freeze-deep"`): Name of the strategy.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from typing import NamedTuple
 
 from ..records import LayerPlan, ModelFacts, Savings
 from .outside import trained_outside
@@ -19,20 +20,25 @@ def layer_names(facts: ModelFacts, layer: int) -> dict[str, int]:
     return {prefix + name: size for name, size in facts.layers[layer].parameters.items()}
 
 
-def bytes_per_element(facts: ModelFacts) -> int:
-    """Bytes of one gradient element: those of the widest parameter data type that carries gradients."""
-    return max((_ELEMENT_BYTES.get(dtype, 4) for dtype in facts.dtype.split("/")), default=4)
+def bytes_of(facts: ModelFacts, sizes: Mapping[str, int]) -> int:
+    """Bytes of some parameters, or of their gradients.
 
+    Args:
+        facts ([`ModelFacts`]): The model.
+        sizes (`dict[str, int]`): Full names of the parameters, and numbers of elements.
 
-def total_elements(facts: ModelFacts) -> int:
-    """Parameters of the whole model."""
-    groups = (facts.embeddings, facts.norm, facts.head, facts.other, *(layer.parameters for layer in facts.layers))
-    return sum(sum(group.values()) for group in groups)
+    Returns:
+        `int`: The bytes; of a model of several data types in a report of an earlier version, those of the widest.
+    """
+    widest = max(_ELEMENT_BYTES.get(dtype, 4) for dtype in facts.dtype.split("/"))
+    return round(sum(size * facts.element_bytes.get(name, widest) for name, size in sizes.items()))
 
 
 def weights_bytes(facts: ModelFacts) -> int:
     """Bytes of all parameters."""
-    return total_elements(facts) * bytes_per_element(facts)
+    layers = (layer_names(facts, index) for index in range(facts.num_layers))
+    groups = (facts.embeddings, facts.norm, facts.head, facts.other, *layers)
+    return sum(bytes_of(facts, group) for group in groups)
 
 
 def training_bytes(facts: ModelFacts, savings: Savings) -> int:
@@ -68,7 +74,11 @@ def outside_elements(facts: ModelFacts, parts: Collection[str]) -> int:
 
 def never_frozen_elements(facts: ModelFacts) -> int:
     """Parameters outside the text decoder that could train before: no plan freezes them."""
-    return sum(size for name, size in facts.other.items() if name not in facts.frozen)
+    return sum(_never_frozen(facts).values())
+
+
+def _never_frozen(facts: ModelFacts) -> dict[str, int]:
+    return {name: size for name, size in facts.other.items() if name not in facts.frozen}
 
 
 def savings_of(facts: ModelFacts, plan: LayerPlan) -> Savings:
@@ -90,55 +100,66 @@ def savings_of(facts: ModelFacts, plan: LayerPlan) -> Savings:
     parts = list(_parts(facts, plan, outside))
     # The look-up of a tied matrix is no part of its own, but the gradient has to reach it.
     tied = facts.tied and not set(facts.embeddings) <= set(facts.frozen)
-    planned, could = sum(p for _, p, _ in parts), sum(c for _, _, c in parts)
-    total = total_elements(facts)
-    element = bytes_per_element(facts)
+    trained = {name: size for part in parts for name, size in part.trained.items()}
+    trainable = {name: size for part in parts for name, size in part.trainable.items()}
+    planned, could = sum(trained.values()), sum(trainable.values())
     return Savings(
         trainable_parameters=planned,
         trainable_parameters_full=could,
-        total_parameters=total,
+        total_parameters=facts.size,
         optimizer_bytes=planned * ADAM_BYTES,
         optimizer_bytes_full=could * ADAM_BYTES,
-        gradient_bytes=planned * element,
-        gradient_bytes_full=could * element,
+        gradient_bytes=bytes_of(facts, trained),
+        gradient_bytes_full=bytes_of(facts, trainable),
         flops_per_token=_flops(
-            [(size, trained) for size, trained, _ in parts], facts.tied and bool(outside["embeddings"])
+            [(part.products, sum(part.trained.values())) for part in parts],
+            facts.tied and bool(outside["embeddings"]),
         ),
-        flops_per_token_full=_flops([(size, could_train) for size, _, could_train in parts], tied),
+        flops_per_token_full=_flops([(part.products, sum(part.trainable.values())) for part in parts], tied),
     )
 
 
-def _parts(
-    facts: ModelFacts, plan: LayerPlan, trained_parts: dict[str, dict[str, int]]
-) -> Iterator[tuple[int, int, int]]:
-    """From the input up: elements in matrix products, elements that train, elements that could."""
+class _Part(NamedTuple):
+    """Elements in matrix products, and full names and sizes of the parameters that train and that could."""
+
+    products: int
+    trained: dict[str, int]
+    trainable: dict[str, int]
+
+
+def _parts(facts: ModelFacts, plan: LayerPlan, trained_parts: dict[str, dict[str, int]]) -> Iterator[_Part]:
+    """A model's parts from the input up."""
     frozen = set(facts.frozen)
 
-    def outside(*parts: str, matrix: bool = False) -> tuple[int, int, int]:
-        groups: list[dict[str, int]] = [getattr(facts, part) for part in parts]
-        could = sum(size for group in groups for name, size in group.items() if name not in frozen)
-        planned = sum(sum(trained_parts[part].values()) for part in parts)
-        return (sum(sum(group.values()) for group in groups) if matrix else 0), planned, could
+    def outside(*parts: str, matrix: bool = False) -> _Part:
+        sizes = {name: size for part in parts for name, size in getattr(facts, part).items()}
+        could = {name: size for name, size in sizes.items() if name not in frozen}
+        planned = {name: size for part in parts for name, size in trained_parts[part].items()}
+        return _Part(sum(sizes.values()) if matrix else 0, planned, could)
 
     # What lies outside the text decoder (a vision tower) is not used by text and not touched by a plan.
-    never_frozen = never_frozen_elements(facts)
-    other = (0, never_frozen, never_frozen)
+    never_frozen = _never_frozen(facts)
+    other = _Part(0, never_frozen, never_frozen)
     # Without a vocabulary there, it is a head of another kind (a classifier's): no gradient flows on from it.
     is_head = not facts.tied and not facts.head
     if not is_head:
         yield other
     # A tied matrix costs its products as the head; its other use is a look-up, as all embeddings are.
-    yield (0, 0, 0) if facts.tied else outside("embeddings")
+    yield _Part(0, {}, {}) if facts.tied else outside("embeddings")
     for index, layer in enumerate(facts.layers):
         names = layer_names(facts, index)
         owners = {name: facts.shared.get(name, [index]) for name in names}
-        unfrozen = {name for name in names if name.removeprefix(f"{facts.layers_path}.{index}.") not in layer.frozen}
+        unfrozen = {
+            name: size
+            for name, size in names.items()
+            if name.removeprefix(f"{facts.layers_path}.{index}.") not in layer.frozen
+        }
         trained = {
-            name
-            for name in unfrozen
+            name: size
+            for name, size in unfrozen.items()
             if set(owners[name]) & set(plan.trained_layers) and matches_patterns(name, plan.patterns)
         }
-        yield sum(names.values()), sum(names[name] for name in trained), sum(names[name] for name in unfrozen)
+        yield _Part(sum(names.values()), trained, unfrozen)
     yield outside("norm")
     if is_head:
         yield other

@@ -81,7 +81,6 @@ def check_fits(facts: ModelFacts, plan: LayerPlan, limit: int, memory: MemoryOfP
     if need <= limit:
         return
     said = f"This plan ({plan.strategy}) takes {gibibytes(need)} of {memory.what}, more than {gibibytes(limit)}."
-    # Counted, every weight is as wide as the widest: under adapters in float32, a base in bfloat16 is not.
     weights = weights_bytes(facts) if memory.weights is None else memory.weights
     if weights >= limit:
         raise LayerTracerError(f"{said} The weights alone take {gibibytes(weights)}: no plan fits.")

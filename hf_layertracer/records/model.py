@@ -56,6 +56,8 @@ class ModelFacts(Record):
             Parameters that stand in several layers, by full name with the indices of these layers. They are counted in
             the first.
         frozen (`list[str]`): Parameters outside the layers that did not require a gradient before any plan.
+        element_bytes (`dict[str, float]`):
+            Bytes of one element of each parameter, by full name, where they differ; none in reports of earlier versions.
         hidden_size (`int`, *optional*): Width of the hidden state; `None` in reports of earlier versions.
         shapes_sha256 (`str`, *optional*): Hash of the shapes of all weights in layers and final norm, adapters apart.
     """
@@ -74,6 +76,7 @@ class ModelFacts(Record):
     tied: bool
     shared: dict[str, list[Count]] = {}
     frozen: list[str] = []
+    element_bytes: dict[str, Annotated[float, Field(gt=0, le=16)]] = {}
     hidden_size: Count | None = None
     shapes_sha256: str | None = None
 
@@ -91,6 +94,11 @@ class ModelFacts(Record):
     def name(self) -> str:
         """The id, or the class where there is none."""
         return self.id or self.architecture
+
+    @property
+    def has_experts(self) -> bool:
+        """Whether layers route to experts."""
+        return any(layer.kind.endswith("moe") for layer in self.layers)
 
     @property
     def size(self) -> int:

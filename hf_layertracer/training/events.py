@@ -47,6 +47,7 @@ class TracingEvents(TrainerCallback):
         self._prefix: FrozenPrefix | None = None
         self._cache: CachedPrefix | None = None
         self._told_of: Any = None
+        self._pushed_checkpoint: Path | None = None
         self._trial_dir: Path | None = None
 
     @property
@@ -73,7 +74,7 @@ class TracingEvents(TrainerCallback):
         if not self.tracer.is_tracing:
             return
         self.tracer.start(state.global_step)
-        self._is_training, self._is_estimated = True, False
+        self._is_training, self._is_estimated, self._pushed_checkpoint = True, False, None
         if self.tracer.changes is not None:
             self.tracer.changes.wrap(self._trainer().model_wrapped)
             self.tracer.changes.remember(state)
@@ -163,7 +164,9 @@ class TracingEvents(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         checkpoint = checkpoint_of(args, state)
-        if args.should_save and self.tracer.is_tracing and checkpoint.is_dir():
+        # The trainer pushes a checkpoint before it says that it has saved one: the report is there, and is being uploaded.
+        has_report = checkpoint == self._pushed_checkpoint
+        if args.should_save and self.tracer.is_tracing and checkpoint.is_dir() and not has_report:
             with self._apart("save its report"):
                 self.tracer.save(checkpoint, only_json=True)
         self._trial_dir = checkpoint.parent if state.is_hyper_param_search and checkpoint.is_dir() else None
@@ -199,6 +202,7 @@ class TracingEvents(TrainerCallback):
             try:
                 for name in (REPORT_FILE, FIGURE_FILE):
                     shutil.copy(Path(args.output_dir) / name, checkpoint)
+                self._pushed_checkpoint = checkpoint
             except OSError as error:
                 logger.error(f"The LayerTracer report is not in {checkpoint}. {error}")
 

@@ -27,6 +27,7 @@ from ..evaluation import evaluate_model
 from ..modeling import unwrap
 from ..modeling.devices import this_machine
 from ..modeling.loading import load_model
+from ..modeling.wrappers import without_autocast
 from ..training import LayerTracerTrainer
 from .arms import ArmConfig, with_adapters
 from .config import TrialsConfig
@@ -125,8 +126,8 @@ def _train(
     }
     if is_main_process():
         write_json(folder.trained, trained)
-    # In mixed precision accelerate has put autocast around the forward pass: all models are evaluated in their own type.
-    return unwrap(trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)), trained
+    # All models are evaluated in their own type, whatever this one trained in.
+    return without_autocast(unwrap(trainer.model)), trained
 
 
 def _arguments(folder: UnitFolder, config: TrialsConfig, arm: ArmConfig, seed: int) -> TrainingArguments:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.models import tiny_model
 
 import hf_layertracer
 from hf_layertracer import DiagnosisConfig, LayerTracerError, LayerTracerReport
@@ -288,3 +289,9 @@ def test_notes_on_probes_reach_the_terminal_and_the_card(run: Run, model: Path, 
     for text in (" ".join(out.split()), card):
         assert "2 of 3 probes are copies" in text
         assert "follows a letter without a space" in text
+
+
+def test_a_plan_of_a_model_with_experts_says_that_all_are_counted(run: Run, model: Path, tmp_path: Path):
+    tiny_model("Mixtral").save_pretrained(tmp_path / "experts")
+    assert "FLOPs per token, all experts" in run("plan", tmp_path / "experts")[1]
+    assert "experts" not in run("plan", model)[1]

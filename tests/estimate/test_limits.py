@@ -84,6 +84,16 @@ def test_a_plan_that_fits_is_made_and_one_byte_less_is_refused_with_what_would_f
     assert proposed or strategy != "full"
 
 
+def test_plans_that_differ_in_an_option_alone_are_traced_apart(model, memory, traces):
+    """With patterns, an option decides whether a part outside the layers trains in full or where its names match."""
+    matching = make_plan(model, "explicit", train_layers=r"layers\.0\.mlp").model_copy(update={"train_head": True})
+    in_full = matching.model_copy(update={"options": {**matching.options, "train_head": True}})
+    taken = [memory.takes(plan) for plan in (matching, in_full, matching, in_full)]
+    assert taken[0] < taken[1]
+    assert taken[2:] == taken[:2]
+    assert traces == [matching, in_full]
+
+
 def test_a_budget_trains_the_most_sensitive_layers_that_a_traced_step_has_room_for(model, args, traces):
     scores = [0.1, 0.9, 0.3, 0.8, 0.2, 0.7]
     report = made_reports.report_of(model_facts(find_parts(model)), sensitivity=scores)
@@ -122,7 +132,8 @@ def test_the_weights_that_no_plan_can_do_without_are_those_traced(args):
     model = get_peft_model(base, LoraConfig(target_modules=["q_proj"], r=2))
     memory = traced_memory(model, args, sequence_length=1)
     need, facts = memory.takes(make_plan(model, "freeze-deep")), model_facts(find_parts(model))
-    assert memory.weights < need < weights_bytes(facts)
+    buffers = sum(buffer.nbytes for buffer in model.buffers())
+    assert memory.weights == weights_bytes(facts) + buffers < need
     with pytest.raises(LayerTracerError) as refused:
         make_plan(model, "freeze-deep", max_memory=need - 1, memory=memory)
     assert "weights alone" not in str(refused.value)

@@ -3,11 +3,14 @@ from __future__ import annotations
 import pytest
 import torch
 import transformers
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from hf_layertracer.errors import LayerTracerError, UntraceableModelError
 from hf_layertracer.modeling import EMBEDDINGS, HEAD, NORM, OTHER, context_length, find_parts, unwrap
+from hf_layertracer.modeling.wrappers import without_autocast
 
 
 PATHS = {
@@ -107,6 +110,19 @@ def test_a_mixed_peft_model_is_looked_through(tiny_llama):
     model = tiny_llama()
     wrapped = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"]), mixed=True)
     assert unwrap(wrapped) is model
+
+
+def test_autocast_is_taken_off_and_all_else_of_a_forward_pass_stays(tiny_llama):
+    model = tiny_llama()
+    own = model.forward
+    assert without_autocast(model).forward == own
+    prepared = Accelerator(mixed_precision="bf16", cpu=True).prepare_model(model)
+    AcceleratorState._reset_state(reset_partial_state=True)  # one for all of a process
+    ids = torch.ones(1, 2, dtype=torch.long)
+    assert not torch.equal(prepared(input_ids=ids).logits, own(input_ids=ids).logits)
+    assert without_autocast(unwrap(prepared)) is model
+    assert model.forward == own
+    assert torch.equal(model(input_ids=ids).logits, own(input_ids=ids).logits)
 
 
 # -- owners ----------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from hf_layertracer import apply_plan, make_plan
-from hf_layertracer.planning.cost import total_elements, trainable_by_layer
+from hf_layertracer.planning.cost import trainable_by_layer, weights_bytes
 
 
 ELEMENT = {torch.float32: 4, torch.bfloat16: 2, torch.float64: 8}
@@ -71,6 +71,19 @@ def test_tied_savings_count_the_shared_matrix_once(llama, trained, both, norm):
 def test_gradients_take_as_many_bytes_as_their_parameters(llama, dtype):
     model = llama(4).to(dtype)
     assert_savings_are_those_counted(model, make_plan(model))
+
+
+@pytest.mark.parametrize("wide", ["norm", "embed_tokens", r"layers.3.mlp"])
+def test_bytes_of_a_model_of_several_data_types_are_those_of_each_parameter(llama, facts_of, wide):
+    model = llama(4).to(torch.bfloat16)
+    for name, parameter in model.named_parameters():
+        if wide in name:
+            parameter.data = parameter.data.float()
+    assert_savings_are_those_counted(model, make_plan(model))
+    facts = facts_of(model)
+    assert weights_bytes(facts) == sum(parameter.nbytes for parameter in model.parameters())
+    earlier = facts.model_copy(update={"element_bytes": {}})
+    assert weights_bytes(earlier) == 4 * facts.size
 
 
 @pytest.mark.parametrize("pattern", [r"\.mlp\.", r"layers\.(1|2)\.self_attn|norm", r"q_proj|embed_tokens"])
@@ -189,4 +202,4 @@ def test_what_could_train_in_each_layer_is_what_the_model_holds(llama, facts_of,
     facts = facts_of(model)
     for sizes, counted in zip(trainable_by_layer(facts), expected, strict=True):
         assert sorted(sizes.values()) == sorted(counted.values())
-    assert total_elements(facts) == sum(p.numel() for p in model.parameters())
+    assert facts.size == sum(p.numel() for p in model.parameters())

@@ -257,6 +257,12 @@ def test_savings_are_told_in_units_for_people(make_report):
     assert "125 M parameters in all" in section
 
 
+def test_of_layers_that_route_to_experts_all_are_said_to_be_counted(make_report):
+    layers = [{"kind": "full_attention+moe", "parameters": {"w": 1000}}] * 6
+    section = report_section(make_report(model__layers=layers))
+    assert cells(section, "Matrix products per token, all experts")[1:] == ["0.5 GFLOPs", "2 GFLOPs", "75.0 %"]
+
+
 def test_nothing_to_save_is_no_division_by_zero(make_report, make_plan_for):
     savings = dict.fromkeys(make_plan_for(6).savings.model_dump(), 0)
     section = report_section(make_report(plan=make_plan_for(6, savings=savings)))

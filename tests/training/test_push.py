@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import ModelCard, hf_hub_download, list_models
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from markdown_it import MarkdownIt
-from transformers import AutoModelForCausalLM, Trainer
+from transformers import AutoModelForCausalLM, Trainer, TrainerCallback
 
 from hf_layertracer import (
     LayerTracerCallback,
@@ -172,6 +172,49 @@ def test_each_strategy_pushes_weights_with_their_report(hub, make_trainer, strat
         assert {f"{folder}/{name}" for name in (WEIGHTS, "layertracer_report.json", "layertracer_report.png")} <= set(
             repo.files
         )
+
+
+def test_a_checkpoint_stays_as_it_is_once_its_upload_has_begun(hub, make_trainer):
+    """The Hub's client lists a folder and then reads what it listed: what is gone by then breaks the push."""
+
+    def files_of(args, state) -> dict[str, tuple[int, int]]:
+        checkpoint = Path(args.output_dir, f"checkpoint-{state.global_step}")
+        return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in checkpoint.iterdir()}
+
+    class Watching(TrainerCallback):
+        """Behind the tracer: it sees what that has done at each event."""
+
+        def __init__(self):
+            self.before, self.after = [], []
+
+        def on_push_begin(self, args, state, control, **kwargs):
+            self.before.append(files_of(args, state))
+
+        def on_save(self, args, state, control, **kwargs):
+            self.after.append(files_of(args, state))
+
+    trainer = make_trainer(
+        push_to_hub=True,
+        hub_strategy="all_checkpoints",
+        hub_always_push=True,
+        save_strategy="steps",
+        save_steps=2,
+    )
+    watching = Watching()
+    trainer.add_callback(watching)
+    trainer.train()
+    assert len(watching.before) == 2
+    assert watching.after == watching.before
+
+
+def test_a_checkpoint_that_is_not_pushed_gets_its_report_though_one_of_its_name_was(hub, make_trainer):
+    trainer = make_trainer(save_strategy="steps", save_steps=3)
+    trainer.train()
+    trainer.push_to_hub()
+    report = Path(trainer.args.output_dir, "checkpoint-3", "layertracer_report.json")
+    report.unlink()
+    trainer.train()
+    assert report.is_file()
 
 
 def test_the_results_are_those_of_the_weights_that_were_pushed(hub, make_trainer):
