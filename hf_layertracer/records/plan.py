@@ -92,7 +92,7 @@ class PlanRecord(Record):
         plan ([`LayerPlan`]): The plan.
         seen (`list[float | None]`):
             What the strategy chose it by, one value a layer: norms of gradients, or sensitivity. Empty where it looked at
-            nothing, or at a diagnosis of the report.
+            nothing. Of the first plan, the sensitivity that is compared with later, on the probes that are measured again.
     """
 
     step: Count

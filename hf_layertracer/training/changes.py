@@ -88,6 +88,8 @@ class Changes:
         if state is not None:
             self._report.plans = [PlanRecord(**record) for record in state["plans"]]
             self._norms.load(state["gradients"])
+        else:
+            self._report.plans[0].seen = []
         self._history = []
         self._allocation.thawed_at = state["thawed_at"] if state is not None else {}
         applied = self._allocation.put_into_force(self._report.plan)
@@ -103,6 +105,20 @@ class Changes:
         assert self._allocation is not None
         self._allocation.wrap(wrapped)
         self._allocation.check()
+
+    def begin(self, model: nn.Module) -> None:
+        """Before the first step that is made: measures what is compared with later, on the same probes.
+
+        The report's own diagnosis asked all of them. Other probes tell other layers apart: a change from all to some would
+        be taken for one of the model.
+
+        Args:
+            model (`nn.Module`): The model, wrapped or not.
+        """
+        first = self._report.plans[0]
+        if self._strategy.change.watches == "sensitivity" and not first.seen:
+            first.seen = self._scores(model)
+            self._history = []
 
     def is_due(self, step: int) -> bool:
         """Whether the strategy is asked before the step after this many."""
@@ -121,7 +137,7 @@ class Changes:
         """
         assert self._allocation is not None
         plan, scores = self._report.plan, self._scores(model)
-        moment = Moment(step, total_steps, frozenset(plan.trained_layers), scores)
+        moment = Moment(step, total_steps, frozenset(plan.trained_layers), scores, self._report.plans[0].seen)
         facts = model_facts(find_parts(model, plan.layers_path))
         # Processes may round differently, and have to change to the same plan at the same step.
         changed = from_main_process(change_plan(facts, plan, moment, self._report, self._memory))

@@ -257,19 +257,26 @@ class Tracer:
             step (`int`): Optimizer steps made so far.
             total_steps (`int`): Optimizer steps of the run.
         """
-        if self.changes is None or not self.changes.is_due(step):
+        if self.changes is None:
+            return False
+        if step == self._first_step:
+            self.changes.begin(model)
+        if not self.changes.is_due(step):
             return False
         applied = self.changes.change(model, step, total_steps)
         self.applied = applied or self.applied
         return applied is not None
 
     def _measure(self, model: nn.Module, perturbation: str | None, probes: int) -> list[float]:
-        """Sensitivity of the layers of the model as it is now, by one perturbation on a few probes."""
+        """Sensitivity of the layers of the model as it is now, by one perturbation on a few probes of all kinds."""
         first = self.report.first
         name = perturbation or ("skip" if "skip" in first.sensitivities else first.perturbation)
         settings = self._settings if self.config.report is not None else self.config.diagnosis()
         config = replace(settings, perturbation=name)
-        return diagnose(model, self._probes[:probes], tokenizer=self._tokenizer, config=config).sensitivity.mean
+        # Those of one task tend to stand together.
+        count = min(probes, len(self._probes))
+        chosen = [self._probes[place * len(self._probes) // count] for place in range(count)]
+        return diagnose(model, chosen, tokenizer=self._tokenizer, config=config).sensitivity.mean
 
     def metrics(self, later: Diagnosis | None = None) -> dict[str, float]:
         """Numbers for the trackers: of a later diagnosis, or of the first one with the plan.

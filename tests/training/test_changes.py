@@ -12,11 +12,20 @@ from typing import Any
 import pytest
 import torch
 from support.processes import kill_when, load_script
-from support.tolerance import assert_close_weights
+from support.tolerance import assert_close_weights, nearly
 from torch import nn
 from transformers import Trainer, TrainerCallback
 
-from hf_layertracer import LayerTracerCallback, LayerTracerConfig, LayerTracerError, LayerTracerTrainer, make_plan
+from hf_layertracer import (
+    DiagnosisConfig,
+    LayerTracerCallback,
+    LayerTracerConfig,
+    LayerTracerError,
+    LayerTracerTrainer,
+    Probe,
+    diagnose,
+    make_plan,
+)
 from hf_layertracer.training.allocation import Allocation
 from hf_layertracer.training.gradients import GradientNorms
 from hf_layertracer.training.motion import MotionCheck
@@ -287,6 +296,44 @@ def test_a_tensor_that_has_gradients_and_stays_is_told(dtype, raises, caplog):
 def test_options_that_cannot_be_used_are_refused(options, message):
     with pytest.raises(LayerTracerError, match=message):
         LayerTracerConfig(**options)
+
+
+def test_a_boundary_stays_where_the_model_does_not_change(make_model, make_args, token_dataset, quick):
+    """Some of the probes show other layers than all do; that is no change of the model."""
+    model = make_model(num_hidden_layers=12)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.normal_(0, 0.15, generator=torch.Generator().manual_seed(parameter.numel()))
+        embeddings = model.get_input_embeddings().weight
+        half = len(embeddings) // 2
+        embeddings[:half] *= 30
+        embeddings[half:] *= 0.3
+    kinds = [0] * 3 + [half] * 9  # in this order, the first ones are all of a kind
+    probes = [Probe(tuple(first + place + i for i in range(3, 8)), 7) for place, first in enumerate(kinds)]
+    args = make_args(max_steps=3, learning_rate=0.0, weight_decay=0.0)
+    trainer = LayerTracerTrainer(
+        model=model,
+        args=args,
+        train_dataset=token_dataset,
+        probes=probes,
+        layertracer_config=quick(
+            strategy="adaptive",
+            perturbation="skip",
+            hysteresis=0,
+            change_steps=1,
+            thaw_warmup_steps=1,
+            change_probes=4,
+        ),
+    )
+    trainer.train()
+    report = trainer.layertracer_report
+    assert [record.step for record in report.plans] == [0]
+    seen = report.plans[0].seen
+    assert len(seen) == 12
+    assert seen != pytest.approx(report.sensitivity.mean, rel=0.1)
+    chosen = diagnose(model, [probes[place] for place in (0, 3, 6, 9)], config=DiagnosisConfig(perturbation="skip"))
+    assert seen == nearly(chosen.sensitivity.mean, abs=1e-6)
 
 
 # -- a real kill -----------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -22,7 +23,7 @@ class AdaptiveOptions(ChangingOptions, MeasureOptions):
             A perturbation that was measured (`"skip"`, `"mask"`, `"mixer"`, ...); by default `"skip"`, or the first of
             the report.
         hysteresis (`int`, *optional*, defaults to `1`): The boundary moves only where it would move by more layers.
-        change_probes (`int`, *optional*, defaults to `24`): How many of the probes are measured again.
+        change_probes (`int`, *optional*, defaults to `24`): How many of the probes are measured again, evenly spaced.
         change_steps (`int`, *optional*, defaults to `20`): Optimizer steps between two measurements.
         thaw_warmup_steps (`int`, *optional*, defaults to `5`):
             Steps over which what newly trains rises to the scheduled learning rate; at most `change_steps`.
@@ -47,8 +48,9 @@ def choose(inputs: PlanInputs, options: AdaptiveOptions) -> Choice:
     return Choice(
         trained,
         f"The shallow {len(trained)} layers train, which hold {_shares(scores)[len(trained)]:.0%} of all sensitivity "
-        f"({measure}). Every {options.change_steps} steps it is measured again, and the boundary moves to where the layers "
-        f"before it hold this share, if that is more than {options.hysteresis} layers away. "
+        f"({measure}). Every {options.change_steps} steps it is measured again on {options.change_probes} of the probes at "
+        "most, and the boundary moves to where the layers before it hold the share that they held of these before training, "
+        f"if that is more than {options.hysteresis} layers away. "
         f"{what_was_measured(inputs, trained)}",
     )
 
@@ -56,9 +58,9 @@ def choose(inputs: PlanInputs, options: AdaptiveOptions) -> Choice:
 def change(inputs: PlanInputs, moment: Moment, options: AdaptiveOptions) -> Choice | None:
     """Moves the boundary to where the layers before it hold the share of sensitivity that they held at first."""
     layers = inputs.num_layers
-    measure, before = inputs.first_scores(options.measure)
-    share = _shares(before)[layers - options.number_frozen(layers)]
-    now = _shares([score or 0.0 for score in moment.scores])
+    measure, _ = inputs.first_scores(options.measure)
+    share = _shares(moment.at_first)[layers - options.number_frozen(layers)]
+    now = _shares(moment.scores)
     boundary, wanted = len(moment.trained), min(range(1, layers), key=lambda place: abs(now[place] - share))
     if abs(wanted - boundary) <= options.hysteresis:
         return None
@@ -70,9 +72,9 @@ def change(inputs: PlanInputs, moment: Moment, options: AdaptiveOptions) -> Choi
     )
 
 
-def _shares(scores: list[float]) -> list[float]:
+def _shares(scores: Sequence[float | None]) -> list[float]:
     """Share of the sum that the first layers hold: of none, of one, ... of all."""
-    sums = list(accumulate((max(score, 0.0) for score in scores), initial=0.0))
+    sums = list(accumulate((max(score or 0.0, 0.0) for score in scores), initial=0.0))
     return [part / sums[-1] if sums[-1] else place / len(scores) for place, part in enumerate(sums)]
 
 

@@ -146,12 +146,14 @@ class Moment:
         scores (`list[float]`, *optional*):
             What the strategy watches, one a layer: the root mean square of the gradient's norm over the steps in which
             the layer last trained (`None` for one that has not), or its sensitivity now.
+        at_first (`list[float]`, *optional*): Of a strategy that watches sensitivity: the same before the first step.
     """
 
     step: int
     total_steps: int
     trained: frozenset[int]
     scores: list[float | None] = field(default_factory=list)
+    at_first: list[float | None] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
