@@ -29,7 +29,8 @@ class HalvingResult(BaseModel):
         plan (`dict[str, Any]`, *optional*): The [`LayerPlan`] of the winner, or of the best arm that has one.
         planned_by (`str`, *optional*): The arm that the plan is of.
         rounds (`list[dict[str, Any]]`):
-            For each round its `tokens` a run, its `folder` and its `arms` with `name`, `score`, `stderr` and `kept`.
+            For each round its `tokens` a run, its `folder`, its `arms` with `name`, `score`, `stderr` and `kept`, and under
+            `failed` the arms that left because a run of theirs failed, with the cause.
     """
 
     winner: str
@@ -101,12 +102,17 @@ def run_halving(config: TrialsConfig, out_dir: str | Path, total_tokens: int | N
                 f"objective: the untouched model is at chance on {metric}, so ranking arms by it would rank noise. Choose "
                 "another metric, or text under evaluate."
             )
-        failed = {row.rpartition("-seed")[0] for row in result.missing}
+        failed = {
+            row.rpartition("-seed")[0]: f"{row}: {result.failures.get(row, 'it is not finished')}"
+            for row in reversed(result.missing)
+            if row != UNTOUCHED
+        }
         ranking = [arm for arm in summary.ranking() if arm not in failed]
         if not ranking:
             raise LayerTracerError(f"No arm of {folder.path} could be ranked: {_first(result.failures)}")
         kept = sizes[number] if number < len(sizes) else 1
-        rounds.append({"folder": folder.path.name, "tokens": tokens, "arms": _places(summary, ranking, kept)})
+        places = _places(summary, ranking, kept)
+        rounds.append({"folder": folder.path.name, "tokens": tokens, "arms": places, "failed": failed})
     planned_by, plan = _best_plan(result, ranking)
     outcome = HalvingResult(
         winner=ranking[0], verdict=_verdict(rounds[-1]["arms"]), plan=plan, planned_by=planned_by, rounds=rounds

@@ -47,6 +47,22 @@ def test_the_better_half_runs_longer_and_the_winners_plan_is_a_file(
     assert "Successive halving" in capsys.readouterr().out
 
 
+def test_an_arm_that_diverges_leaves_and_the_others_go_on(make_config, in_this_process, tmp_path, monkeypatch, capsys):
+    arms = [{"strategy": "full", "learning_rate": 1e9}, *ARMS[1:]]
+    result = run_halving(make_config(arms=arms, objective={"w_forget": 0}), tmp_path, total_tokens=36 * STEP)
+    assert [sorted(arm["name"] for arm in entry["arms"]) for entry in result.rounds] == [
+        ["freeze-deep", "freeze-shallow"]
+    ] * 2
+    cause = "full-seed0: diverged: new/bits_per_byte is not finite; lower its learning rate."
+    assert [entry["failed"] for entry in result.rounds] == [{"full": cause}, {}]
+    assert result.winner != "full"
+
+    monkeypatch.setattr("sys.argv", ["layertracer", "trials", "show", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        main()
+    assert "Failed in round 1: full-seed0: diverged" in " ".join(capsys.readouterr().out.split())
+
+
 def test_no_arm_is_ahead_beyond_an_error_that_is_not_known():
     places = [{"name": "full", "score": 0.5, "stderr": 0.1}, {"name": "freeze-deep", "score": 0.1, "stderr": 0.1}]
     assert _verdict(places) == "full is ahead of freeze-deep by 0.4000, twice the standard error being 0.2828."

@@ -147,6 +147,38 @@ def test_a_run_that_fails_is_reported_and_the_others_finish(make_config, in_this
     assert in_this_process == ["full-seed0"]
 
 
+DIVERGED = "diverged: new/bits_per_byte is not finite; lower its learning rate."
+
+
+def test_an_arm_that_diverges_has_failed_and_the_others_finish(make_config, in_this_process, tmp_path):
+    arms = [{"strategy": "full", "learning_rate": 1e9}, {"strategy": "freeze-deep"}]
+    result = run_trials(make_config(arms=arms), tmp_path)
+    assert in_this_process == ["prepare", "base", "full-seed0", "freeze-deep-seed0"]
+    assert result.failures == {"full-seed0": DIVERGED}
+    assert [row["arm"] for row in TrialsResult.load(tmp_path).rows] == ["base", "freeze-deep"]
+    assert DIVERGED in (tmp_path / "results.md").read_text()
+    for path in tmp_path.rglob("*.json"):
+        json.loads(path.read_text(), parse_constant=lambda word, path=path: pytest.fail(f"{word} in {path}"))
+
+
+def test_an_untouched_model_without_finite_numbers_is_no_fault_of_a_learning_rate(
+    make_config, in_this_process, tmp_path, monkeypatch
+):
+    evaluate = unit.evaluate_model
+
+    def overflow(*args):
+        result = evaluate(*args)
+        result.metrics["old/perplexity"] = math.inf
+        return result
+
+    monkeypatch.setattr(unit, "evaluate_model", overflow)
+    result = run_trials(make_config(arms=ARMS[:1]), tmp_path)
+    assert result.failures["base"] == (
+        "old/perplexity of the untouched model is not finite: check its weights, or choose another dtype."
+    )
+    assert "Failed" in result.to_markdown()
+
+
 @pytest.mark.parametrize("save_steps", [2, None], ids=["every second step", "whenever it is time"])
 @EITHER
 def test_a_run_that_was_cut_during_its_training_goes_on_to_the_same_numbers(
