@@ -15,6 +15,8 @@ from transformers import TrainerControl, TrainerState
 
 from hf_layertracer import LayerTracerError, LayerTracerReport, run_trials
 from hf_layertracer.trials import TrialsResult, unit
+from hf_layertracer.trials.folder import TrialFolder, read_json, write_json
+from hf_layertracer.trials.prepare import prepare
 from hf_layertracer.trials.status import trial_status
 
 
@@ -267,6 +269,25 @@ def test_without_checkpoints_a_run_that_was_cut_is_trained_again(make_config, in
         assert run_trials(config, tmp_path).failures
     assert not list(tmp_path.rglob("checkpoint-*"))
     assert run_trials(config, tmp_path).is_complete
+
+
+def test_text_that_is_trained_on_and_evaluated_on_is_told_whatever_its_path(
+    make_config, in_this_process, world, tmp_path
+):
+    def told(new: Path, out: str) -> bool:
+        # The text of all, of an arm, and none of both.
+        config = make_config(
+            arms=[{"strategy": "full", "files": [str(world / "old.txt")]}], evaluate={"new": [str(new)]}
+        )
+        folder = TrialFolder(tmp_path / out)
+        write_json(folder.trial, {"config": config.model_dump()})
+        prepare(folder)
+        return any("learned by heart" in note for note in read_json(folder.prepared)["notes"])
+
+    shutil.copy(world / "old.txt", tmp_path / "copy.txt")
+    assert told(world / ".." / world.name / "new.txt", "other path")
+    assert told(tmp_path / "copy.txt", "copy of an arm's")
+    assert not told(world / "held.txt", "neither")
 
 
 def test_data_that_is_shorter_than_the_budget_is_said_to_be_repeated(make_config, in_this_process, tmp_path):
