@@ -230,6 +230,20 @@ class Summary:
         full = [entry["arm"]["name"] for entry in self._result.arms if entry["arm"]["strategy"] == "full"]
         return next((name for name in [*full, *self.arms] if name in self.arms), None)
 
+    def not_compared(self) -> list[str]:
+        """Runs whose items are not those of the untouched model, of which nothing else is said than "no data"."""
+        if self._base is None:
+            return []
+        sets = dict.fromkeys(item["set"] for item in self._base["evaluation"]["items"])
+        return [
+            f"{arm} with seed {run['seed']} was evaluated on other items of {name} than the untouched model, so it is not "
+            "compared there."
+            for arm in self.arms
+            for run in self._result.runs_of(arm)
+            for name in sets
+            if _names(run, name) != _names(self._base, name)
+        ]
+
     def _weighted(self) -> list[tuple[float, str]]:
         """The objective's metrics that count, with their weights."""
         parts = ((self.objective.w_learn, self.objective.learn), (self.objective.w_forget, self.objective.forget))
@@ -307,6 +321,10 @@ def _items(run: dict[str, Any], metric: str) -> _Items | None:
         [item["group"] for item in items],
         np.array([item["bytes"] for item in items], float) if kind == "bits_per_byte" else None,
     )
+
+
+def _names(run: dict[str, Any], name: str) -> list[str]:
+    return [item["item"] for item in run["evaluation"]["items"] if item["set"] == name]
 
 
 def _points_down(metric: str) -> bool:

@@ -18,6 +18,7 @@ from hf_layertracer.trials import TrialsResult, unit
 from hf_layertracer.trials.folder import TrialFolder, read_json, write_json
 from hf_layertracer.trials.prepare import prepare
 from hf_layertracer.trials.status import trial_status
+from hf_layertracer.trials.summary import Summary
 
 
 ARMS = [
@@ -109,6 +110,70 @@ def test_a_folder_of_another_config_is_refused_in_one_line(make_config, finished
         run_trials(make_config(**{"arms": ARMS[:1], **change}), tmp_path)
     assert "\n" not in str(raised.value)
     assert (tmp_path / "results.json").read_bytes() == before
+
+
+def test_a_file_that_was_renamed_holds_the_same_items(make_config, finished, world, in_this_process, tmp_path):
+    shutil.copytree(finished(make_config(arms=ARMS[:1])), tmp_path / "out")
+    shutil.copy(world / "held.txt", tmp_path / "renamed.txt")
+    more = run_trials(make_config(arms=ARMS[:2], evaluate={"new": [str(tmp_path / "renamed.txt")]}), tmp_path / "out")
+    assert in_this_process == ["prepare", "freeze-deep-seed0"]
+    assert Summary(more).gain("freeze-deep", "new/bits_per_byte", "full") is not None
+    assert not any("other items" in note for note in more.notes)
+
+
+@pytest.mark.parametrize("left", ["everything", "runs"])
+def test_without_its_config_a_folder_takes_no_runs_of_another_one(
+    make_config, finished, in_this_process, tmp_path, left
+):
+    shutil.copytree(finished(make_config(arms=ARMS[:1])), tmp_path, dirs_exist_ok=True)
+    (tmp_path / "trial.json").unlink()
+    if left == "runs":
+        (tmp_path / "prepared.json").unlink()
+    other = make_config(arms=ARMS[:1], train={"learning_rate": 1e-2})
+    with pytest.raises(
+        LayerTracerError, match=r"another config: train\.learning_rate: 0\.001 there, 0\.01 here"
+    ) as raised:
+        run_trials(other, tmp_path)
+    assert "\n" not in str(raised.value)
+    # The config that it belongs to goes on, with more arms and seeds.
+    more = run_trials(make_config(arms=ARMS[:2], seeds=[0, 1]), tmp_path)
+    assert more.is_complete
+    assert not {"base", "full-seed0"} & set(in_this_process)
+
+
+def test_a_finished_run_may_be_copied_from_a_folder_of_the_same_config_and_of_no_other(
+    make_config, finished, in_this_process, tmp_path
+):
+    config = make_config(arms=ARMS[:1])
+    units = tmp_path / "units"
+    shutil.copytree(finished(config) / "units", units)
+    # The untouched model's run depends on no training.
+    assert run_trials(config, tmp_path).is_complete
+    assert in_this_process == ["prepare"]
+
+    other = make_config(arms=ARMS[:1], train={"learning_rate": 1e-2})
+    shutil.copytree(units / "base", tmp_path / "other" / "units" / "base")
+    run_trials(other, tmp_path / "other")
+    assert in_this_process == ["prepare", "prepare", "full-seed0"]
+    shutil.rmtree(units / "full-seed0")
+    shutil.copytree(tmp_path / "other" / "units" / "full-seed0", units / "full-seed0")
+    line = r"full-seed0 holds a run of another config: train\.learning_rate: 0\.01 there, 0\.001 here\. Remove that folder"
+    with pytest.raises(LayerTracerError, match=line):
+        TrialsResult.load(tmp_path)
+    # Its settings alone are those of this config.
+    shutil.copy(finished(config) / "units" / "full-seed0" / "unit.json", units / "full-seed0")
+    with pytest.raises(LayerTracerError, match=r"full-seed0 holds a run of another config: fingerprint: "):
+        run_trials(config, tmp_path)
+
+
+def test_results_of_an_arm_are_not_shown_as_those_of_another_one_of_its_name(
+    make_config, finished, in_this_process, tmp_path
+):
+    shutil.copytree(finished(make_config(arms=ARMS[:1])), tmp_path, dirs_exist_ok=True)
+    other = make_config(arms=[{"name": "full", "strategy": "freeze-deep"}])
+    for look in (lambda: run_trials(other, tmp_path), lambda: TrialsResult.load(tmp_path)):
+        with pytest.raises(LayerTracerError, match=r"another arm of that name.*strategy"):
+            look()
 
 
 def test_other_text_or_other_packages_are_another_config(make_config, finished, world, tmp_path, monkeypatch):

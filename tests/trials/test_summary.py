@@ -215,3 +215,7 @@ def test_runs_on_other_items_are_not_compared(result):
         if unit["arm"] == "random":
             unit["evaluation"]["items"] = unit["evaluation"]["items"][1:]
     assert Summary(result).learned("random") is None
+    assert Summary(result).not_compared() == [
+        f"random with seed {seed} was evaluated on other items of new than the untouched model, so it is not compared there."
+        for seed in (0, 1, 2)
+    ]
