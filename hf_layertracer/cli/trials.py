@@ -151,6 +151,9 @@ def _print_halving(halving, directory: Path) -> None:
             )
     console = Console()
     console.print(table)
+    for number, entry in enumerate(halving.rounds, start=1):
+        for cause in entry.get("failed", {}).values():
+            console.print(f"Failed in round {number}: {cause}", markup=False)
     if halving.plan is None:
         console.print("No arm that has a plan was left: there is no plan file.")
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,8 +23,8 @@ class Block:
     Args:
         input_ids (`tuple[int, ...]`): What the model reads: a token that starts the block, then the block.
         bytes (`int`): How many bytes of UTF-8 the tokens after the first stand for.
-        item (`str`): File, document and position in it.
-        group (`str`): File and document: blocks of one document resemble each other.
+        item (`str`): The file's place in the list, the document and the position in it.
+        group (`str`): The file's place and the document: blocks of one document resemble each other.
     """
 
     input_ids: tuple[int, ...]
@@ -60,11 +59,12 @@ def text_blocks(
         LayerTracerError: A file cannot be read, there is no text, or the tokenizer does not say where its tokens lie.
     """
     files = list(files)
+    # Not by name: a file that was renamed holds the same items, and two of one name in two folders do not.
     blocks = [
         block
-        for path in files
+        for place, path in enumerate(files)
         for number, document in enumerate(read_documents(path))
-        for block in document_blocks(document, tokenizer, length, f"{Path(path).name}:{number}")
+        for block in document_blocks(document, tokenizer, length, f"{place}:{number}")
     ]
     if not blocks:
         raise LayerTracerError(f"There is no text to evaluate on in {', '.join(files)}.")

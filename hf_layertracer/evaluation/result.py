@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import (
     Any,
     NotRequired,  # pydantic, whose dependency it is, wants its TypedDict
@@ -61,3 +63,15 @@ class EvaluationResult(BaseModel):
     def to_dict(self) -> dict[str, Any]:
         """All of it, ready for JSON; `EvaluationResult(**values)` reads it back."""
         return self.model_dump(mode="json")
+
+
+def not_finite(metrics: Mapping[str, float]) -> str | None:
+    """The first metric that is no finite number, as those of a model whose training diverged.
+
+    Args:
+        metrics (`Mapping[str, float]`): Numbers by name.
+
+    Returns:
+        `str` or `None`: Its name; `None` where all are finite.
+    """
+    return next((name for name, value in metrics.items() if not math.isfinite(value)), None)

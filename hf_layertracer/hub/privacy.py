@@ -20,6 +20,7 @@ _KEPT = {
     "top_tokens",
     "likely",
     "patterns",
+    "target_modules",
     "train_layers",
     "parameters",
     "frozen",
@@ -43,7 +44,7 @@ def public_report(report: LayerTracerReport) -> LayerTracerReport:
     Returns:
         [`LayerTracerReport`]: A copy.
     """
-    return LayerTracerReport.model_validate(_public(report.model_dump()))
+    return LayerTracerReport.model_validate(public_value(report.model_dump()))
 
 
 def without_paths(text: str | None) -> str | None:
@@ -51,13 +52,21 @@ def without_paths(text: str | None) -> str | None:
     return text and _PATH.sub(lambda match: match["last"] or "...", text)
 
 
-def _public(value: Any) -> Any:
+def public_value(value: Any) -> Any:
+    """A value that JSON can hold, with only the last part of each absolute path in its texts.
+
+    Args:
+        value (`Any`): Anything; of dictionaries, the values under names such as `patterns` stay as they are.
+
+    Returns:
+        `Any`: A copy.
+    """
     if isinstance(value, str):
         return without_paths(value)
     if isinstance(value, list | tuple):
-        return [_public(entry) for entry in value]
+        return [public_value(entry) for entry in value]
     if isinstance(value, dict):
-        public = {name: entry if name in _KEPT else _public(entry) for name, entry in value.items()}
+        public = {name: entry if name in _KEPT else public_value(entry) for name, entry in value.items()}
         if isinstance(value.get("reason"), str) and value.get("patterns"):
             public["reason"] = _without_paths_beside(value["reason"], value["patterns"])
         return public

@@ -18,8 +18,9 @@ from .config import TrialsConfig
 
 
 _PACKAGES = ("hf_layertracer", "torch", "transformers", "accelerate", "peft", "lm_eval", "datasets", "numpy")
-# How runs are trained and evaluated beyond their settings. 2: training blocks begin with the token that begins a text.
-_PROTOCOL = 2
+# How runs are trained, evaluated and kept beyond their settings. 2: training blocks begin with the token that begins a text.
+# 3: runs hold the facts that they depend on, and items are named by their file's place in the list.
+PROTOCOL = 3
 _WEIGHTS = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.py", "*.bin")
 
 
@@ -51,9 +52,23 @@ def shared_facts(config: TrialsConfig) -> dict[str, Any]:
         "evaluate": evaluate,
         "diagnosis": config.diagnosis,
         "processes": config.processes,
-        "protocol": _PROTOCOL,
+        "protocol": PROTOCOL,
         "versions": package_versions(),
     }
+
+
+def unit_facts(facts: Mapping[str, Any], untouched: bool) -> dict[str, Any]:
+    """Those of a trial's facts that one run depends on: other arms and seeds are none of them.
+
+    Args:
+        facts (`Mapping`): What [`shared_facts`] found.
+        untouched (`bool`): Whether it is the run of the untouched model, which no training changes.
+
+    Returns:
+        `dict[str, Any]`: Facts by name.
+    """
+    left_out = ("train", "diagnosis", "processes") if untouched else ()
+    return {name: value for name, value in facts.items() if name not in left_out}
 
 
 def files_fingerprint(files: Sequence[str] | None) -> str | None:

@@ -37,8 +37,15 @@ def write_json(path: Path, value: Any) -> None:
     Args:
         path (`Path`): The file.
         value (`Any`): What it holds.
+
+    Raises:
+        LayerTracerError: The folder cannot be written to, or there is a number that is not finite.
     """
-    write_atomically(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
+    try:
+        text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise LayerTracerError(f"Could not write {path}: JSON has no number that is not finite.") from error
+    write_atomically(path, f"{text}\n".encode())
 
 
 @dataclass(frozen=True)

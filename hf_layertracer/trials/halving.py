@@ -29,7 +29,8 @@ class HalvingResult(BaseModel):
         plan (`dict[str, Any]`, *optional*): The [`LayerPlan`] of the winner, or of the best arm that has one.
         planned_by (`str`, *optional*): The arm that the plan is of.
         rounds (`list[dict[str, Any]]`):
-            For each round its `tokens` a run, its `folder` and its `arms` with `name`, `score`, `stderr` and `kept`.
+            For each round its `tokens` a run, its `folder`, its `arms` with `name`, `score`, `stderr` and `kept`, and under
+            `failed` the arms that left because a run of theirs failed, with the cause.
     """
 
     winner: str
@@ -101,15 +102,20 @@ def run_halving(config: TrialsConfig, out_dir: str | Path, total_tokens: int | N
                 f"objective: the untouched model is at chance on {metric}, so ranking arms by it would rank noise. Choose "
                 "another metric, or text under evaluate."
             )
-        failed = {row.rpartition("-seed")[0] for row in result.missing}
+        failed = {
+            row.rpartition("-seed")[0]: f"{row}: {result.failures.get(row, 'it is not finished')}"
+            for row in reversed(result.missing)
+            if row != UNTOUCHED
+        }
         ranking = [arm for arm in summary.ranking() if arm not in failed]
         if not ranking:
             raise LayerTracerError(f"No arm of {folder.path} could be ranked: {_first(result.failures)}")
         kept = sizes[number] if number < len(sizes) else 1
-        rounds.append({"folder": folder.path.name, "tokens": tokens, "arms": _places(summary, ranking, kept)})
+        places = _places(summary, ranking, kept)
+        rounds.append({"folder": folder.path.name, "tokens": tokens, "arms": places, "failed": failed})
     planned_by, plan = _best_plan(result, ranking)
     outcome = HalvingResult(
-        winner=ranking[0], verdict=_verdict(rounds[-1]["arms"]), plan=plan, planned_by=planned_by, rounds=rounds
+        winner=ranking[0], verdict=_verdict(summary, ranking), plan=plan, planned_by=planned_by, rounds=rounds
     )
     if plan is not None:
         write_json(out_dir / PLAN_FILE, plan)
@@ -158,19 +164,22 @@ def _places(summary: Summary, ranking: list[str], kept: int) -> list[dict[str, A
     return places
 
 
-def _verdict(places: list[dict[str, Any]]) -> str:
-    if len(places) < 2:
-        return f"{places[0]['name']} is the only arm that was left."
-    first, second = places[:2]
-    gap = first["score"] - second["score"]
-    names = f"{first['name']} ({first['score']:+.4f}) and {second['name']} ({second['score']:+.4f})"
-    if first["stderr"] is None or second["stderr"] is None:
-        return f"{first['name']} comes before {second['name']} by {gap:.4f}, whose standard error is not known."
-    # Both ran on the same items, so their difference is known better than this: it errs to the side of caution.
-    error = 2 * math.hypot(first["stderr"], second["stderr"])
-    if gap <= error:
-        return f"Between {names} no difference was found in the last round: take the one that costs less."
-    return f"{first['name']} is ahead of {second['name']} by {gap:.4f}, twice the standard error being {error:.4f}."
+def _verdict(summary: Summary, ranking: list[str]) -> str:
+    if len(ranking) < 2:
+        return f"{ranking[0]} is the only arm that was left."
+    first, second = ranking[:2]
+    lead = summary.lead(first, second)
+    if lead is None:
+        return f"{first} comes before {second}; no seed of both was evaluated on the same items."
+    if lead.low is None:
+        return f"{first} comes before {second} by {lead.value:.4f}, whose error is not known."
+    interval = f"{lead.value:+.4f}, 95 % interval {lead.low:+.4f} to {lead.high:+.4f}"
+    if not lead.excludes_zero:
+        return (
+            f"Between {first} and {second} no difference was found in the last round ({interval}): take the one that costs "
+            "less."
+        )
+    return f"{first} is ahead of {second} ({interval})."
 
 
 def _best_plan(result: TrialsResult, ranking: list[str]) -> tuple[str | None, dict[str, Any] | None]:

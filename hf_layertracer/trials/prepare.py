@@ -16,7 +16,7 @@ from ..report import REPORT_FILE, LayerTracerReport
 from .arms import ArmConfig
 from .config import TrialsConfig
 from .data import count_blocks, write_blocks
-from .fingerprint import files_fingerprint
+from .fingerprint import content_hash, files_fingerprint
 from .folder import TrialFolder, read_json, write_json
 from .matching import PreparedArm, prepare_arms
 from .process import run_as_child
@@ -54,10 +54,13 @@ def prepare(folder: TrialFolder) -> None:
                 f"{who} hold {there} blocks and a run takes {needed}: they are read {needed / there:.1f} times."
             )
     trained_on = {*config.train.files, *(path for arm in config.arms for path in arm.files or ())}
-    if shared := trained_on & set(config.evaluate.new):
-        notes.append(
-            f"{sorted(shared)[0]} is trained on and evaluated on: what is learned of it may be learned by heart."
-        )
+    # One text may have many paths, and copies.
+    contents = {content_hash(Path(path)) for path in trained_on}
+    notes += [
+        f"{path} is trained on and evaluated on: what is learned of it may be learned by heart."
+        for path in config.evaluate.new
+        if content_hash(Path(path)) in contents
+    ]
     notes += _draws_without_gradients(arms, config.train.steps)
     write_json(folder.prepared, {"arms": [arm.model_dump() for arm in arms], "notes": notes, "fingerprint": None})
 

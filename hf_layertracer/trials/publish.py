@@ -9,7 +9,7 @@ from huggingface_hub import DatasetCard, DatasetCardData
 
 from ..hub.card import TAG
 from ..hub.destination import destination
-from ..hub.privacy import without_paths
+from ..hub.privacy import public_value
 from ..modeling.facts import public_model_id
 from ..report.templates import card_template
 from .figures import LOSSES_FILE, TRADE_OFF_FILE, draw_losses, draw_trade_off, png
@@ -129,10 +129,14 @@ def _public(result: TrialsResult) -> TrialsResult:
             config[section][name] = [_last_part(path) for path in config[section][name]]
     if config["evaluate"]["probes"] is not None:
         config["evaluate"]["probes"] = _last_part(config["evaluate"]["probes"])
-    public.notes = [without_paths(note) for note in public.notes]
-    public.failures = {name: without_paths(cause) for name, cause in public.failures.items()}
+    for arm in [*config["arms"], *(entry["arm"] for entry in public.arms)]:
+        arm["files"] = arm.get("files") and [_last_part(path) for path in arm["files"]]
+    public.config, public.arms = public_value(config), public_value(public.arms)
+    public.notes, public.failures = public_value(public.notes), public_value(public.failures)
     for unit in public.units:
-        unit["evaluation"]["notes"] = [without_paths(note) for note in unit["evaluation"]["notes"]]
+        unit["options"] = public_value(unit["options"])
+        for said in ("protocols", "notes"):
+            unit["evaluation"][said] = public_value(unit["evaluation"][said])
     return public
 
 

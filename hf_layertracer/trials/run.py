@@ -16,10 +16,19 @@ from ..logs import get_logger
 from ..modeling.devices import default_device, warn_if_emulated
 from ..progress import progress_bar
 from .config import UNTOUCHED, TrialsConfig
-from .fingerprint import differences, files_fingerprint, fingerprint, pinned, shared_facts
+from .fingerprint import (
+    PROTOCOL,
+    differences,
+    files_fingerprint,
+    fingerprint,
+    pinned,
+    shared_facts,
+    unit_facts,
+)
 from .folder import TrialFolder, UnitFolder, read_json, write_json
 from .process import run_module
 from .results import TrialsResult
+from .summary import Summary
 
 
 logger = get_logger(__name__)
@@ -158,7 +167,7 @@ def collect(folder: TrialFolder) -> TrialsResult:
         [`TrialsResult`]: The finished runs, and the causes of those that failed.
 
     Raises:
-        LayerTracerError: There is no trial in the folder.
+        LayerTracerError: There is no trial in the folder, or a run of another config lies in it.
     """
     trial, prepared = read_json(folder.trial), read_json(folder.prepared)
     if trial is None or prepared is None:
@@ -167,10 +176,14 @@ def collect(folder: TrialFolder) -> TrialsResult:
     finished, failures = [], {}
     for unit in units:
         if (result := read_json(unit.folder.result)) is not None:
+            # Runs of an earlier protocol do not hold their facts, and none is added to them.
+            if trial["facts"].get("protocol") == PROTOCOL:
+                _check_unit(unit.folder, trial["facts"])
+                _check_arm(unit, {"arm": unit.arm, "seed": unit.seed})
             finished.append(result)
         elif (failure := read_json(unit.folder.failure)) is not None:
             failures[unit.folder.path.name] = failure["cause"]
-    return TrialsResult(
+    result = TrialsResult(
         config=trial["config"],
         versions=trial["facts"]["versions"],
         machine=" and ".join(dict.fromkeys(run["machine"] for run in finished if "machine" in run)),
@@ -180,17 +193,52 @@ def collect(folder: TrialFolder) -> TrialsResult:
         missing=[unit.folder.path.name for unit in units if not unit.folder.result.is_file()],
         notes=prepared["notes"],
     )
+    result.notes += Summary(result).not_compared()
+    return result
 
 
 def _open(folder: TrialFolder, config: TrialsConfig, facts: dict[str, Any]) -> None:
-    """Takes the folder over, unless it belongs to another config."""
-    there = read_json(folder.trial)
-    if there is not None and (changed := differences(there["facts"], facts)):
-        more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+    """Takes the folder over, unless it or a run in it belongs to another config."""
+    # What is prepared holds the facts too: text and diagnosis of before would go on to be used without trial.json.
+    there = read_json(folder.trial) or read_json(folder.prepared)
+    if there is not None and (changed := differences(there.get("facts", {}), facts)):
         raise LayerTracerError(
-            f"{folder.path} holds results of another config: {changed[0]}{more}. Choose another folder with --out."
+            f"{folder.path} holds results of another config: {_first(changed)}. Choose another folder with --out."
         )
+    # Before anything is written: the config that the folder belongs to can still go on.
+    for name in [UNTOUCHED, *(f"{arm.name}-seed{seed}" for arm in config.arms for seed in config.seeds)]:
+        _check_unit(folder.unit(name), facts)
     write_json(folder.trial, {"config": config.model_dump(), "facts": facts})
+
+
+def _check_unit(folder: UnitFolder, facts: dict[str, Any]) -> None:
+    """Refuses a run that was made or begun with another config, as one that was copied from elsewhere."""
+    settings, result = read_json(folder.settings), read_json(folder.result)
+    if settings is None and result is None:
+        return
+    settings = settings or {}
+    changed = differences(settings.get("facts", {}), unit_facts(facts, folder.path.name == UNTOUCHED))
+    if not changed and result is not None and result["fingerprint"] != settings["fingerprint"]:
+        changed = [f"fingerprint: {result['fingerprint']} in result.json, {settings['fingerprint']} in unit.json"]
+    if changed:
+        raise LayerTracerError(
+            f"{folder.path} holds a run of another config: {_first(changed)}. Remove that folder, or choose another "
+            "one with --out."
+        )
+
+
+def _check_arm(unit: Unit, own: dict[str, Any]) -> None:
+    """Refuses a run of another arm that has the same name."""
+    there = read_json(unit.folder.settings)
+    if there is not None and (changed := differences({name: there["own"][name] for name in own}, own)):
+        raise LayerTracerError(
+            f"{unit.folder.path} holds results of another arm of that name: {changed[0]}. Give the arm another name, or "
+            "choose another folder with --out."
+        )
+
+
+def _first(changed: list[str]) -> str:
+    return changed[0] + (f" (and {len(changed) - 1} more)" if len(changed) > 1 else "")
 
 
 def _prepared(folder: TrialFolder, config: TrialsConfig, facts: dict[str, Any]) -> dict[str, Any]:
@@ -210,27 +258,24 @@ def _prepared(folder: TrialFolder, config: TrialsConfig, facts: dict[str, Any]) 
         )
     if cause is not None:
         raise LayerTracerError(cause)
-    prepared = {**read_json(folder.prepared), "fingerprint": wanted}
+    prepared = {**read_json(folder.prepared), "fingerprint": wanted, "facts": facts}
     write_json(folder.prepared, prepared)
     return prepared
 
 
 def _open_unit(unit: Unit, config: TrialsConfig, facts: dict[str, Any]) -> None:
     own = {"arm": unit.arm, "seed": unit.seed, "files": files_fingerprint(unit.arm and unit.arm["files"])}
-    there = read_json(unit.folder.settings)
-    if there is not None and (changed := differences(there["own"], own)):
-        raise LayerTracerError(
-            f"{unit.folder.path} holds results of another arm of that name: {changed[0]}. Give the arm another name, or "
-            "choose another folder with --out."
-        )
+    _check_arm(unit, own)
+    shared = unit_facts(facts, unit.arm is None)
     write_json(
         unit.folder.settings,
         {
             "name": unit.name,
             **own,
             "own": own,
+            "facts": shared,
             "config": config.model_dump(),
-            "fingerprint": fingerprint({"shared": facts, **own}),
+            "fingerprint": fingerprint({"shared": shared, **own}),
         },
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluation.estimates import SeedEstimate
+from ..evaluation.estimates import Interval, SeedEstimate
 from ..evaluation.result import PAIRED_METRICS
 from ..evaluation.statistics import accuracy, average_relative_improvement, paired_difference_over_seeds
 from .config import UNTOUCHED, ObjectiveConfig
@@ -46,6 +46,21 @@ class Score:
 
     value: float
     stderr: float | None
+
+
+@dataclass(frozen=True)
+class Lead(Interval):
+    """How far one arm is ahead of another by the user's own objective, item by item.
+
+    Args:
+        value (`float`): The difference of their scores.
+        low (`float` or `None`): Lower end of the 95 % interval; `None` where a single item says nothing.
+        high (`float` or `None`): Upper end.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
 
 
 class Summary:
@@ -159,15 +174,11 @@ class Summary:
     def score(self, arm: str) -> Score | None:
         """The arm's value by the objective; `None` where there is no data for it."""
         parts = []
-        for weight, metric in (
-            (self.objective.w_learn, self.objective.learn),
-            (self.objective.w_forget, self.objective.forget),
-        ):
-            if weight:
-                gain, by_seed = self.gain(arm, metric), self._gain_by_seed(arm, metric)
-                if gain is None or by_seed is None:
-                    return None
-                parts.append((weight, gain, by_seed))
+        for weight, metric in self._weighted():
+            gain, by_seed = self.gain(arm, metric), self._gain_by_seed(arm, metric)
+            if gain is None or by_seed is None:
+                return None
+            parts.append((weight, gain, by_seed))
         if not parts:
             return None
         seeds = sum(weight * by_seed for weight, _, by_seed in parts)
@@ -180,10 +191,34 @@ class Summary:
             variance += float(seeds.var(ddof=1)) / len(seeds)
         return Score(float(seeds.mean()), math.sqrt(variance))
 
+    def lead(self, first: str, second: str) -> Lead | None:
+        """How far one arm is ahead of another by the objective.
+
+        Args:
+            first (`str`): An arm.
+            second (`str`): The arm that it is compared with, with the same seeds on the same items.
+
+        Returns:
+            [`Lead`] or `None`: Positive where the first is better; `None` where there is no data for it.
+        """
+        value, below, above = 0.0, 0.0, 0.0
+        is_known = True
+        for weight, metric in self._weighted():
+            gain = self.gain(first, metric, second)
+            if gain is None:
+                return None
+            value += weight * gain.value
+            if gain.low is None or gain.high is None:
+                is_known = False
+                continue
+            # Both parts come from the same runs: their errors may go together, so they are added in full.
+            below += weight * (gain.value - gain.low)
+            above += weight * (gain.high - gain.value)
+        return Lead(value, value - below, value + above) if is_known else Lead(value, None, None)
+
     def objective_at_chance(self) -> str | None:
         """A metric of the objective on which the untouched model is at chance: ranking by it would rank noise."""
-        parts = ((self.objective.w_learn, self.objective.learn), (self.objective.w_forget, self.objective.forget))
-        return next((metric for weight, metric in parts if weight and self.at_chance(metric)), None)
+        return next((metric for _, metric in self._weighted() if self.at_chance(metric)), None)
 
     def ranking(self) -> list[str]:
         """Arms by the objective, the best first; those without data for it are left out."""
@@ -194,6 +229,25 @@ class Summary:
         """The arm that others are compared with: full training, or else the first."""
         full = [entry["arm"]["name"] for entry in self._result.arms if entry["arm"]["strategy"] == "full"]
         return next((name for name in [*full, *self.arms] if name in self.arms), None)
+
+    def not_compared(self) -> list[str]:
+        """Runs whose items are not those of the untouched model, of which nothing else is said than "no data"."""
+        if self._base is None:
+            return []
+        sets = dict.fromkeys(item["set"] for item in self._base["evaluation"]["items"])
+        return [
+            f"{arm} with seed {run['seed']} was evaluated on other items of {name} than the untouched model, so it is not "
+            "compared there."
+            for arm in self.arms
+            for run in self._result.runs_of(arm)
+            for name in sets
+            if _names(run, name) != _names(self._base, name)
+        ]
+
+    def _weighted(self) -> list[tuple[float, str]]:
+        """The objective's metrics that count, with their weights."""
+        parts = ((self.objective.w_learn, self.objective.learn), (self.objective.w_forget, self.objective.forget))
+        return [(weight, metric) for weight, metric in parts if weight]
 
     def _gain_by_seed(self, arm: str, metric: str) -> np.ndarray | None:
         ours, theirs = self._scores(arm, metric), self._scores(UNTOUCHED, metric)
@@ -267,6 +321,10 @@ def _items(run: dict[str, Any], metric: str) -> _Items | None:
         [item["group"] for item in items],
         np.array([item["bytes"] for item in items], float) if kind == "bits_per_byte" else None,
     )
+
+
+def _names(run: dict[str, Any], name: str) -> list[str]:
+    return [item["item"] for item in run["evaluation"]["items"] if item["set"] == name]
 
 
 def _points_down(metric: str) -> bool:

@@ -24,6 +24,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from ..distributed import from_main_process, is_main_process
 from ..errors import LayerTracerError
 from ..evaluation import evaluate_model
+from ..evaluation.result import not_finite
 from ..modeling import unwrap
 from ..modeling.devices import this_machine
 from ..modeling.loading import load_model
@@ -50,7 +51,7 @@ def run_unit(folder: UnitFolder) -> None:
         folder ([`UnitFolder`]): Its folder, with the settings.
 
     Raises:
-        LayerTracerError: Model, data or evaluation cannot be used.
+        LayerTracerError: Model, data or evaluation cannot be used, or a metric is no finite number.
     """
     settings = read_json(folder.settings)
     config = TrialsConfig(**settings["config"])
@@ -68,6 +69,13 @@ def run_unit(folder: UnitFolder) -> None:
         return
     _say(folder, **(read_json(folder.progress) or {}) | {"phase": "evaluating"})
     evaluation = evaluate_model(model, tokenizer, config.evaluate)
+    # Means and differences with such a number are none, and JSON has no word for it.
+    if (metric := not_finite(evaluation.metrics)) is not None:
+        raise LayerTracerError(
+            f"{metric} of the untouched model is not finite: check its weights, or choose another dtype."
+            if arm is None
+            else f"diverged: {metric} is not finite; lower its learning rate."
+        )
     write_json(
         folder.result,
         {

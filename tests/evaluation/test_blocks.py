@@ -47,7 +47,18 @@ def test_a_limit_spreads_over_all_files(tmp_path, tiny_tokenizer):
     assert len(some) == 6
     assert some[0] == everything[0]
     assert set(some) <= set(everything)
-    assert [block.group for block in some] == ["a.txt:0"] * 3 + ["b.txt:0"] * 3
+    assert [block.group for block in some] == ["0:0"] * 3 + ["1:0"] * 3
+
+
+def test_items_are_told_by_the_place_of_their_file_and_not_by_its_name(tmp_path, tiny_tokenizer):
+    for folder in ("da", "db"):
+        (tmp_path / folder).mkdir()
+    files = [write(tmp_path / folder, TEXT, "test.txt") for folder in ("da", "db")]
+    blocks = text_blocks(files, tiny_tokenizer, 8)
+    assert len({block.item for block in blocks}) == len(blocks)
+    assert len({block.group for block in blocks}) == 2
+    renamed = [write(tmp_path, TEXT, name) for name in ("one.txt", "two.txt")]
+    assert text_blocks(renamed, tiny_tokenizer, 8) == blocks
 
 
 def test_a_document_of_a_jsonl_file_is_not_joined_with_the_next(tmp_path, tiny_tokenizer):

@@ -52,7 +52,7 @@ def test_the_items_make_up_the_metrics_and_come_back_from_json(tiny_llama, tiny_
     result = evaluate_model(tiny_llama(), tiny_tokenizer, config)
     items = [item for item in result.items if item["set"] == "new"]
     assert len(items) == result.n["new/bits_per_byte"] == result.n["new/perplexity"] > 3
-    assert {item["group"] for item in items} == {"new.txt:0"}
+    assert {item["group"] for item in items} == {"0:0"}
     size = sum(item["bytes"] for item in items)
     mean = sum(item["value"] * item["bytes"] for item in items) / size
     assert mean == pytest.approx(result.metrics["new/bits_per_byte"], rel=1e-9)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -11,6 +13,7 @@ from hf_layertracer.cli.app import main
 from hf_layertracer.planning import configured_plan
 from hf_layertracer.trials import run_halving
 from hf_layertracer.trials.halving import _verdict
+from hf_layertracer.trials.summary import Lead, Summary
 
 
 STEP = 4 * 16
@@ -47,11 +50,30 @@ def test_the_better_half_runs_longer_and_the_winners_plan_is_a_file(
     assert "Successive halving" in capsys.readouterr().out
 
 
+def test_an_arm_that_diverges_leaves_and_the_others_go_on(make_config, in_this_process, tmp_path, monkeypatch, capsys):
+    arms = [{"strategy": "full", "learning_rate": 1e9}, *ARMS[1:]]
+    result = run_halving(make_config(arms=arms, objective={"w_forget": 0}), tmp_path, total_tokens=36 * STEP)
+    assert [sorted(arm["name"] for arm in entry["arms"]) for entry in result.rounds] == [
+        ["freeze-deep", "freeze-shallow"]
+    ] * 2
+    cause = "full-seed0: diverged: new/bits_per_byte is not finite; lower its learning rate."
+    assert [entry["failed"] for entry in result.rounds] == [{"full": cause}, {}]
+    assert result.winner != "full"
+
+    monkeypatch.setattr("sys.argv", ["layertracer", "trials", "show", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        main()
+    assert "Failed in round 1: full-seed0: diverged" in " ".join(capsys.readouterr().out.split())
+
+
 def test_no_arm_is_ahead_beyond_an_error_that_is_not_known():
-    places = [{"name": "full", "score": 0.5, "stderr": 0.1}, {"name": "freeze-deep", "score": 0.1, "stderr": 0.1}]
-    assert _verdict(places) == "full is ahead of freeze-deep by 0.4000, twice the standard error being 0.2828."
-    unknown = [{**place, "stderr": None} for place in places]
-    assert _verdict(unknown) == "full comes before freeze-deep by 0.4000, whose standard error is not known."
+    def said(lead: Lead | None) -> str:
+        return _verdict(cast(Summary, SimpleNamespace(lead=lambda first, second: lead)), ["full", "freeze-deep"])
+
+    assert said(Lead(0.4, 0.1, 0.7)) == ("full is ahead of freeze-deep (+0.4000, 95 % interval +0.1000 to +0.7000).")
+    assert said(Lead(0.4, -0.1, 0.9)).startswith("Between full and freeze-deep no difference was found")
+    assert said(Lead(0.4, None, None)) == "full comes before freeze-deep by 0.4000, whose error is not known."
+    assert "no seed of both" in said(None)
 
 
 def test_a_budget_that_is_too_small_or_no_objective_is_one_line(make_config, in_this_process, tmp_path):
@@ -64,7 +86,6 @@ def test_a_budget_that_is_too_small_or_no_objective_is_one_line(make_config, in_
 
 def test_the_objective_weighs_learned_against_forgotten(make_config, in_this_process, tmp_path):
     from hf_layertracer.trials import run_trials
-    from hf_layertracer.trials.summary import Summary
 
     objective = {"w_learn": 2.0, "w_forget": 0.5}
     summary = Summary(run_trials(make_config(arms=ARMS[:1], objective=objective), tmp_path))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from datasets import load_dataset
 
@@ -14,8 +16,13 @@ REPO = "alice/trials"
 
 
 def test_a_row_for_each_run_and_metric_is_loaded_and_no_path_leaves(hub, make_config, finished, world):
-    folder = finished(make_config(arms=[{"strategy": "full"}]))
+    own = {"name": "own", "strategy": "full", "files": [str(world / "new.txt")]}
+    lora = {"strategy": "lora", "target_modules": r".*\.mlp\.(up|down)_proj"}
+    folder = finished(make_config(arms=[own, lora]))
     result = TrialsResult.load(folder)
+    # Settings that are a path by mistake, and a file below a folder that is not named in full.
+    result.config["diagnosis"]["layers_path"] = f"{world}/layers"
+    result.arms[0]["arm"]["files"].append("private/clients.txt")
     push_trials(result, REPO)
     assert len(hub.repo(REPO, "dataset").commits()) == 1
     loaded = load_dataset(REPO, split="train", download_mode="force_redownload")
@@ -32,6 +39,12 @@ def test_a_row_for_each_run_and_metric_is_loaded_and_no_path_leaves(hub, make_co
     for name, content in files.items():
         assert str(world).encode() not in content, name
         assert str(folder).encode() not in content, name
+        assert b"private" not in content, name
+    published = json.loads(files["results.json"])
+    assert published["config"]["arms"][0]["files"] == ["new.txt"]
+    assert published["arms"][0]["arm"]["files"] == ["new.txt", "clients.txt"]
+    assert published["arms"][1]["arm"]["target_modules"] == lora["target_modules"]
+    assert published["rows"][2]["options"] == {"target_modules": lora["target_modules"]}
     card = files["README.md"].decode()
     assert "| base |" in card
     assert f'load_dataset("{REPO}"' in card

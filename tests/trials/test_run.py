@@ -15,7 +15,10 @@ from transformers import TrainerControl, TrainerState
 
 from hf_layertracer import LayerTracerError, LayerTracerReport, run_trials
 from hf_layertracer.trials import TrialsResult, unit
+from hf_layertracer.trials.folder import TrialFolder, read_json, write_json
+from hf_layertracer.trials.prepare import prepare
 from hf_layertracer.trials.status import trial_status
+from hf_layertracer.trials.summary import Summary
 
 
 ARMS = [
@@ -109,6 +112,70 @@ def test_a_folder_of_another_config_is_refused_in_one_line(make_config, finished
     assert (tmp_path / "results.json").read_bytes() == before
 
 
+def test_a_file_that_was_renamed_holds_the_same_items(make_config, finished, world, in_this_process, tmp_path):
+    shutil.copytree(finished(make_config(arms=ARMS[:1])), tmp_path / "out")
+    shutil.copy(world / "held.txt", tmp_path / "renamed.txt")
+    more = run_trials(make_config(arms=ARMS[:2], evaluate={"new": [str(tmp_path / "renamed.txt")]}), tmp_path / "out")
+    assert in_this_process == ["prepare", "freeze-deep-seed0"]
+    assert Summary(more).gain("freeze-deep", "new/bits_per_byte", "full") is not None
+    assert not any("other items" in note for note in more.notes)
+
+
+@pytest.mark.parametrize("left", ["everything", "runs"])
+def test_without_its_config_a_folder_takes_no_runs_of_another_one(
+    make_config, finished, in_this_process, tmp_path, left
+):
+    shutil.copytree(finished(make_config(arms=ARMS[:1])), tmp_path, dirs_exist_ok=True)
+    (tmp_path / "trial.json").unlink()
+    if left == "runs":
+        (tmp_path / "prepared.json").unlink()
+    other = make_config(arms=ARMS[:1], train={"learning_rate": 1e-2})
+    with pytest.raises(
+        LayerTracerError, match=r"another config: train\.learning_rate: 0\.001 there, 0\.01 here"
+    ) as raised:
+        run_trials(other, tmp_path)
+    assert "\n" not in str(raised.value)
+    # The config that it belongs to goes on, with more arms and seeds.
+    more = run_trials(make_config(arms=ARMS[:2], seeds=[0, 1]), tmp_path)
+    assert more.is_complete
+    assert not {"base", "full-seed0"} & set(in_this_process)
+
+
+def test_a_finished_run_may_be_copied_from_a_folder_of_the_same_config_and_of_no_other(
+    make_config, finished, in_this_process, tmp_path
+):
+    config = make_config(arms=ARMS[:1])
+    units = tmp_path / "units"
+    shutil.copytree(finished(config) / "units", units)
+    # The untouched model's run depends on no training.
+    assert run_trials(config, tmp_path).is_complete
+    assert in_this_process == ["prepare"]
+
+    other = make_config(arms=ARMS[:1], train={"learning_rate": 1e-2})
+    shutil.copytree(units / "base", tmp_path / "other" / "units" / "base")
+    run_trials(other, tmp_path / "other")
+    assert in_this_process == ["prepare", "prepare", "full-seed0"]
+    shutil.rmtree(units / "full-seed0")
+    shutil.copytree(tmp_path / "other" / "units" / "full-seed0", units / "full-seed0")
+    line = r"full-seed0 holds a run of another config: train\.learning_rate: 0\.01 there, 0\.001 here\. Remove that folder"
+    with pytest.raises(LayerTracerError, match=line):
+        TrialsResult.load(tmp_path)
+    # Its settings alone are those of this config.
+    shutil.copy(finished(config) / "units" / "full-seed0" / "unit.json", units / "full-seed0")
+    with pytest.raises(LayerTracerError, match=r"full-seed0 holds a run of another config: fingerprint: "):
+        run_trials(config, tmp_path)
+
+
+def test_results_of_an_arm_are_not_shown_as_those_of_another_one_of_its_name(
+    make_config, finished, in_this_process, tmp_path
+):
+    shutil.copytree(finished(make_config(arms=ARMS[:1])), tmp_path, dirs_exist_ok=True)
+    other = make_config(arms=[{"name": "full", "strategy": "freeze-deep"}])
+    for look in (lambda: run_trials(other, tmp_path), lambda: TrialsResult.load(tmp_path)):
+        with pytest.raises(LayerTracerError, match=r"another arm of that name.*strategy"):
+            look()
+
+
 def test_other_text_or_other_packages_are_another_config(make_config, finished, world, tmp_path, monkeypatch):
     text = tmp_path / "new.txt"
     shutil.copy(world / "new.txt", text)
@@ -145,6 +212,38 @@ def test_a_run_that_fails_is_reported_and_the_others_finish(make_config, in_this
     in_this_process.clear()
     assert run_trials(make_config(), tmp_path).is_complete
     assert in_this_process == ["full-seed0"]
+
+
+DIVERGED = "diverged: new/bits_per_byte is not finite; lower its learning rate."
+
+
+def test_an_arm_that_diverges_has_failed_and_the_others_finish(make_config, in_this_process, tmp_path):
+    arms = [{"strategy": "full", "learning_rate": 1e9}, {"strategy": "freeze-deep"}]
+    result = run_trials(make_config(arms=arms), tmp_path)
+    assert in_this_process == ["prepare", "base", "full-seed0", "freeze-deep-seed0"]
+    assert result.failures == {"full-seed0": DIVERGED}
+    assert [row["arm"] for row in TrialsResult.load(tmp_path).rows] == ["base", "freeze-deep"]
+    assert DIVERGED in (tmp_path / "results.md").read_text()
+    for path in tmp_path.rglob("*.json"):
+        json.loads(path.read_text(), parse_constant=lambda word, path=path: pytest.fail(f"{word} in {path}"))
+
+
+def test_an_untouched_model_without_finite_numbers_is_no_fault_of_a_learning_rate(
+    make_config, in_this_process, tmp_path, monkeypatch
+):
+    evaluate = unit.evaluate_model
+
+    def overflow(*args):
+        result = evaluate(*args)
+        result.metrics["old/perplexity"] = math.inf
+        return result
+
+    monkeypatch.setattr(unit, "evaluate_model", overflow)
+    result = run_trials(make_config(arms=ARMS[:1]), tmp_path)
+    assert result.failures["base"] == (
+        "old/perplexity of the untouched model is not finite: check its weights, or choose another dtype."
+    )
+    assert "Failed" in result.to_markdown()
 
 
 @pytest.mark.parametrize("save_steps", [2, None], ids=["every second step", "whenever it is time"])
@@ -235,6 +334,25 @@ def test_without_checkpoints_a_run_that_was_cut_is_trained_again(make_config, in
         assert run_trials(config, tmp_path).failures
     assert not list(tmp_path.rglob("checkpoint-*"))
     assert run_trials(config, tmp_path).is_complete
+
+
+def test_text_that_is_trained_on_and_evaluated_on_is_told_whatever_its_path(
+    make_config, in_this_process, world, tmp_path
+):
+    def told(new: Path, out: str) -> bool:
+        # The text of all, of an arm, and none of both.
+        config = make_config(
+            arms=[{"strategy": "full", "files": [str(world / "old.txt")]}], evaluate={"new": [str(new)]}
+        )
+        folder = TrialFolder(tmp_path / out)
+        write_json(folder.trial, {"config": config.model_dump()})
+        prepare(folder)
+        return any("learned by heart" in note for note in read_json(folder.prepared)["notes"])
+
+    shutil.copy(world / "old.txt", tmp_path / "copy.txt")
+    assert told(world / ".." / world.name / "new.txt", "other path")
+    assert told(tmp_path / "copy.txt", "copy of an arm's")
+    assert not told(world / "held.txt", "neither")
 
 
 def test_data_that_is_shorter_than_the_budget_is_said_to_be_repeated(make_config, in_this_process, tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from hf_layertracer.trials import TrialsResult
-from hf_layertracer.trials.summary import NO_DIFFERENCE, Summary, verdict
+from hf_layertracer.trials.summary import NO_DIFFERENCE, Lead, Summary, verdict
 from hf_layertracer.trials.tables import result_tables
 
 
@@ -124,6 +124,35 @@ def test_of_a_single_item_the_objective_has_no_error(draw):
     result.config["objective"] = {"w_forget": 0.0}
     score = Summary(result).score("full")
     assert (score.value, score.stderr) == (pytest.approx(0.45), None)
+    result.units += [{**unit, "arm": "other"} for unit in result.units[1:]]
+    assert Summary(result).lead("full", "other") == Lead(0.0, None, None)
+
+
+def test_one_arm_is_ahead_of_another_by_the_items_of_both(draw):
+    # Texts differ far more from each other than the two arms do on any of them.
+    base, quiz = draw.normal(2.0, 0.8, 40), draw.random(200) < 0.25
+    runs = {("base", None): _evaluation(base, quiz)}
+    better = base - draw.normal(0.5, 0.4, 40)
+    for seed in (0, 1, 2):
+        runs["full", seed] = _evaluation(better + draw.normal(0, 0.01, 40), quiz)
+        runs["random", seed] = _evaluation(better + 0.05 + draw.normal(0, 0.01, 40), quiz)
+    result = _result(runs, [0, 1, 2])
+    result.config["objective"] = {"w_learn": 2.0, "w_forget": 0.0}
+    summary = Summary(result)
+    first, second = summary.score("full"), summary.score("random")
+    lead = summary.lead("full", "random")
+    assert lead.value == pytest.approx(first.value - second.value)
+    assert lead.excludes_zero
+    assert first.value - second.value < 2 * math.hypot(first.stderr, second.stderr)
+    gain = summary.gain("full", "new/bits_per_byte", "random")
+    assert (lead.low, lead.high) == (pytest.approx(2 * gain.low), pytest.approx(2 * gain.high))
+
+    # Two parts are no surer than the surer one, and nothing is known where one has a single item.
+    result.config["objective"] = {"w_learn": 2.0, "forget": "quiz/acc", "w_forget": 1.0}
+    both = Summary(result).lead("full", "random")
+    assert both.value == pytest.approx(lead.value)
+    assert both.low < lead.low < lead.high < both.high
+    assert Summary(result).lead("full", "nobody") is None
 
 
 def test_a_benchmark_at_chance_is_grey_and_in_no_headline(result):
@@ -186,3 +215,7 @@ def test_runs_on_other_items_are_not_compared(result):
         if unit["arm"] == "random":
             unit["evaluation"]["items"] = unit["evaluation"]["items"][1:]
     assert Summary(result).learned("random") is None
+    assert Summary(result).not_compared() == [
+        f"random with seed {seed} was evaluated on other items of new than the untouched model, so it is not compared there."
+        for seed in (0, 1, 2)
+    ]
