@@ -138,6 +138,11 @@ class Allocation:
             name: (parameters[name].detach().clone(), share) for name, share in shares.items() if share < 1
         }
 
+    @property
+    def shares(self) -> dict[str, float]:
+        """Of what warms up in this step, the share of the learning rate."""
+        return {name: share for name, (_, share) in self._partial.items()}
+
     @torch.no_grad()
     def after_update(self) -> None:
         """Takes back of the step what exceeds the learning rate of what warms up."""

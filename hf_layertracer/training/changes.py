@@ -156,7 +156,7 @@ class Changes:
             self.before_clipping(model)
         self._has_norms = False
         self._allocation.before_update(step)
-        self._motion.before_update(model, self._optimizer)
+        self._motion.before_update(model, self._optimizer, self._allocation.shares)
 
     def after_update(self, model: nn.Module, step: int, *, skipped: bool) -> None:
         """After an optimizer step, which mixed precision may have skipped."""
@@ -165,6 +165,11 @@ class Changes:
         self._allocation.after_update()
         if not skipped:
             self._motion.after_update(model, self._optimizer, step)
+
+    def notes_at_end(self) -> list[str]:
+        """What a reader of the report must know of how the run went."""
+        summary = self._motion.summary()
+        return [] if summary is None else [summary]
 
     def remember(self, state: TrainerState) -> None:
         """Puts into the trainer's state what the next checkpoint has to hold."""
