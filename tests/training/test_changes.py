@@ -260,6 +260,7 @@ def test_an_optimizer_that_lacks_a_parameter_is_refused(model):
         ({"strategy": "schedule", "final_freeze_ratio": 1.0}, "final_freeze_ratio"),
         ({"strategy": "schedule", "frozen_end": "middle"}, "frozen_end must be one of deep, shallow"),
         ({"strategy": "adaptive", "hysteresis": -1}, "hysteresis"),
+        ({"strategy": "adaptive", "measure": "context"}, "measure='context' is not measured again during training"),
         ({"strategy": "freeze-deep", "change_steps": 3}, "has no option change_steps"),
     ],
 )
