@@ -75,7 +75,11 @@ class Changes:
         Raises:
             LayerTracerError: Optimizer or checkpoint do not fit.
         """
-        if self._allocation is None or self._optimizer is not optimizer:
+        # A trainer may train several times. Nothing of an earlier run decides what trains in this one.
+        self._norms = GradientNorms(self._report.num_layers, self._report.plan.layers_path)
+        self._motion, self._has_norms = MotionCheck(), False
+        goes_on = self._allocation is not None and self._optimizer is optimizer
+        if not goes_on:
             self._optimizer = optimizer
             self._allocation = Allocation(
                 model,
@@ -91,6 +95,8 @@ class Changes:
         self._history = []
         self._allocation.thawed_at = state["thawed_at"] if state is not None else {}
         applied = self._allocation.put_into_force(self._report.plan)
+        if goes_on:
+            self._allocation.forget_kept()
         self._motion.ask()
         return applied
 
