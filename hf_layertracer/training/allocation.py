@@ -70,6 +70,10 @@ class Allocation:
         self._wrapped = wrapped
         self._tell_reducer()
 
+    def forget_kept(self) -> None:
+        """Lets go of the state of frozen parameters, which is of an earlier run."""
+        self._kept = {}
+
     def put_into_force(self, plan: LayerPlan, step: int | None = None) -> AppliedPlan:
         """Changes what trains. Between two steps, on every process at the same one.
 
@@ -138,6 +142,11 @@ class Allocation:
             name: (parameters[name].detach().clone(), share) for name, share in shares.items() if share < 1
         }
 
+    @property
+    def shares(self) -> dict[str, float]:
+        """Of what warms up in this step, the share of the learning rate."""
+        return {name: share for name, (_, share) in self._partial.items()}
+
     @torch.no_grad()
     def after_update(self) -> None:
         """Takes back of the step what exceeds the learning rate of what warms up."""
@@ -159,12 +168,13 @@ class Allocation:
             self._kept[name] = _moved(state, torch.device("cpu"))
 
     def _restore(self, name: str, parameter: nn.Parameter) -> None:
-        if name in self._kept:
-            # Adam counts its steps on the CPU, unless it is fused or captured.
-            self._optimizer.state[parameter] = {
-                key: value.to(parameter.device) if isinstance(value, torch.Tensor) and value.dim() else value
-                for key, value in self._kept.pop(name).items()
-            }
+        if name not in self._kept:
+            return
+        state, group = self._kept.pop(name), self._optimizer.param_groups[self._homes[name]]
+        moved = _moved(state, parameter.device)
+        if "step" in state and not (group.get("fused") or group.get("capturable")):
+            moved["step"] = state["step"]  # else Adam counts its steps on the CPU
+        self._optimizer.state[parameter] = moved
 
     def _tell_reducer(self) -> None:
         for module in self._wrapped.modules() if self._wrapped is not None else ():
@@ -176,7 +186,8 @@ class Allocation:
         return {**state_dict, _KEPT: self._kept}
 
     def _load_kept(self, optimizer: torch.optim.Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
-        self._kept = state_dict.get(_KEPT, {})
+        # Where several processes train, the trainer loads a checkpoint to the device.
+        self._kept = {name: _moved(state, torch.device("cpu")) for name, state in state_dict.get(_KEPT, {}).items()}
         return {name: value for name, value in state_dict.items() if name != _KEPT}
 
 

@@ -75,7 +75,11 @@ class Changes:
         Raises:
             LayerTracerError: Optimizer or checkpoint do not fit.
         """
-        if self._allocation is None or self._optimizer is not optimizer:
+        # A trainer may train several times. Nothing of an earlier run decides what trains in this one.
+        self._norms = GradientNorms(self._report.num_layers, self._report.plan.layers_path)
+        self._motion, self._has_norms = MotionCheck(), False
+        goes_on = self._allocation is not None and self._optimizer is optimizer
+        if not goes_on:
             self._optimizer = optimizer
             self._allocation = Allocation(
                 model,
@@ -93,6 +97,8 @@ class Changes:
         self._history = []
         self._allocation.thawed_at = state["thawed_at"] if state is not None else {}
         applied = self._allocation.put_into_force(self._report.plan)
+        if goes_on:
+            self._allocation.forget_kept()
         self._motion.ask()
         return applied
 
@@ -172,7 +178,7 @@ class Changes:
             self.before_clipping(model)
         self._has_norms = False
         self._allocation.before_update(step)
-        self._motion.before_update(model, self._optimizer)
+        self._motion.before_update(model, self._optimizer, self._allocation.shares)
 
     def after_update(self, model: nn.Module, step: int, *, skipped: bool) -> None:
         """After an optimizer step, which mixed precision may have skipped."""
@@ -181,6 +187,11 @@ class Changes:
         self._allocation.after_update()
         if not skipped:
             self._motion.after_update(model, self._optimizer, step)
+
+    def notes_at_end(self) -> list[str]:
+        """What a reader of the report must know of how the run went."""
+        summary = self._motion.summary()
+        return [] if summary is None else [summary]
 
     def remember(self, state: TrainerState) -> None:
         """Puts into the trainer's state what the next checkpoint has to hold."""

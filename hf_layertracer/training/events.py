@@ -214,6 +214,8 @@ class TracingEvents(TrainerCallback):
         self._is_training = False
         if self._cache is not None:
             self.report.notes.append(self._cache.summary)
+        if self.tracer.changes is not None:
+            self._tell(self.tracer.changes.notes_at_end(), state)
         self._remove_prefix()
         kept = kept_step(args, state)
         with ends_no_training("write down what came of the run"):
@@ -228,6 +230,13 @@ class TracingEvents(TrainerCallback):
                 self.tracer.save(args.output_dir)
                 if self._trial_dir is not None:  # the next trial of a search overwrites what lies above
                     self.tracer.save(self._trial_dir)
+
+    def _tell(self, notes: list[str], state: TrainerState) -> None:
+        for note in notes:
+            if state.is_world_process_zero:
+                logger.warning(note)
+            if note not in self.report.notes:  # a run that goes on has those of its checkpoint
+                self.report.notes.append(note)
 
     @contextmanager
     def _apart(self, what: str) -> Iterator[None]:

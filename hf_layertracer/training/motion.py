@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -12,37 +17,82 @@ from ..modeling.weights import own_part
 
 logger = get_logger(__name__)
 
-_LOOKED_AT = 16  # elements of each tensor, those with the largest gradients
+_LOOKED_AT = 4096  # elements of each tensor, those with the largest gradients: some are small, and show a small step
+# A step of half a unit in the last place shows. Adam's correction of its means may make one a sixth as long as is counted
+# here, and a warm-up rounds once more.
+_SURE = 16
+_LATER = 1.25  # times the learning rate that was too low to show
+_HALF = (torch.bfloat16, torch.float16)
+_TRIES = 32  # looks at one tensor after one change
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What one tensor was before a step, where its gradients are largest."""
+
+    places: torch.Tensor
+    values: torch.Tensor
+    gradients: torch.Tensor
+    rate: float
+    eps: float
 
 
 class MotionCheck:
-    """Looks at the first optimizer step after a change that has a learning rate: every tensor with a gradient moves."""
+    """Looks whether every tensor that trains moves after a change, in the first step that has to show it.
+
+    Where the learning rate is lost in the rounding of a tensor's values, as in a long warm-up, the tensor is looked at again
+    once the rate is higher, a few dozen times at most.
+    """
 
     def __init__(self) -> None:
         self._is_due = False
-        self._before: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._pending: dict[str, float] = {}  # the learning rate to look at, by tensor
+        self._tries: Counter[str] = Counter()
+        self._looks: dict[str, _Look] = {}
+        self._has_moved: dict[str, bool] = {}  # of this run, by tensor
+        self._moved_since = False
+        self._has_told = False
 
     def ask(self) -> None:
-        """Wants the next step looked at."""
+        """Wants all that trains from the next step on looked at."""
         self._is_due = True
 
-    def before_update(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def before_update(
+        self, model: nn.Module, optimizer: torch.optim.Optimizer, shares: Mapping[str, float] | None = None
+    ) -> None:
         """Remembers where the gradients are largest, and the values there.
 
         Args:
             model (`nn.Module`): The model, with gradients.
             optimizer (`torch.optim.Optimizer`): The optimizer.
+            shares (`Mapping[str, float]`, *optional*): Of tensors that warm up, the share of the learning rate.
         """
-        self._before = {}
-        if not self._is_due or not all(float(group["lr"]) > 0 for group in optimizer.param_groups):
+        if self._is_due:
+            self._pending = {name: 0.0 for name, parameter in model.named_parameters() if parameter.requires_grad}
+            self._is_due = self._moved_since = False
+            self._tries.clear()
+        self._looks = {}
+        if not self._pending:
             return
+        groups = {parameter: group for group in optimizer.param_groups for parameter in group["params"]}
+        # What the optimizer does not hold should be there, and is expected to move as the fastest of what is.
+        fastest = max(optimizer.param_groups, key=lambda group: float(group["lr"]))
         for name, parameter in model.named_parameters():
-            if not parameter.requires_grad or parameter.grad is None:
+            if name not in self._pending or parameter.grad is None:
                 continue
-            gradient = own_part(parameter.grad.detach()).flatten()
-            if gradient.numel() and bool(gradient.any()):
-                places = gradient.abs().topk(min(_LOOKED_AT, gradient.numel())).indices
-                self._before[name] = places, own_part(parameter.detach()).flatten()[places].clone()
+            group = groups.get(parameter, fastest)
+            rate = float(group["lr"]) * (shares or {}).get(name, 1.0)
+            if rate > 0 and rate >= self._pending[name]:
+                self._look(name, parameter, rate, group.get("eps"))
+
+    def _look(self, name: str, parameter: nn.Parameter, rate: float, eps: Any) -> None:
+        size = own_part(parameter.grad.detach()).flatten().abs()
+        if size.numel() and bool(size.any()):
+            gradients, places = size.topk(min(_LOOKED_AT, size.numel()))
+            gradients, places = gradients[gradients > 0], places[gradients > 0]
+            eps = eps if isinstance(eps, float) else 1e-8
+            if places.numel():  # a gradient may be nothing but NaN
+                self._looks[name] = _Look(places, _at(parameter, places), gradients.cpu().double(), rate, eps)
 
     def after_update(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
         """Looks at the same places again.
@@ -53,29 +103,86 @@ class MotionCheck:
             step (`int`): Optimizer steps made before this one.
 
         Raises:
-            LayerTracerError: A tensor in float32 or more has gradients and did not move under Adam, or none moved.
+            LayerTracerError: A tensor had to move under Adam and did not, or none moved of those that had to.
         """
-        if not self._before:
+        looks, self._looks = self._looks, {}
+        if not looks:
             return
         parameters = dict(model.named_parameters())
-        still = [
-            name
-            for name, (places, values) in self._before.items()
-            if torch.equal(own_part(parameters[name].detach()).flatten()[places], values)
-        ]
-        self._is_due, looked_at, self._before = False, len(self._before), {}
-        if not still:
-            return
-        names = f"{len(still)} of {looked_at} tensors that train ({still[0]}, ...)"
-        adam = all("exp_avg" in state for state in optimizer.state.values()) and len(optimizer.state) > 0
-        # Adam moves by the learning rate, however small a gradient is; half precision may round that away.
-        sure = [name for name in still if parameters[name].dtype not in (torch.bfloat16, torch.float16)]
-        if (adam and sure) or len(still) == looked_at:
+        states = [state for state in optimizer.state.values() if state]
+        is_adam = bool(states) and all("exp_avg" in state and "exp_avg_sq" in state for state in states)
+        still = [name for name, look in looks.items() if torch.equal(_at(parameters[name], look.places), look.values)]
+        for name in looks.keys() - set(still):
+            del self._pending[name]
+            self._has_moved[name] = self._moved_since = True
+        wrong = []
+        for name in still:
+            self._has_moved.setdefault(name, False)
+            parameter, look = parameters[name], looks[name]
+            kind = torch.finfo(parameter.dtype)
+            rounding = _SURE * kind.eps * look.values.abs().clamp(min=kind.tiny)
+            if bool((look.rate * _length(optimizer, parameter, look, is_adam) > rounding).any()):
+                wrong.append(name)
+            elif not bool((look.rate > rounding).any()):
+                self._pending[name] = look.rate * _LATER
+            self._tries[name] += 1
+            if self._tries[name] == _TRIES:
+                del self._pending[name]
+        if wrong and (is_adam or (len(still) == len(looks) and not self._moved_since)):
             raise LayerTracerError(
-                f"After the change at step {step}, {names} have gradients and did not move: the optimizer does not train "
-                "what the plan says."
+                f"In the update after step {step}, {_named(wrong, looks)} had gradients and a learning rate that has to "
+                "show, and did not move: the optimizer does not train what the plan says."
             )
-        logger.warning(
-            f"In the step after {step}, {names} had gradients and did not move: the update is lost in rounding. Train "
-            "with float32 weights (bf16=True computes in bfloat16), or a higher learning rate."
+        for name in wrong:  # no other optimizer is known well enough to end a run for some tensors
+            self._pending.pop(name, None)
+            logger.warning(
+                f"In the update after step {step}, {name} had gradients and did not move, as others did: look whether "
+                f"{type(optimizer).__name__} trains it."
+            )
+        self._tell_what_is_lost([name for name in still if parameters[name].dtype in _HALF], looks, step)
+
+    def _tell_what_is_lost(self, lost: list[str], looks: Mapping[str, Any], step: int) -> None:
+        """Once a run: the same would be said after each change."""
+        if lost and not self._has_told:
+            self._has_told = True
+            logger.warning(
+                f"In the update after step {step}, {_named(lost, looks)} had gradients and did not move: the update is lost "
+                "in rounding. Train with float32 weights (bf16=True computes in bfloat16), or a higher learning rate."
+            )
+
+    def summary(self) -> str | None:
+        """What to say at the end of a run of tensors that no look found moving; `None` where there are none."""
+        never = [name for name, has_moved in self._has_moved.items() if not has_moved]
+        if not never:
+            return None
+        return (
+            f"{_named(never, self._has_moved)} had gradients and were not seen to move: their steps were too short to show "
+            "in the rounding of their values, so whether the optimizer trains them could not be checked."
         )
+
+
+def _at(tensor: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    own = own_part(tensor.detach()).flatten()
+    return own[places.to(own.device)].cpu().double()
+
+
+def _length(optimizer: torch.optim.Optimizer, parameter: nn.Parameter, look: _Look, is_adam: bool) -> torch.Tensor:
+    """How far a learning rate of one moves these places."""
+    if not is_adam:
+        return look.gradients
+    if state := optimizer.state.get(parameter):
+        mean = own_part(state["exp_avg"].detach())
+        square = own_part(state.get("max_exp_avg_sq", state["exp_avg_sq"]).detach())
+        # Some keep means of another shape, or packed into fewer bits.
+        if (
+            type(mean) is type(square) is torch.Tensor
+            and mean.numel() == square.numel() == own_part(parameter).numel()
+        ):
+            return _at(mean, look.places).abs() / (_at(square, look.places).sqrt() + look.eps)
+    # Adam moves by the learning rate, however small a gradient is, down to its epsilon.
+    return look.gradients / (look.gradients + look.eps)
+
+
+def _named(names: list[str], among: Mapping[str, Any]) -> str:
+    more = ", ..." if len(names) > 1 else ""
+    return f"{len(names)} of {len(among)} tensors that train ({names[0]}{more})"

@@ -61,16 +61,24 @@ def prepare(folder: TrialFolder) -> None:
         for path in config.evaluate.new
         if content_hash(Path(path)) in contents
     ]
-    notes += _draws_without_gradients(arms, config.train.steps)
+    notes += _changes_that_never_come(arms, config.train.steps)
     write_json(folder.prepared, {"arms": [arm.model_dump() for arm in arms], "notes": notes, "fingerprint": None})
 
 
-def _draws_without_gradients(arms: Sequence[PreparedArm], steps: int) -> Iterator[str]:
-    """What to say of arms that are to draw layers by their gradients, and end before they can."""
+def _changes_that_never_come(arms: Sequence[PreparedArm], steps: int) -> Iterator[str]:
+    """What to say of arms that end before they change what trains, or before they can draw layers by their gradients."""
     for prepared in arms:
         arm = ArmConfig(**prepared.arm)
         every = arm.changes_every
-        if every is None or strategy_named(arm.strategy).change.watches != "gradients":
+        if every is None:
+            continue
+        if every >= steps:
+            yield (
+                f"{arm.name} never changes what trains: a run has {steps} steps, and it changes every {every}. It is its "
+                "first choice under another name. Lower change_steps."
+            )
+            continue
+        if strategy_named(arm.strategy).change.watches != "gradients":
             continue
         draws, trained, layers = -(-steps // every), len(prepared.plan["trained_layers"]), prepared.plan["num_layers"]
         if draws * trained <= layers:

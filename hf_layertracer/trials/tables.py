@@ -141,12 +141,13 @@ def _cost(result: TrialsResult) -> ResultTable:
     rows, rate = [], result.config["train"]["learning_rate"]
     for entry in result.arms:
         name, plan = entry["arm"]["name"], entry["plan"]
-        costs = [run["cost"] for run in result.runs_of(name)]
+        runs = result.runs_of(name)
+        costs = [run["cost"] for run in runs]
         speeds = [cost["tokens_per_second"] for cost in costs if cost["tokens_per_second"]]
         rows.append(
             [
                 name,
-                "adapters" if plan is None else _layers(entry["arm"], plan),
+                "adapters" if plan is None else _layers(entry["arm"], plan, runs),
                 f"{entry['arm'].get('learning_rate') or rate:g}",
                 f"{_trainable(entry, costs) / 1e6:.2f} M",
                 "" if entry["off_by"] is None else f"{entry['off_by']:+.1%}",
@@ -174,10 +175,10 @@ def _accuracies(summary: Summary) -> list[str]:
     return [metric for metric in summary.metrics if metric.endswith(("/acc", "/accuracy"))]
 
 
-def _layers(arm: dict[str, Any], plan: dict[str, Any]) -> str:
+def _layers(arm: dict[str, Any], plan: dict[str, Any], runs: list[dict[str, Any]]) -> str:
     config = ArmConfig(**arm)
     if (every := config.changes_every) is not None:
-        layers = f"{len(plan['trained_layers'])} at first, changed every {every} steps"
+        layers = f"{len(plan['trained_layers'])} at first, {_changes(every, runs)}"
     elif config.is_drawn:
         layers = f"{len(plan['trained_layers'])} drawn for each seed"
     else:
@@ -185,6 +186,19 @@ def _layers(arm: dict[str, Any], plan: dict[str, Any]) -> str:
     # Many layers and no embedding, or few layers and the embedding, may be as many parameters.
     trained = f"{layers}, embeddings" if plan["train_embeddings"] else layers
     return f"{trained} (by name)" if plan["patterns"] else trained
+
+
+def _changes(every: int, runs: list[dict[str, Any]]) -> str:
+    """How often the runs did change what trains, which an option cannot tell; without runs, how often they may."""
+    counts = [run["allocations"] - 1 for run in runs]
+    if not counts:
+        return f"may change every {every} steps"
+    low, high = min(counts), max(counts)
+    if high == 0:
+        return "never changed"
+    if low < high:
+        return f"changed {low} to {high} times"
+    return "changed once" if low == 1 else f"changed {low} times"
 
 
 def _trainable(entry: dict[str, Any], costs: list[dict[str, Any]]) -> float:

@@ -173,21 +173,25 @@ def _cost(trainer: LayerTracerTrainer, tokens: int) -> dict[str, Any]:
     periods = [(end - record.step, record.plan.savings) for record, end in zip(report.plans, ends, strict=True)]
     flops = sum(length * savings.flops_per_token for length, savings in periods)
     trainable = outcome.trainable_parameters
-    if len(periods) > 1:
-        trainable = sum(length * savings.trainable_parameters for length, savings in periods) // steps
     state = [
         value
         for values in trainer.optimizer.state.values()
         for value in values.values()
         if isinstance(value, torch.Tensor)
     ]
+    optimizer_bytes = sum(value.numel() * value.element_size() for value in state)
+    if len(periods) > 1:
+        trainable = sum(length * savings.trainable_parameters for length, savings in periods) // steps
+        # What is there at the end is of what trains last; where more did, it was as much larger.
+        held = [savings.trainable_parameters for _, savings in periods]
+        optimizer_bytes = optimizer_bytes * max(held) // held[-1]
     return {
         "tokens": tokens,
         "tokens_per_second": outcome.tokens_per_second,
         "peak_memory_bytes": outcome.peak_memory_bytes,
         "peak_memory_of": outcome.peak_memory_of,
         "trainable_parameters": trainable,
-        "optimizer_bytes": sum(value.numel() * value.element_size() for value in state),
+        "optimizer_bytes": optimizer_bytes,
         "flops": flops * tokens // steps,
     }
 

@@ -73,6 +73,7 @@ def test_the_template_is_a_valid_config(written):
         ({"arms": [{"strategy": "full", "freeze_ratio": 0.5}]}, r"arms\[0\].*'full' has no option freeze_ratio"),
         ({"arms": [{"strategy": "freeze-deep", "ratio": 0.5}]}, r"arms\[0\].*has no option ratio"),
         ({"arms": [{"strategy": "freeze-deep", "freeze_ratio": 2}]}, r"arms\[0\].*freeze_ratio must lie between"),
+        ({"arms": [{"strategy": "adaptive", "measure": "context"}]}, r"arms\[0\].*'context' is not measured again"),
         ({"arms": [{"strategy": "lora", "rank": "many"}]}, r"arms\[0\]\.rank: 'many' is no rank"),
         ({"arms": [{"strategy": "lora", "r": 8}]}, r"arms\[0\]\.r: lora has no such option"),
         ({"arms": []}, r"arms: "),

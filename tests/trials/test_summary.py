@@ -58,7 +58,7 @@ def _result(runs: dict[tuple[str, int | None], dict[str, Any]], seeds: list[int]
         units=[
             {
                 "arm": arm, "seed": seed, "strategy": arm, "options": {}, "learning_rate": 1.0, "fingerprint": "",
-                "evaluation": evaluation, "cost": cost, "losses": [], "plan": None,
+                "evaluation": evaluation, "cost": cost, "losses": [], "plan": None, "allocations": 1,
             }
             for (arm, seed), evaluation in runs.items()
         ],
@@ -189,6 +189,27 @@ def test_the_table_of_costs_says_where_names_decide_what_trains(result):
     costs = result_tables(result)[-1]
     assert "By name: what the arm's patterns match trains" in costs.caption
     assert [row[1] for row in costs.rows] == ["0-1, embeddings", "0-1, embeddings (by name)"]
+
+
+@pytest.mark.parametrize(
+    ("allocations", "said"),
+    [
+        ([1, 1, 1], "2 at first, never changed"),
+        ([2, 2, 2], "2 at first, changed once"),
+        ([4, 4, 4], "2 at first, changed 3 times"),
+        ([1, 3, 4], "2 at first, changed 0 to 3 times"),
+        ([], "2 at first, may change every 20 steps"),
+    ],
+)
+def test_the_table_of_costs_says_how_often_an_arm_did_change(result, allocations, said):
+    (entry,) = [entry for entry in result.arms if entry["arm"]["name"] == "random"]
+    entry["arm"]["strategy"] = "lisa"
+    entry["plan"] = {"trained_layers": [0, 3], "train_embeddings": False, "patterns": []}
+    if not allocations:
+        result.units = [unit for unit in result.units if unit["arm"] != "random"]
+    for unit, count in zip(result.runs_of("random"), allocations, strict=True):
+        unit["allocations"] = count
+    assert result_tables(result)[-1].rows[1][:2] == ["random", said]
 
 
 def test_a_benchmark_above_chance_is_compared(draw, result):

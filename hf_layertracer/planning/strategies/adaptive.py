@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from ...checks import whole_number
+from ...errors import LayerTracerError
 from .base import Change, Choice, Moment, PlanInputs, Strategy, option
 from .changing import ChangingOptions
 from .ratio import MeasureOptions, what_was_measured
@@ -39,6 +40,11 @@ class AdaptiveOptions(ChangingOptions, MeasureOptions):
         ChangingOptions.__post_init__(self)
         whole_number("hysteresis", self.hysteresis, least=0)
         whole_number("change_probes", self.change_probes)
+        if self.measure == "context":
+            raise LayerTracerError(
+                "measure='context' is not measured again during training, which adaptive needs: take a perturbation, such "
+                "as measure='skip'."
+            )
 
 
 def choose(inputs: PlanInputs, options: AdaptiveOptions) -> Choice:

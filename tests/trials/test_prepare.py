@@ -1,0 +1,40 @@
+"""What is said of arms before anything is trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hf_layertracer.trials.matching import PreparedArm
+from hf_layertracer.trials.prepare import _changes_that_never_come
+
+
+def _notes(steps: int, strategy: str, **options: Any) -> list[str]:
+    arm = PreparedArm(
+        arm={"name": "one", "strategy": strategy, **options},
+        trainable_parameters=1,
+        total_parameters=2,
+        flops_per_token=1,
+        plan={"trained_layers": [0], "num_layers": 8},
+    )
+    return list(_changes_that_never_come([arm], steps))
+
+
+@pytest.mark.parametrize("strategy", ["lisa", "grass", "schedule", "adaptive"])
+@pytest.mark.parametrize("steps", [4, 20])
+def test_an_arm_that_ends_before_its_first_change_is_told(strategy, steps):
+    (note,) = _notes(steps, strategy)
+    assert note.startswith(f"one never changes what trains: a run has {steps} steps, and it changes every 20.")
+
+
+def test_an_arm_that_changes_is_not():
+    for strategy in ("lisa", "schedule", "adaptive"):
+        assert not _notes(21, strategy)
+    assert not _notes(4, "random")
+    assert not _notes(4, "lisa", change_steps=3, thaw_warmup_steps=1)
+
+
+def test_an_arm_that_never_uses_the_gradients_it_is_to_draw_by_is_told():
+    assert "reach none twice" in _notes(21, "grass")[0]
+    assert not _notes(181, "grass")
