@@ -65,20 +65,19 @@ def read_local_task(path: str, num_fewshot: int = 0) -> LocalTask:
         [`LocalTask`]: The benchmark.
 
     Raises:
-        LayerTracerError: There is no such layout, a set is empty, a column or an answer does not fit, or there are too
-            few examples.
+        LayerTracerError: There is no such layout, a set is empty, two files name one subject, a column or an answer does
+            not fit, or there are too few examples.
     """
     source = Path(path)
     ceval = sorted(source.rglob("*_val.csv"))
     cmmlu = sorted(source.glob("test/*.csv"))
     lines = [source] if source.is_file() and source.suffix == ".jsonl" else sorted(source.glob("*.jsonl"))
     if ceval:
-        examples = {file.stem.removesuffix("_dev"): file for file in source.rglob("*_dev.csv")}
-        files = {file.stem.removesuffix("_val"): file for file in ceval}
+        examples = _by_subject(sorted(source.rglob("*_dev.csv")), "_dev")
+        files = _by_subject(ceval, "_val")
         layout, subjects = "ceval", _csv_subjects(files, examples, ("question", *_LETTERS, "answer"))
     elif cmmlu:
-        examples = {file.stem: file for file in source.glob("dev/*.csv")}
-        files = {file.stem: file for file in cmmlu}
+        examples, files = _by_subject(sorted(source.glob("dev/*.csv"))), _by_subject(cmmlu)
         layout, subjects = "cmmlu", _csv_subjects(files, examples, ("Question", *_LETTERS, "Answer"))
     elif lines:
         layout, subjects = _jsonl_subjects(lines, num_fewshot)
@@ -95,6 +94,18 @@ def read_local_task(path: str, num_fewshot: int = 0) -> LocalTask:
                 f"{path}: {subject.name} holds {len(subject.examples)} examples for a prompt with {num_fewshot}."
             )
     return LocalTask(source.resolve().name.removesuffix(".jsonl"), layout, subjects)
+
+
+def _by_subject(files: list[Path], ending: str = "") -> dict[str, Path]:
+    """Files by the subject in their names; of two files for one subject, nothing says which one is meant."""
+    found: dict[str, Path] = {}
+    for file in files:
+        first = found.setdefault(file.stem.removesuffix(ending), file)
+        if first is not file:
+            raise LayerTracerError(
+                f"{first} and {file} name the same subject: rename one, or move it out of the task."
+            )
+    return found
 
 
 def _csv_subjects(files: dict[str, Path], examples: dict[str, Path], columns: tuple[str, ...]) -> list[Subject]:
@@ -140,7 +151,8 @@ def _jsonl_layout(row: Any, place: str) -> str:
     query, choices, gold = (row.get(name) for name in ("query", "choices", "gold"))
     if not isinstance(query, str) or not isinstance(choices, list) or len(choices) < 2:
         raise LayerTracerError(f"{place}: needs query, choices and gold, or sentence_good and sentence_bad.")
-    if not isinstance(gold, int) or not 0 <= gold < len(choices):
+    # To Python, true is the number 1.
+    if not isinstance(gold, int) or isinstance(gold, bool) or not 0 <= gold < len(choices):
         raise LayerTracerError(f"{place}: gold is {gold!r}, no index of one of {len(choices)} choices.")
     return "choices"
 

@@ -31,6 +31,17 @@ def test_ceval_may_lie_in_folders_by_split_as_it_is_distributed(tmp_path, write_
     assert (subject.name, len(subject.questions), len(subject.examples)) == ("law", 2, 5)
 
 
+@pytest.mark.parametrize("kind", ["val", "dev"])
+def test_two_files_of_one_subject_are_refused_by_name(tmp_path, write_csv, kind):
+    write_csv("exam/law/law_val.csv", lettered(2))
+    for folder in ("law", "other"):
+        write_csv(f"exam/{folder}/law_{kind}.csv", lettered(2))
+    with pytest.raises(LayerTracerError) as raised:
+        read_local_task(str(tmp_path / "exam"))
+    for folder in ("law", "other"):
+        assert str(tmp_path / "exam" / folder / f"law_{kind}.csv") in str(raised.value)
+
+
 def test_cmmlu_is_known_by_its_folders(cmmlu):
     task = read_local_task(cmmlu)
     assert (task.layout, task.subjects[0].name) == ("cmmlu", "agronomy")
@@ -70,6 +81,7 @@ def test_a_folder_of_json_files_has_a_subject_a_file(tmp_path, write_jsonl):
         (["text"], "row 1: no JSON object"),
         ([{"query": "a"}], "row 1: needs query, choices and gold"),
         ([CHOICES[0], CHOICES[1] | {"gold": 3}], "row 2: gold is 3, no index of one of 3"),
+        ([CHOICES[0] | {"gold": True}], "row 1: gold is True, no index of one of 2"),
         ([CHOICES[0], PAIRS[0]], "mixed in one task"),
     ],
 )
