@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import LayerTracerError
+from ..probes.files import read_rows
+from ..text import check_unicode
 
 
 Row = dict[str, Any]
@@ -119,7 +121,14 @@ def _read_csv(path: Path, columns: tuple[str, ...]) -> list[Row]:
     """Rows with the columns named and no others: the dev files of C-Eval have one more than the val files."""
     rows = []
     # Some copies of these files begin with a byte order mark.
-    for number, row in _checked(path, lambda file: list(csv.DictReader(file)), "utf-8-sig"):
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            read = list(csv.DictReader(file))
+    except OSError as error:
+        raise LayerTracerError(f"Could not read {path}: {error.strerror or error}.") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise LayerTracerError(f"{path} cannot be read: {error}.") from error
+    for number, row in enumerate(read, start=1):
         missing = [column for column in columns if row.get(column) is None]
         if missing:
             raise LayerTracerError(f"{path}, row {number}: no column {', '.join(missing)}.")
@@ -133,9 +142,9 @@ def _jsonl_subjects(files: list[Path], num_fewshot: int) -> tuple[str, list[Subj
     layouts, subjects = set(), []
     for file in files:
         rows = []
-        for number, row in _checked(file, lambda lines: [json.loads(line) for line in lines if line.strip()], "utf-8"):
-            layouts.add(_jsonl_layout(row, f"{file}, row {number}"))
-            rows.append(row)
+        for row in read_rows(file):
+            layouts.add(_jsonl_layout(row.values, row.place))
+            rows.append(dict(row.values))
         examples = 0 if layouts == {"pairs"} else num_fewshot
         subjects.append(Subject(file.stem, rows[examples:], rows[:examples]))
     if len(layouts) > 1:
@@ -143,9 +152,8 @@ def _jsonl_subjects(files: list[Path], num_fewshot: int) -> tuple[str, list[Subj
     return layouts.pop() if layouts else "choices", subjects
 
 
-def _jsonl_layout(row: Any, place: str) -> str:
-    if not isinstance(row, dict):
-        raise LayerTracerError(f"{place}: no JSON object.")
+def _jsonl_layout(row: Mapping[str, Any], place: str) -> str:
+    check_unicode(json.dumps(row, ensure_ascii=False), place)
     if isinstance(row.get("sentence_good"), str) and isinstance(row.get("sentence_bad"), str):
         return "pairs"
     query, choices, gold = (row.get(name) for name in ("query", "choices", "gold"))
@@ -155,13 +163,3 @@ def _jsonl_layout(row: Any, place: str) -> str:
     if not isinstance(gold, int) or isinstance(gold, bool) or not 0 <= gold < len(choices):
         raise LayerTracerError(f"{place}: gold is {gold!r}, no index of one of {len(choices)} choices.")
     return "choices"
-
-
-def _checked(path: Path, read: Callable[[Any], list], encoding: str) -> list[tuple[int, Any]]:
-    try:
-        with path.open(encoding=encoding, newline="") as file:
-            return list(enumerate(read(file), start=1))
-    except OSError as error:
-        raise LayerTracerError(f"Could not read {path}: {error.strerror or error}.") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
-        raise LayerTracerError(f"{path} cannot be read: {error}.") from error
