@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,12 +61,14 @@ def text_blocks(
         LayerTracerError: A file cannot be read, there is no text, or the tokenizer does not say where its tokens lie.
     """
     files = list(files)
-    blocks = [
-        block
-        for path in files
-        for number, document in enumerate(read_documents(path))
-        for block in document_blocks(document, tokenizer, length, f"{Path(path).name}:{number}")
-    ]
+    blocks: list[Block] = []
+    seen: Counter[str] = Counter()
+    for path in files:
+        for document in read_documents(path):
+            # Numbered on over files of one name in several folders: a group is one document.
+            name = Path(path).name
+            blocks += document_blocks(document, tokenizer, length, f"{name}:{seen[name]}")
+            seen[name] += 1
     if not blocks:
         raise LayerTracerError(f"There is no text to evaluate on in {', '.join(files)}.")
     if limit is not None and limit < len(blocks):

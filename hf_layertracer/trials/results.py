@@ -28,7 +28,7 @@ class TrialsResult(BaseModel):
         units (`list[dict[str, Any]]`): The finished runs, the untouched model first: metrics, items, cost, losses.
         failures (`dict[str, str]`): Runs that failed, with the cause.
         missing (`list[str]`): Runs that are not finished.
-        notes (`list[str]`): What a reader should know.
+        notes (`list[str]`): What a reader should know of the trial as a whole.
     """
 
     config: dict[str, Any]
@@ -76,6 +76,15 @@ class TrialsResult(BaseModel):
         return next(iter(self.runs_of(UNTOUCHED)), None)
 
     @property
+    def all_notes(self) -> list[str]:
+        """What a reader should know, with how each set was evaluated and what its errors rest on."""
+        if self.untouched is None:
+            return self.notes
+        evaluation = self.untouched["evaluation"]
+        protocols = [f"{name}: {protocol}." for name, protocol in evaluation["protocols"].items()]
+        return [*self.notes, *protocols, *evaluation["notes"]]
+
+    @property
     def is_complete(self) -> bool:
         """Whether every run is finished."""
         return not self.missing
@@ -88,7 +97,7 @@ class TrialsResult(BaseModel):
             "arms": self.arms,
             "failures": self.failures,
             "missing": self.missing,
-            "notes": self.notes,
+            "notes": self.all_notes,
             "config": self.config,
             "versions": self.versions,
             "machine": self.machine,

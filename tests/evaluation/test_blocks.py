@@ -50,6 +50,15 @@ def test_a_limit_spreads_over_all_files(tmp_path, tiny_tokenizer):
     assert [block.group for block in some] == ["a.txt:0"] * 3 + ["b.txt:0"] * 3
 
 
+def test_documents_of_two_files_of_one_name_are_two(tmp_path, tiny_tokenizer):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    files = [write(tmp_path / folder, TEXT) for folder in ("a", "b")]
+    blocks = text_blocks(files, tiny_tokenizer, 8)
+    assert {block.group for block in blocks} == {"text.txt:0", "text.txt:1"}
+    assert len({block.item for block in blocks}) == len(blocks)
+
+
 def test_a_document_of_a_jsonl_file_is_not_joined_with_the_next(tmp_path, tiny_tokenizer):
     path = write(tmp_path, '{"text": "One, two."}\n\n{"content": "Rome is the capital."}\n', "docs.jsonl")
     assert [tiny_tokenizer.decode(block.input_ids[1:]) for block in text_blocks([path], tiny_tokenizer, 500)] == [
