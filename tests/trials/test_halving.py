@@ -41,10 +41,11 @@ def test_the_better_half_runs_longer_and_the_winners_plan_is_a_file(
     assert run_halving(config, tmp_path, total_tokens=36 * STEP) == result
     assert in_this_process == []
 
-    monkeypatch.setattr("sys.argv", ["layertracer", "trials", "show", str(tmp_path)])
-    with pytest.raises(SystemExit):
-        main()
-    assert "Successive halving" in capsys.readouterr().out
+    for options, said in (([], "Successive halving"), (["--markdown"], f"{9 * STEP} tokens a run")):
+        monkeypatch.setattr("sys.argv", ["layertracer", "trials", "show", str(tmp_path), *options])
+        with pytest.raises(SystemExit):
+            main()
+        assert said in capsys.readouterr().out
 
 
 def test_no_arm_is_ahead_beyond_an_error_that_is_not_known():
