@@ -48,6 +48,15 @@ def test_the_better_half_runs_longer_and_the_winners_plan_is_a_file(
         assert said in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("options", [{}, {"plan_seed": 7}])
+def test_the_plan_of_an_arm_that_draws_says_which_draw_it_is(make_config, in_this_process, tmp_path, options):
+    arms = [{"strategy": "random", **options}]
+    run_halving(make_config(arms=arms, seeds=[3, 4], objective={}), tmp_path, total_tokens=2 * STEP)
+    reason = json.loads((tmp_path / "plan.json").read_text())["reason"]
+    # An arm whose draw is named in the config is the same for all seeds.
+    assert ("that of seed 3: the other seeds (4) drew their own" in reason) == (not options)
+
+
 def test_no_arm_is_ahead_beyond_an_error_that_is_not_known():
     places = [{"name": "full", "score": 0.5, "stderr": 0.1}, {"name": "freeze-deep", "score": 0.1, "stderr": 0.1}]
     assert _verdict(places) == "full is ahead of freeze-deep by 0.4000, twice the standard error being 0.2828."
