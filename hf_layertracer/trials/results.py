@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,11 @@ class TrialsResult(BaseModel):
         return not self.missing
 
     def to_dict(self) -> dict[str, Any]:
-        """What `results.json` holds."""
+        """What `results.json` holds: also the tables and the points of the picture, which need the items to be made."""
+        from .tables import result_tables
+        from .trade_off import trade_off
+
+        points = trade_off(self)
         return {
             "schema_version": SCHEMA_VERSION,
             "rows": self.rows,
@@ -101,6 +106,8 @@ class TrialsResult(BaseModel):
             "config": self.config,
             "versions": self.versions,
             "machine": self.machine,
+            "tables": [asdict(table) | {"grey": sorted(table.grey)} for table in result_tables(self)],
+            "trade_off": None if points is None else points.model_dump(mode="json"),
         }
 
     def save(self, directory: str | Path, *, pictures: bool = True) -> None:
