@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .errors import LayerTracerError
+from .text import check_unicode
 
 
 TEXT_COLUMNS = ("text", "content", "document")
@@ -25,7 +26,7 @@ def read_documents(path: str | Path) -> Iterator[str]:
         `str`: Documents with at least one character that is no space.
 
     Raises:
-        LayerTracerError: The file cannot be read, is not UTF-8, or a line holds no text.
+        LayerTracerError: The file cannot be read, is not UTF-8, or a line holds no text or half a character.
     """
     path = Path(path)
     try:
@@ -49,5 +50,6 @@ def _text(line: str, place: str) -> str:
         raise LayerTracerError(f"{place} is no JSON: {error.msg}.") from error
     for column in TEXT_COLUMNS:
         if isinstance(row, dict) and isinstance(row.get(column), str):
+            check_unicode(row[column], place)
             return row[column]
     raise LayerTracerError(f"{place} holds no text under any of {', '.join(TEXT_COLUMNS)}.")

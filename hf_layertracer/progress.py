@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from tqdm.auto import tqdm
 from transformers.utils import logging
@@ -28,21 +29,26 @@ def progress_bar(desc: str, *, total: int | None = None, unit: str = "it", initi
         initial (`int`, *optional*, defaults to `0`): How much was done before.
 
     Returns:
-        `tqdm`: The bar, a context manager. `update(0)` shows the time that has passed.
+        `tqdm`: The bar, a context manager. `update(0)` shows the time that has passed, and what is left by it.
     """
-    disable = not (logging.is_progress_bar_enabled() and is_main_process())
+    # The time left follows from the whole time so far: tqdm's moving average leaves out the time in which nothing is
+    # counted, so that it stands still then, and is too short afterwards. `miniters=0` draws it again then, too.
+    settings: dict[str, Any] = {
+        "total": total,
+        "initial": initial,
+        "disable": not (logging.is_progress_bar_enabled() and is_main_process()),
+        "smoothing": 0,
+        "miniters": 0,
+    }
     if bars_move():
-        return tqdm(desc=desc, total=total, unit=f" {unit}", initial=initial, disable=disable)
+        return tqdm(desc=desc, unit=f" {unit}", **settings)
     return tqdm(
         desc=f"{desc}: ",
-        total=total,
         unit=unit,
-        initial=initial,
-        disable=disable,
+        **settings,
         file=_Lines(),
         delay=_LINE_EVERY,
         mininterval=_LINE_EVERY,
-        miniters=0,
         bar_format=_OPEN if total is None else _COUNTED,
     )
 

@@ -52,6 +52,24 @@ def one_line(text: str, limit: int) -> str:
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
 
 
+def check_unicode(text: str, place: str) -> None:
+    """Refuses halves of characters, which JSON can hold; tokenizers fail at them without a word of where they stand.
+
+    Args:
+        text (`str`): Any text.
+        place (`str`): Where it stands, to be named.
+
+    Raises:
+        LayerTracerError: The text cannot be tokenized.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise LayerTracerError(
+            f"{place}: the text holds half a character (a lone surrogate), which no tokenizer reads."
+        ) from error
+
+
 def parse_bytes(size: str | int, setting: str | None = None) -> int:
     """Reads an amount of memory; `GB` and `GiB` both mean 1024 x 1024 x 1024 bytes, as accelerators are labelled.
 

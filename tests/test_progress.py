@@ -39,3 +39,17 @@ def test_the_switch_of_transformers_counts(capsys):
     with progress_bar("Counting", total=2) as bar:
         bar.update(1)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("seen", [False, True])
+def test_the_time_left_is_counted_anew_while_nothing_is_counted(capsys, monkeypatch, seen):
+    monkeypatch.setattr(progress, "bars_move", lambda: seen)
+    with progress_bar("Counting", total=4, unit="layers") as bar:
+        began = bar.start_t
+        for passed, counted in ((60, 2), (180, 0)):
+            monkeypatch.setattr(bar, "_time", lambda now=began + passed: now)
+            bar.update(counted)
+        shown = capsys.readouterr().err
+    # Two took a minute, and then two minutes more passed: the other two are no longer a minute away.
+    for left in ("01:00", "03:00"):
+        assert (f"<{left}" if seen else f"{left} left") in shown

@@ -120,11 +120,12 @@ def show(
     """Show the results of a trial, finished or not."""
     from ..trials import HalvingResult, TrialsResult
 
-    if markdown:
-        typer.echo(TrialsResult.load(directory).to_markdown())
-        return
     rounds = sorted(directory.glob("round-*"))
-    print_trial(TrialsResult.load(rounds[-1] if rounds else directory))
+    result = TrialsResult.load(rounds[-1] if rounds else directory)
+    if markdown:
+        typer.echo(result.to_markdown())
+        return
+    print_trial(result)
     if (halving := HalvingResult.load(directory)) is not None:
         _print_halving(halving, directory)
 
@@ -174,7 +175,7 @@ def print_trial(result: TrialsResult) -> None:
         for row in table.rows:
             shown.add_row(*map(escape, row))
         console.print(shown)
-    for note in result.notes:
+    for note in result.all_notes:
         console.print(f"Note: {note}", markup=False)
     for name, cause in result.failures.items():
         console.print(f"Failed: {name}: {cause}", markup=False)

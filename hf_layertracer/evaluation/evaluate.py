@@ -93,13 +93,24 @@ def _add_texts(result: EvaluationResult, name: str, files: list[str], model, tok
     result.metrics[f"{name}/bits_per_byte"] = score.bits_per_byte
     result.metrics[f"{name}/perplexity"] = score.perplexity
     result.n[f"{name}/bits_per_byte"] = result.n[f"{name}/perplexity"] = len(blocks)
-    result.protocols[name] = f"blocks of {length} tokens, each read alone after the token that begins a text"
+    protocol = f"blocks of {length} tokens, each read alone after the token that begins a text"
+    result.protocols[name] = f"{protocol}, {_origin(len({block.group for block in blocks}))}"
     result.items += [
         EvaluationItem(
             set=name, item=block.item, group=block.group, value=value, bytes=block.bytes, tokens=block.tokens
         )
         for block, value in zip(blocks, score.block_bits_per_byte.tolist(), strict=True)
     ]
+
+
+def _origin(documents: int) -> str:
+    """What the errors of a text set rest on: blocks of one document resemble each other."""
+    if documents == 1:
+        return (
+            "all from one document: they are taken to be independent, so that the error of the items may be too small; "
+            "texts with a document a line (.jsonl) show how documents differ"
+        )
+    return f"from {documents} documents, each of which counts once in the error of the items"
 
 
 def _add_probes(result: EvaluationResult, source: str, model, tokenizer) -> None:

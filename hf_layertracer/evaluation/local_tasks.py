@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import LayerTracerError
+from ..probes.files import read_rows
+from ..text import check_unicode
 
 
 Row = dict[str, Any]
@@ -65,20 +67,19 @@ def read_local_task(path: str, num_fewshot: int = 0) -> LocalTask:
         [`LocalTask`]: The benchmark.
 
     Raises:
-        LayerTracerError: There is no such layout, a set is empty, a column or an answer does not fit, or there are too
-            few examples.
+        LayerTracerError: There is no such layout, a set is empty, two files name one subject, a column or an answer does
+            not fit, or there are too few examples.
     """
     source = Path(path)
     ceval = sorted(source.rglob("*_val.csv"))
     cmmlu = sorted(source.glob("test/*.csv"))
     lines = [source] if source.is_file() and source.suffix == ".jsonl" else sorted(source.glob("*.jsonl"))
     if ceval:
-        examples = {file.stem.removesuffix("_dev"): file for file in source.rglob("*_dev.csv")}
-        files = {file.stem.removesuffix("_val"): file for file in ceval}
+        examples = _by_subject(sorted(source.rglob("*_dev.csv")), "_dev")
+        files = _by_subject(ceval, "_val")
         layout, subjects = "ceval", _csv_subjects(files, examples, ("question", *_LETTERS, "answer"))
     elif cmmlu:
-        examples = {file.stem: file for file in source.glob("dev/*.csv")}
-        files = {file.stem: file for file in cmmlu}
+        examples, files = _by_subject(sorted(source.glob("dev/*.csv"))), _by_subject(cmmlu)
         layout, subjects = "cmmlu", _csv_subjects(files, examples, ("Question", *_LETTERS, "Answer"))
     elif lines:
         layout, subjects = _jsonl_subjects(lines, num_fewshot)
@@ -97,6 +98,18 @@ def read_local_task(path: str, num_fewshot: int = 0) -> LocalTask:
     return LocalTask(source.resolve().name.removesuffix(".jsonl"), layout, subjects)
 
 
+def _by_subject(files: list[Path], ending: str = "") -> dict[str, Path]:
+    """Files by the subject in their names; of two files for one subject, nothing says which one is meant."""
+    found: dict[str, Path] = {}
+    for file in files:
+        first = found.setdefault(file.stem.removesuffix(ending), file)
+        if first is not file:
+            raise LayerTracerError(
+                f"{first} and {file} name the same subject: rename one, or move it out of the task."
+            )
+    return found
+
+
 def _csv_subjects(files: dict[str, Path], examples: dict[str, Path], columns: tuple[str, ...]) -> list[Subject]:
     return [
         Subject(name, _read_csv(file, columns), _read_csv(examples[name], columns) if name in examples else [])
@@ -108,7 +121,14 @@ def _read_csv(path: Path, columns: tuple[str, ...]) -> list[Row]:
     """Rows with the columns named and no others: the dev files of C-Eval have one more than the val files."""
     rows = []
     # Some copies of these files begin with a byte order mark.
-    for number, row in _checked(path, lambda file: list(csv.DictReader(file)), "utf-8-sig"):
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            read = list(csv.DictReader(file))
+    except OSError as error:
+        raise LayerTracerError(f"Could not read {path}: {error.strerror or error}.") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise LayerTracerError(f"{path} cannot be read: {error}.") from error
+    for number, row in enumerate(read, start=1):
         missing = [column for column in columns if row.get(column) is None]
         if missing:
             raise LayerTracerError(f"{path}, row {number}: no column {', '.join(missing)}.")
@@ -122,9 +142,9 @@ def _jsonl_subjects(files: list[Path], num_fewshot: int) -> tuple[str, list[Subj
     layouts, subjects = set(), []
     for file in files:
         rows = []
-        for number, row in _checked(file, lambda lines: [json.loads(line) for line in lines if line.strip()], "utf-8"):
-            layouts.add(_jsonl_layout(row, f"{file}, row {number}"))
-            rows.append(row)
+        for row in read_rows(file):
+            layouts.add(_jsonl_layout(row.values, row.place))
+            rows.append(dict(row.values))
         examples = 0 if layouts == {"pairs"} else num_fewshot
         subjects.append(Subject(file.stem, rows[examples:], rows[:examples]))
     if len(layouts) > 1:
@@ -132,24 +152,14 @@ def _jsonl_subjects(files: list[Path], num_fewshot: int) -> tuple[str, list[Subj
     return layouts.pop() if layouts else "choices", subjects
 
 
-def _jsonl_layout(row: Any, place: str) -> str:
-    if not isinstance(row, dict):
-        raise LayerTracerError(f"{place}: no JSON object.")
+def _jsonl_layout(row: Mapping[str, Any], place: str) -> str:
+    check_unicode(json.dumps(row, ensure_ascii=False), place)
     if isinstance(row.get("sentence_good"), str) and isinstance(row.get("sentence_bad"), str):
         return "pairs"
     query, choices, gold = (row.get(name) for name in ("query", "choices", "gold"))
     if not isinstance(query, str) or not isinstance(choices, list) or len(choices) < 2:
         raise LayerTracerError(f"{place}: needs query, choices and gold, or sentence_good and sentence_bad.")
-    if not isinstance(gold, int) or not 0 <= gold < len(choices):
+    # To Python, true is the number 1.
+    if not isinstance(gold, int) or isinstance(gold, bool) or not 0 <= gold < len(choices):
         raise LayerTracerError(f"{place}: gold is {gold!r}, no index of one of {len(choices)} choices.")
     return "choices"
-
-
-def _checked(path: Path, read: Callable[[Any], list], encoding: str) -> list[tuple[int, Any]]:
-    try:
-        with path.open(encoding=encoding, newline="") as file:
-            return list(enumerate(read(file), start=1))
-    except OSError as error:
-        raise LayerTracerError(f"Could not read {path}: {error.strerror or error}.") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
-        raise LayerTracerError(f"{path} cannot be read: {error}.") from error

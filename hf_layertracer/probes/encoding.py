@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import LayerTracerError
-from .probe import Probe, is_unicode, whole_numbers
+from ..text import check_unicode
+from .probe import Probe, whole_numbers
 
 
 if TYPE_CHECKING:
@@ -135,8 +136,7 @@ def _encode_text(probe: Probe, name: str, tokenizer: PreTrainedTokenizerBase | N
         raise LayerTracerError(f"{name} has an empty prompt: there is no position to read an answer at.")
     if not probe.target:
         raise LayerTracerError(f"{name} has an empty target.")
-    if not is_unicode(probe.prompt + probe.target):
-        raise LayerTracerError(f"{name} holds half a character (a lone surrogate), which no tokenizer reads.")
+    check_unicode(probe.prompt + probe.target, name)
     prompt_ids = _ids(tokenizer, probe.prompt)
     joint_ids = _ids(tokenizer, probe.prompt + probe.target)
     shared = 0

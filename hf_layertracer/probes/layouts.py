@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import LayerTracerError
-from .probe import Probe, is_unicode, whole_numbers
+from ..text import check_unicode
+from .probe import Probe, whole_numbers
 
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def layout_of(
         text = row.get(column)
         if not isinstance(text, str):
             raise LayerTracerError(f"{place}: column {column!r} holds {type(text).__name__}, not text.")
-        _check_unicode(text, place)
+        check_unicode(text, place)
         # A few characters make a token: there is no need to tokenize a whole book for its first sentences.
         ids = tokenizer(text[: 32 * (longest + 1)], truncation=False, verbose=False)["input_ids"]
         specials = set(tokenizer.all_special_ids)
@@ -157,15 +158,8 @@ def _choice_probe(question: Any, labels: Sequence, options: Sequence, answer: st
 def _probe(prompt: str, target: str, row: Mapping, task: str, place: str, choices: Sequence[str] = ()) -> Probe:
     task = str(row.get("task") or task)
     for text in (prompt, target, task, *choices):
-        _check_unicode(text, place)
+        check_unicode(text, place)
     return Probe(prompt, target, task, tuple(choices))
-
-
-def _check_unicode(text: str, place: str) -> None:
-    if not is_unicode(text):
-        raise LayerTracerError(
-            f"{place}: the text holds half a character (a lone surrogate), which no tokenizer reads."
-        )
 
 
 def _is_list(values: Any) -> bool:

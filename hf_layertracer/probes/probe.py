@@ -55,12 +55,3 @@ def whole_numbers(values: Iterable[Any]) -> list[int]:
     if not whole:
         raise ValueError("not one list of whole numbers")
     return found
-
-
-def is_unicode(text: str) -> bool:
-    """Whether a text can be tokenized; JSON can also hold halves of characters (lone surrogates)."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

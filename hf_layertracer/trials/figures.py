@@ -10,11 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ..evaluation.estimates import SeedEstimate
 from ..report.palette import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION
 from ..text import one_line
 from .results import TrialsResult
-from .summary import Summary
+from .trade_off import Change, trade_off
 
 
 TRADE_OFF_FILE, LOSSES_FILE = "learned_forgotten.png", "losses.png"
@@ -26,20 +25,18 @@ _LITERAL = {"parse_math": False}
 def draw_trade_off(result: TrialsResult) -> Figure | None:
     """Learned against forgotten: one point an arm with 95 % intervals, its area by peak memory.
 
+    Where the untouched model is at chance on one of the two metrics, all points are grey and the title says so.
+
     Args:
         result ([`TrialsResult`]): The trial.
 
     Returns:
         `Figure` or `None`: `None` where no arm has both numbers.
     """
-    summary = Summary(result)
-    points = {}
-    for arm in summary.arms if result.untouched is not None else []:
-        learned, forgotten = summary.learned(arm), summary.forgotten(arm)
-        if learned is not None and forgotten is not None:
-            points[arm] = (learned, forgotten)
-    if not points:
+    shown = trade_off(result)
+    if shown is None:
         return None
+    points = shown.points
     figure, axes = _figure((9, 6.5))
     axes.axhline(0, color=GREY, linewidth=0.8)
     axes.axvline(0, color=GREY, linewidth=0.8)
@@ -47,7 +44,7 @@ def draw_trade_off(result: TrialsResult) -> Figure | None:
     memory = {arm: _peak(result, arm) for arm in points}
     most = max((peak for peak in memory.values() if peak), default=1)
     for index, (arm, (learned, forgotten)) in enumerate(points.items()):
-        colour = _COLOURS[index % len(_COLOURS)]
+        colour = GREY if shown.at_chance else _COLOURS[index % len(_COLOURS)]
         size = max(_SMALLEST, _LARGEST * (memory[arm] or 0) / most)
         axes.errorbar(
             forgotten.value,
@@ -62,9 +59,9 @@ def draw_trade_off(result: TrialsResult) -> Figure | None:
         label = f"{one_line(arm, 30)} ({memory[arm] / 2**20:.0f} MiB)" if memory[arm] else one_line(arm, 30)
         points_of_arm = axes.scatter(forgotten.value, learned.value, s=size, color=colour, marker=marker, alpha=0.6)
         points_of_arm.set_label(label)
-    axes.set_xlabel(f"forgotten ({summary.objective.forget}, loss against the untouched model)", **_LITERAL)
-    axes.set_ylabel(f"learned ({summary.objective.learn}, gain)", **_LITERAL)
-    axes.set_title("Up is more learned, left is less forgotten; bars: 95 % intervals; area: peak memory", fontsize=10)
+    axes.set_xlabel(f"forgotten ({shown.forget}, loss against the untouched model)", **_LITERAL)
+    axes.set_ylabel(f"learned ({shown.learn}, gain)", **_LITERAL)
+    axes.set_title(f"{shown.title}; area: peak memory", fontsize=10, **_LITERAL)
     legend = axes.legend(loc="best", fontsize=9, frameon=False)
     for handle in legend.legend_handles:
         if hasattr(handle, "set_sizes"):
@@ -123,7 +120,7 @@ def _figure(size: tuple[float, float]) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _bars(estimate: SeedEstimate) -> list[list[float]] | None:
+def _bars(estimate: Change) -> list[list[float]] | None:
     if estimate.low is None or estimate.high is None:
         return None
     return [[estimate.value - estimate.low], [estimate.high - estimate.value]]

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ..errors import LayerTracerError
+from .arms import ArmConfig
 from .config import UNTOUCHED, TrialsConfig
 from .folder import TrialFolder, read_json, write_json
 from .results import TrialsResult
@@ -26,7 +27,9 @@ class HalvingResult(BaseModel):
     Args:
         winner (`str`): The arm that is left.
         verdict (`str`): How sure that is, in words.
-        plan (`dict[str, Any]`, *optional*): The [`LayerPlan`] of the winner, or of the best arm that has one.
+        plan (`dict[str, Any]`, *optional*):
+            The [`LayerPlan`] of the winner, or of the best arm that has one; where each
+            seed drew layers, its reason says which draw it is.
         planned_by (`str`, *optional*): The arm that the plan is of.
         rounds (`list[dict[str, Any]]`):
             For each round its `tokens` a run, its `folder`, its `arms` with `name`, `score`, `stderr` and `kept`, and under
@@ -187,8 +190,20 @@ def _best_plan(result: TrialsResult, ranking: list[str]) -> tuple[str | None, di
         for run in result.runs_of(arm):
             # One plan says nothing of an arm that changed what trains.
             if run["plan"] is not None and run["allocations"] == 1:
-                return arm, run["plan"]
+                return arm, run["plan"] | {"reason": run["plan"]["reason"] + _which_draw(result, arm, run["seed"])}
     return None, None
+
+
+def _which_draw(result: TrialsResult, arm: str, seed: int) -> str:
+    """Of an arm that drew layers for each seed, a plan is one draw, and its score is the mean over all."""
+    (settings,) = [ArmConfig(**entry["arm"]) for entry in result.arms if entry["arm"]["name"] == arm]
+    others = [str(run["seed"]) for run in result.runs_of(arm) if run["seed"] != seed]
+    if not settings.is_drawn or not others:
+        return ""
+    return (
+        f" Of the trial's draws, this is that of seed {seed}: the other seeds ({', '.join(others)}) drew their own, and the "
+        "score is the mean over all."
+    )
 
 
 def _first(failures: dict[str, str]) -> str:

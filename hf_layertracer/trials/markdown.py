@@ -40,19 +40,11 @@ def results_markdown(result: TrialsResult, *, pictures: Collection[str] = ()) ->
         parts += ["", f"## {table.title}", "", *_table(table), "", table.caption]
     if LOSSES_FILE in pictures:
         parts += ["", f"![Training loss of each arm]({LOSSES_FILE})"]
-    notes = [*result.notes, *_evaluation_notes(result)]
-    if notes:
+    if notes := result.all_notes:
         parts += ["", "## Notes", "", *(f"* {_cell(note)}" for note in notes)]
     versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
     parts += ["", f"Made by `layertracer trials run` with {versions}.", ""]
     return "\n".join(parts)
-
-
-def _evaluation_notes(result: TrialsResult) -> list[str]:
-    if result.untouched is None:
-        return []
-    evaluation = result.untouched["evaluation"]
-    return [*(f"{name}: {protocol}." for name, protocol in evaluation["protocols"].items()), *evaluation["notes"]]
 
 
 def _table(table: ResultTable) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ class TrialsResult(BaseModel):
         units (`list[dict[str, Any]]`): The finished runs, the untouched model first: metrics, items, cost, losses.
         failures (`dict[str, str]`): Runs that failed, with the cause.
         missing (`list[str]`): Runs that are not finished.
-        notes (`list[str]`): What a reader should know.
+        notes (`list[str]`): What a reader should know of the trial as a whole.
     """
 
     config: dict[str, Any]
@@ -76,22 +77,37 @@ class TrialsResult(BaseModel):
         return next(iter(self.runs_of(UNTOUCHED)), None)
 
     @property
+    def all_notes(self) -> list[str]:
+        """What a reader should know, with how each set was evaluated and what its errors rest on."""
+        if self.untouched is None:
+            return self.notes
+        evaluation = self.untouched["evaluation"]
+        protocols = [f"{name}: {protocol}." for name, protocol in evaluation["protocols"].items()]
+        return [*self.notes, *protocols, *evaluation["notes"]]
+
+    @property
     def is_complete(self) -> bool:
         """Whether every run is finished."""
         return not self.missing
 
     def to_dict(self) -> dict[str, Any]:
-        """What `results.json` holds."""
+        """What `results.json` holds: also the tables and the points of the picture, which need the items to be made."""
+        from .tables import result_tables
+        from .trade_off import trade_off
+
+        points = trade_off(self)
         return {
             "schema_version": SCHEMA_VERSION,
             "rows": self.rows,
             "arms": self.arms,
             "failures": self.failures,
             "missing": self.missing,
-            "notes": self.notes,
+            "notes": self.all_notes,
             "config": self.config,
             "versions": self.versions,
             "machine": self.machine,
+            "tables": [asdict(table) | {"grey": sorted(table.grey)} for table in result_tables(self)],
+            "trade_off": None if points is None else points.model_dump(mode="json"),
         }
 
     def save(self, directory: str | Path, *, pictures: bool = True) -> None:

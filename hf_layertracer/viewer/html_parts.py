@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
@@ -21,16 +21,18 @@ _TEMPLATES = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks
 _TEMPLATES.filters["text"] = lambda value, limit=80: Markup(for_html(value, limit))
 
 _TABLE = _TEMPLATES.from_string(
-    """<div class="lt-scroll" tabindex="0" role="region" aria-label="{{ caption | text(200) }}"><table class="lt-table">
+    """{% macro look(column, grey) %}{% if column in grey %} class="lt-grey"{% endif %}{% endmacro -%}
+<div class="lt-scroll" tabindex="0" role="region" aria-label="{{ caption | text(200) }}"><table class="lt-table">
 <caption>{{ caption | text(200) }}</caption>
-<thead><tr>{% for name in header %}<th scope="col">{{ term(name) }}</th>{% endfor %}</tr></thead>
+<thead><tr>{% for name in header %}
+<th scope="col"{{ look(loop.index0, grey) }}>{{ term(name) }}</th>{% endfor %}</tr></thead>
 <tbody>{% for row in rows %}<tr>
-{% for cell in row %}{% if loop.first %}<th scope="row">{% else %}<td>{% endif %}
+{% for cell in row %}{% if loop.first %}<th scope="row">{% else %}<td{{ look(loop.index0, grey) }}>{% endif %}
 {%- if loop.first and pick -%}
 <button type="button" class="lt-pick" data-pick="{{ cell | text }}" aria-label="{{ pick }} {{ cell | text }}">
 {{- cell | text(limit) }}</button>{% else %}{{ cell | text(limit) }}{% endif %}
 {%- if loop.first %}</th>{% else %}</td>{% endif %}{% endfor %}
-</tr>{% endfor %}</tbody></table></div>"""
+</tr>{% endfor %}</tbody></table></div>{% if reading %}<p class="lt-reading">{{ reading | text(1200) }}</p>{% endif %}"""
 )
 _HEADER = _TEMPLATES.from_string(
     """<div class="lt-head">{% if title %}<h2>{{ title | text(100) }}</h2>{% endif %}
@@ -53,7 +55,13 @@ _PROGRESS = _TEMPLATES.from_string(
 
 
 def table(
-    header: Sequence[str], rows: Sequence[Sequence[object]], caption: str, limit: int = _CELL_LIMIT, pick: str = ""
+    header: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    caption: str,
+    limit: int = _CELL_LIMIT,
+    pick: str = "",
+    reading: str = "",
+    grey: Collection[int] = (),
 ) -> str:
     """A table that scrolls sideways where the screen is narrow.
 
@@ -63,11 +71,15 @@ def table(
         caption (`str`): What the table shows.
         limit (`int`, *optional*): Most characters of a cell.
         pick (`str`, *optional*): What a click on a row does; the rows' names become buttons.
+        reading (`str`, *optional*): How to read it, below the table.
+        grey (`Collection[int]`, *optional*): Columns that say nothing, and are shown so.
 
     Returns:
         `str`: HTML.
     """
-    return _TABLE.render(header=header, rows=rows, caption=caption, limit=limit, pick=pick, term=term)
+    return _TABLE.render(
+        header=header, rows=rows, caption=caption, limit=limit, pick=pick, reading=reading, grey=grey, term=term
+    )
 
 
 def error(message: object) -> str:

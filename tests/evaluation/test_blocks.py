@@ -61,6 +61,15 @@ def test_items_are_told_by_the_place_of_their_file_and_not_by_its_name(tmp_path,
     assert text_blocks(renamed, tiny_tokenizer, 8) == blocks
 
 
+def test_documents_of_two_files_of_one_name_are_two(tmp_path, tiny_tokenizer):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    files = [write(tmp_path / folder, TEXT) for folder in ("a", "b")]
+    blocks = text_blocks(files, tiny_tokenizer, 8)
+    assert {block.group for block in blocks} == {"text.txt:0", "text.txt:1"}
+    assert len({block.item for block in blocks}) == len(blocks)
+
+
 def test_a_document_of_a_jsonl_file_is_not_joined_with_the_next(tmp_path, tiny_tokenizer):
     path = write(tmp_path, '{"text": "One, two."}\n\n{"content": "Rome is the capital."}\n', "docs.jsonl")
     assert [tiny_tokenizer.decode(block.input_ids[1:]) for block in text_blocks([path], tiny_tokenizer, 500)] == [

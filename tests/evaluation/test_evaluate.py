@@ -81,6 +81,14 @@ def test_a_block_is_no_longer_than_the_model_can_read(tiny_llama, tiny_tokenizer
     assert "blocks of 64 tokens" in result.protocols["new"]
 
 
+def test_it_is_said_how_many_documents_the_errors_rest_on(tiny_llama, tiny_tokenizer, config, tmp_path):
+    (tmp_path / "old.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in (OLD, NEW, NEW)))
+    protocols = evaluate_model(tiny_llama(), tiny_tokenizer, config).protocols
+    assert "all from one document: they are taken to be independent" in protocols["new"]
+    assert "error of the items may be too small" in protocols["new"]
+    assert "from 3 documents, each of which counts once" in protocols["old"]
+
+
 def test_the_model_is_left_as_it_was(tiny_llama, tiny_tokenizer, config):
     model = tiny_llama().train()
     evaluate_model(model, tiny_tokenizer, config)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,17 @@ def test_ceval_may_lie_in_folders_by_split_as_it_is_distributed(tmp_path, write_
     write_csv("exam/dev/law_dev.csv", lettered(5))
     (subject,) = read_local_task(str(tmp_path / "exam"), 5).subjects
     assert (subject.name, len(subject.questions), len(subject.examples)) == ("law", 2, 5)
+
+
+@pytest.mark.parametrize("kind", ["val", "dev"])
+def test_two_files_of_one_subject_are_refused_by_name(tmp_path, write_csv, kind):
+    write_csv("exam/law/law_val.csv", lettered(2))
+    for folder in ("law", "other"):
+        write_csv(f"exam/{folder}/law_{kind}.csv", lettered(2))
+    with pytest.raises(LayerTracerError) as raised:
+        read_local_task(str(tmp_path / "exam"))
+    for folder in ("law", "other"):
+        assert str(tmp_path / "exam" / folder / f"law_{kind}.csv") in str(raised.value)
 
 
 def test_cmmlu_is_known_by_its_folders(cmmlu):
@@ -67,15 +79,29 @@ def test_a_folder_of_json_files_has_a_subject_a_file(tmp_path, write_jsonl):
     ("rows", "message"),
     [
         ([], "exam.jsonl: exam holds no questions"),
-        (["text"], "row 1: no JSON object"),
-        ([{"query": "a"}], "row 1: needs query, choices and gold"),
-        ([CHOICES[0], CHOICES[1] | {"gold": 3}], "row 2: gold is 3, no index of one of 3"),
+        (["text"], "line 1: expected an object, found str"),
+        ([{"query": "a"}], "line 1: needs query, choices and gold"),
+        ([CHOICES[0], CHOICES[1] | {"gold": 3}], "line 2: gold is 3, no index of one of 3"),
+        ([CHOICES[0] | {"gold": True}], "line 1: gold is True, no index of one of 2"),
         ([CHOICES[0], PAIRS[0]], "mixed in one task"),
     ],
 )
 def test_a_json_file_that_does_not_fit_is_refused_with_the_row(write_jsonl, rows, message):
     with pytest.raises(LayerTracerError, match=message):
         read_local_task(write_jsonl("exam.jsonl", rows))
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        (CHOICES[0], '{"query": "a", "choices": ["b", "\\ud800"], "gold": 0}'),
+        (PAIRS[0], '{"sentence_good": "a", "sentence_bad": "b", "paradigm": "\\ud800"}'),
+    ],
+)
+def test_half_a_character_is_refused_with_the_line_of_the_file(tmp_path, good, bad):
+    (tmp_path / "exam.jsonl").write_text(f"{json.dumps(good)}\n\n{bad}\n")
+    with pytest.raises(LayerTracerError, match=r"exam.jsonl, line 3: the text holds half a character"):
+        read_local_task(str(tmp_path / "exam.jsonl"))
 
 
 def test_a_table_that_does_not_fit_is_refused_with_the_row(tmp_path, write_csv):

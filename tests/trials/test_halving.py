@@ -44,10 +44,20 @@ def test_the_better_half_runs_longer_and_the_winners_plan_is_a_file(
     assert run_halving(config, tmp_path, total_tokens=36 * STEP) == result
     assert in_this_process == []
 
-    monkeypatch.setattr("sys.argv", ["layertracer", "trials", "show", str(tmp_path)])
-    with pytest.raises(SystemExit):
-        main()
-    assert "Successive halving" in capsys.readouterr().out
+    for options, said in (([], "Successive halving"), (["--markdown"], f"{9 * STEP} tokens a run")):
+        monkeypatch.setattr("sys.argv", ["layertracer", "trials", "show", str(tmp_path), *options])
+        with pytest.raises(SystemExit):
+            main()
+        assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [{}, {"plan_seed": 7}])
+def test_the_plan_of_an_arm_that_draws_says_which_draw_it_is(make_config, in_this_process, tmp_path, options):
+    arms = [{"strategy": "random", **options}]
+    run_halving(make_config(arms=arms, seeds=[3, 4], objective={}), tmp_path, total_tokens=2 * STEP)
+    reason = json.loads((tmp_path / "plan.json").read_text())["reason"]
+    # An arm whose draw is named in the config is the same for all seeds.
+    assert ("that of seed 3: the other seeds (4) drew their own" in reason) == (not options)
 
 
 def test_an_arm_that_diverges_leaves_and_the_others_go_on(make_config, in_this_process, tmp_path, monkeypatch, capsys):

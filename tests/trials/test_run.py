@@ -73,7 +73,7 @@ def test_a_trial_leaves_a_row_for_each_run_and_one_for_the_untouched_model(make_
         assert row["cost"]["trainable_parameters"] == parameters[row["arm"]]["trainable_parameters"]
 
     text = (tmp_path / "results.md").read_text()
-    for word in ("untouched", "chance", "tokens/s", "Against full", "± seeds", "adapters"):
+    for word in ("untouched", "chance", "tokens/s", "Against full", "± seeds", "adapters", "all from one document"):
         assert word in text
     for picture in ("learned_forgotten.png", "losses.png"):
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")

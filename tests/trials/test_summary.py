@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 
+from hf_layertracer.report.palette import GREY
 from hf_layertracer.trials import TrialsResult
+from hf_layertracer.trials.figures import draw_trade_off
 from hf_layertracer.trials.summary import NO_DIFFERENCE, Lead, Summary, verdict
 from hf_layertracer.trials.tables import result_tables
+from hf_layertracer.trials.trade_off import trade_off
+from hf_layertracer.viewer.tabs.trials import parse_results
 
 
 def _evaluation(new: np.ndarray, correct: np.ndarray) -> dict[str, Any]:
@@ -179,6 +185,28 @@ def test_arms_are_not_ranked_by_a_benchmark_at_chance(result):
     result.config["objective"] = {"learn": "quiz/acc", "w_forget": 0.0}
     assert Summary(result).objective_at_chance() == "quiz/acc"
     assert not any("x learned" in column for table in result_tables(result) for column in table.columns)
+
+
+def test_where_the_objective_is_at_chance_the_picture_is_grey_and_says_so(result):
+    result.config["objective"] = {"learn": "new/bits_per_byte", "forget": "quiz/acc"}
+    assert trade_off(result).at_chance == ["quiz/acc"]
+    (axes,) = draw_trade_off(result).axes
+    assert "at chance on quiz/acc" in axes.get_title()
+    assert {to_hex(color) for points in axes.collections for color in points.get_facecolor()} == {GREY.lower()}
+    result.config["objective"] = {"learn": "new/bits_per_byte", "forget": "new/bits_per_byte"}
+    (axes,) = draw_trade_off(result).axes
+    assert axes.get_title().startswith("Up is more learned")
+
+
+def test_the_file_holds_the_tables_and_the_points_which_need_the_items(result):
+    written = parse_results(json.dumps(result.to_dict()).encode())
+    assert [table.title for table in written.tables] == [table.title for table in result_tables(result)]
+    assert written.tables[2].grey == [2, 3]
+    assert written.trade_off is None, "no arm has both numbers"
+    result.config["objective"] = {"forget": "quiz/acc"}
+    points = parse_results(json.dumps(result.to_dict()).encode()).trade_off.points
+    assert points["full"][0].value == pytest.approx(Summary(result).learned("full").value)
+    assert points["full"][0].low == pytest.approx(Summary(result).learned("full").low)
 
 
 def test_the_table_of_costs_says_where_names_decide_what_trains(result):
