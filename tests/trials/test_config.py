@@ -152,7 +152,7 @@ def test_files_that_are_missing_or_empty_are_found_before_training(values, tmp_p
             "tasks",
             "law.jsonl",
             '{"question": "why", "answer": 1}\n',
-            r"evaluate: .*row 1: needs query, choices and gold",
+            r"evaluate: .*line 1: needs query, choices and gold",
         ),
         ("tasks", "law.jsonl", "", r"evaluate: .* holds no questions to evaluate on"),
     ],
