@@ -66,7 +66,7 @@ def test_documents_of_two_files_of_one_name_are_two(tmp_path, tiny_tokenizer):
         (tmp_path / folder).mkdir()
     files = [write(tmp_path / folder, TEXT) for folder in ("a", "b")]
     blocks = text_blocks(files, tiny_tokenizer, 8)
-    assert {block.group for block in blocks} == {"text.txt:0", "text.txt:1"}
+    assert {block.group for block in blocks} == {"0:0", "1:0"}
     assert len({block.item for block in blocks}) == len(blocks)
 
 
