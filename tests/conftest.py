@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads that wait for one another take longer than these models
@@ -51,7 +52,8 @@ def _quiet() -> Iterator[None]:
     # transformers' loggers keep their records from pytest's, and the command line turns them down.
     logging.set_verbosity_warning()
     logging.enable_propagation()
-    with warnings.catch_warnings():
+    # It also says so in the environment, for its own process, and not for those that later tests start.
+    with warnings.catch_warnings(), patch.dict(os.environ):
         yield
     logging.enable_progress_bar()
 

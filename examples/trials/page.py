@@ -33,6 +33,7 @@ QUESTIONS = (
     ("Does it with as much arithmetic, that is more tokens?", EQUAL_FLOPS, "full"),
     ("Does freeze-deep beat its opposite?", "freeze-deep", "freeze-shallow"),
     ("Was the diagnosis worth it: sensitivity against random layers?", "sensitivity", "random"),
+    ("Do the most sensitive layers keep up with full training?", "sensitivity", "full"),
     ("Does LISA beat one random draw?", "lisa", "random"),
     ("Does a boundary that moves beat one that stays?", "adaptive", "freeze-deep"),
     ("Do layers beat adapters (LoRA)?", "freeze-deep", "lora"),
