@@ -178,8 +178,9 @@ def collect(folder: TrialFolder) -> TrialsResult:
         if (result := read_json(unit.folder.result)) is not None:
             # Runs of an earlier protocol do not hold their facts, and none is added to them.
             if trial["facts"].get("protocol") == PROTOCOL:
-                _check_unit(unit.folder, trial["facts"])
-                _check_arm(unit, {"arm": unit.arm, "seed": unit.seed})
+                settings = read_json(unit.folder.settings)
+                _check_unit(unit.folder, settings, result, trial["facts"])
+                _check_arm(unit.folder, settings, {"arm": unit.arm, "seed": unit.seed})
             finished.append(result)
         elif (failure := read_json(unit.folder.failure)) is not None:
             failures[unit.folder.path.name] = failure["cause"]
@@ -207,13 +208,15 @@ def _open(folder: TrialFolder, config: TrialsConfig, facts: dict[str, Any]) -> N
         )
     # Before anything is written: the config that the folder belongs to can still go on.
     for name in [UNTOUCHED, *(f"{arm.name}-seed{seed}" for arm in config.arms for seed in config.seeds)]:
-        _check_unit(folder.unit(name), facts)
+        unit = folder.unit(name)
+        _check_unit(unit, read_json(unit.settings), read_json(unit.result), facts)
     write_json(folder.trial, {"config": config.model_dump(), "facts": facts})
 
 
-def _check_unit(folder: UnitFolder, facts: dict[str, Any]) -> None:
+def _check_unit(
+    folder: UnitFolder, settings: dict[str, Any] | None, result: dict[str, Any] | None, facts: dict[str, Any]
+) -> None:
     """Refuses a run that was made or begun with another config, as one that was copied from elsewhere."""
-    settings, result = read_json(folder.settings), read_json(folder.result)
     if settings is None and result is None:
         return
     settings = settings or {}
@@ -227,12 +230,11 @@ def _check_unit(folder: UnitFolder, facts: dict[str, Any]) -> None:
         )
 
 
-def _check_arm(unit: Unit, own: dict[str, Any]) -> None:
+def _check_arm(folder: UnitFolder, settings: dict[str, Any] | None, own: dict[str, Any]) -> None:
     """Refuses a run of another arm that has the same name."""
-    there = read_json(unit.folder.settings)
-    if there is not None and (changed := differences({name: there["own"][name] for name in own}, own)):
+    if settings is not None and (changed := differences({name: settings["own"][name] for name in own}, own)):
         raise LayerTracerError(
-            f"{unit.folder.path} holds results of another arm of that name: {changed[0]}. Give the arm another name, or "
+            f"{folder.path} holds results of another arm of that name: {changed[0]}. Give the arm another name, or "
             "choose another folder with --out."
         )
 
@@ -265,7 +267,7 @@ def _prepared(folder: TrialFolder, config: TrialsConfig, facts: dict[str, Any]) 
 
 def _open_unit(unit: Unit, config: TrialsConfig, facts: dict[str, Any]) -> None:
     own = {"arm": unit.arm, "seed": unit.seed, "files": files_fingerprint(unit.arm and unit.arm["files"])}
-    _check_arm(unit, own)
+    _check_arm(unit.folder, read_json(unit.folder.settings), own)
     shared = unit_facts(facts, unit.arm is None)
     write_json(
         unit.folder.settings,
