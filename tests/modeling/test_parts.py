@@ -116,8 +116,10 @@ def test_autocast_is_taken_off_and_all_else_of_a_forward_pass_stays(tiny_llama):
     model = tiny_llama()
     own = model.forward
     assert without_autocast(model).forward == own
+    # One for all of a process: an earlier test's goes before ours, and ours after it.
+    AcceleratorState._reset_state(reset_partial_state=True)
     prepared = Accelerator(mixed_precision="bf16", cpu=True).prepare_model(model)
-    AcceleratorState._reset_state(reset_partial_state=True)  # one for all of a process
+    AcceleratorState._reset_state(reset_partial_state=True)
     ids = torch.ones(1, 2, dtype=torch.long)
     assert not torch.equal(prepared(input_ids=ids).logits, own(input_ids=ids).logits)
     assert without_autocast(unwrap(prepared)) is model
