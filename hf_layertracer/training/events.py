@@ -135,13 +135,13 @@ class TracingEvents(TrainerCallback):
             scaler (`torch.amp.GradScaler`, *optional*): What the loss was scaled by; clipping undoes that first.
         """
         if self.tracer.changes is not None:
-            self.tracer.changes.before_clipping(model, 1.0 if scaler is None else scaler.get_scale())
+            self.tracer.changes.before_clipping(model, scaler)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
         if self.tracer.changes is not None:
-            self.tracer.changes.before_update(model, state.global_step)
+            self.tracer.changes.before_update(model, state.global_step, self._trainer().accelerator.scaler)
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
