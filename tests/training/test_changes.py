@@ -341,6 +341,14 @@ def test_bytes_of_gradients_and_states_fall_as_arithmetic_says(model):
         model.zero_grad()
 
 
+def test_an_optimizer_that_averages_over_all_steps_is_refused(model):
+    optimizer = torch.optim.SGD(
+        [{"params": list(model.parameters()), "train_mode": True}]
+    )  # as schedule-free ones have it
+    with pytest.raises(LayerTracerError, match="SGD averages over all steps"):
+        Allocation(model, optimizer, warmup_steps=0, keep_state=False)
+
+
 def test_an_optimizer_that_lacks_a_parameter_is_refused(model):
     optimizer = torch.optim.AdamW(model.model.parameters())
     with pytest.raises(LayerTracerError, match=r"AdamW lacks 1, such as lm_head\.weight"):
