@@ -24,8 +24,8 @@ class SelectionConfig:
         band (`str`, *optional*, defaults to `"medium"`): Which perplexities a band keeps: `"low"`, `"medium"`, `"high"`.
         max_characters (`int`, *optional*, defaults to `2000`):
             Longer documents are cut at ends of lines into pieces, each kept or not by itself.
-        sequence_length (`int`, *optional*, defaults to `512`): Tokens that a model reads at once; longer pieces are read
-            in parts.
+        sequence_length (`int`, *optional*, defaults to `512`): Tokens that a model reads at once, never more than the
+            models' contexts hold; longer pieces are read in parts.
     """
 
     score: str = field(

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from ..errors import LayerTracerError
 from ..files import write_atomically
+from ..modeling import context_length
 from ..modeling.loading import load_model
 from ..progress import progress_bar
 from .choose import choose
@@ -185,9 +186,12 @@ def _score(
         remaining = stream.skip(len(chunks) * CHUNK).iter(batch_size=CHUNK)
         for number, batch in enumerate(remaining, start=len(chunks)):
             loaded = loaded or {name: load_model(place, **loading) for name, place in models.items()}
+            # Beyond its context a model knows no positions; and models that are compared read alike.
+            contexts = [context_length(model) for model, _ in loaded.values()]
+            length = min([config.sequence_length, *(limit for limit in contexts if limit is not None)])
             pieces, values = batch["text"], {}
             for name, (model, tokenizer) in loaded.items():
-                nats, tokens = piece_losses(model, tokenizer, pieces, config.sequence_length)
+                nats, tokens = piece_losses(model, tokenizer, pieces, length)
                 values[name] = nats.tolist()
                 values.setdefault("tokens", tokens.tolist())
             save_chunk(folder, number, pieces, values)

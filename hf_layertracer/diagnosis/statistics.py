@@ -17,17 +17,20 @@ def standard_error(values: Array, axis: int) -> Array:
     return values.std(axis, ddof=1) / np.sqrt(count)
 
 
-def bootstrap_median_interval(values: Array, seed: int, resamples: int = 2000) -> tuple[float, float]:
+def bootstrap_median_interval(values: Array, seed: int, resamples: int = 2000) -> tuple[float, float] | None:
     """Percentile bootstrap 95 % interval of the median (Efron and Tibshirani, 1993, chapter 13).
 
     Args:
-        values (`Array`): A sample of shape `(n,)`, not empty.
+        values (`Array`): A sample of shape `(n,)`.
         seed (`int`): Seed of the resampling.
         resamples (`int`, *optional*, defaults to `2000`): Number of bootstrap samples.
 
     Returns:
-        `tuple[float, float]`: The 2.5 % and 97.5 % quantiles of the resampled medians.
+        `tuple[float, float]` or `None`: The 2.5 % and 97.5 % quantiles of the resampled medians; `None` below 2 values, of
+            which every resample is the same.
     """
+    if len(values) < 2:
+        return None
     draws = np.random.default_rng(seed).choice(values, (resamples, len(values)))
     low, high = np.quantile(np.median(draws, axis=1), [0.025, 0.975])
     return float(low), float(high)

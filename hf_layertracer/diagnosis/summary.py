@@ -57,7 +57,7 @@ def summarise_task_particle(curves: np.ndarray, tasks: Sequence[str], config: Di
         return TaskParticleSummary(
             layer=float(np.median(resolved)) if found else None,
             quartiles=tuple(np.percentile(resolved, [25, 75]).tolist()) if found else None,
-            interval=bootstrap_median_interval(resolved, config.diagnosis_seed) if found else None,
+            interval=bootstrap_median_interval(resolved, config.diagnosis_seed),
             mean_curve_layer=task_particle_of(curves[members].mean(0), config.rise, config.min_probability),
             unresolved=len(members) - len(resolved),
         )

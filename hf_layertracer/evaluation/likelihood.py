@@ -19,6 +19,8 @@ from .blocks import Block
 
 _LOGITS_AT_ONCE = 1 << 27  # numbers: half a gigabyte in float32
 _LEAST_FILLED = 0.75  # of a padded row
+_LOOKED_AT = 128  # tokens
+_APART = 1e-2  # of the largest logit: more than rounding does, in a router that groups tokens too
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def score_blocks(model: nn.Module, blocks: Sequence[Block]) -> TextScore:
         [`TextScore`]: Nats of each block, in the order of `blocks`, and their sums.
 
     Raises:
-        LayerTracerError: A token lies outside the model's vocabulary.
+        LayerTracerError: A token lies outside the model's vocabulary, or the model looks ahead.
     """
     model = unwrap(model)
     embeddings = model.get_input_embeddings()
@@ -75,6 +77,7 @@ def score_blocks(model: nn.Module, blocks: Sequence[Block]) -> TextScore:
         )
     nats = np.zeros(len(blocks))
     with preserved(model), torch.no_grad():
+        _check_causal(model, max(blocks, key=lambda block: block.tokens), device)
         for batch in _similar_length_batches([block.tokens for block in blocks], _LOGITS_AT_ONCE // vocabulary):
             longest = blocks[batch[0]].tokens
             # Padding stands at the end, where nothing that is counted can see it: these models read from left to right.
@@ -88,6 +91,23 @@ def score_blocks(model: nn.Module, blocks: Sequence[Block]) -> TextScore:
                 loss = cross_entropy(logits[row, :tokens].float(), targets, reduction="none")
                 nats[index] = float(loss.double().sum())
     return TextScore(nats, sum(block.tokens for block in blocks), np.array([block.bytes for block in blocks]))
+
+
+def _check_causal(model: nn.Module, block: Block, device: torch.device) -> None:
+    """Refuses a model that sees what it is to predict: its bits per byte would be low, and mean nothing."""
+    ids = block.input_ids[:_LOOKED_AT]
+    kept = len(ids) * 2 // 3
+    changed = ids[:kept] + ids[kept - 1 : -1]
+    if ids == changed:
+        return
+    one, other = (
+        model(input_ids=torch.tensor([row], device=device), use_cache=False).logits[0, :kept].float()
+        for row in (ids, changed)
+    )
+    if (one - other).abs().max() > _APART * one.abs().max():
+        raise LayerTracerError(
+            f"{type(model).__name__} is not a causal language model: later tokens change what it says of earlier ones."
+        )
 
 
 def _similar_length_batches(lengths: Sequence[int], tokens: int) -> Iterator[list[int]]:

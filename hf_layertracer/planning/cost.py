@@ -56,14 +56,23 @@ def training_bytes(facts: ModelFacts, savings: Savings) -> int:
 
 def trainable_by_layer(facts: ModelFacts) -> list[dict[str, int]]:
     """Full names and sizes of the parameters that could train in each layer; a shared one stands in each of its layers."""
+    frozen = frozen_in_layers(facts)
+    return [{name: size for name, size in sizes.items() if name not in frozen} for sizes in _used_by_layer(facts)]
+
+
+def _used_by_layer(facts: ModelFacts) -> list[dict[str, int]]:
+    """The same of all parameters that a layer computes with."""
     sizes: list[dict[str, int]] = [{} for _ in facts.layers]
-    for index, layer in enumerate(facts.layers):
-        for name, size in layer.parameters.items():
-            if name not in layer.frozen:
-                full = f"{facts.layers_path}.{index}.{name}"
-                for owner in facts.shared.get(full, [index]):
-                    sizes[owner][full] = size
+    for index in range(facts.num_layers):
+        for name, size in layer_names(facts, index).items():
+            for owner in facts.shared.get(name, [index]):
+                sizes[owner][name] = size
     return sizes
+
+
+def frozen_in_layers(facts: ModelFacts) -> set[str]:
+    """Full names of the parameters in layers that were frozen before any plan."""
+    return {f"{facts.layers_path}.{index}.{name}" for index, layer in enumerate(facts.layers) for name in layer.frozen}
 
 
 def outside_elements(facts: ModelFacts, parts: Collection[str]) -> int:
@@ -131,11 +140,11 @@ def _parts(facts: ModelFacts, plan: LayerPlan, trained_parts: dict[str, dict[str
     """A model's parts from the input up."""
     frozen = set(facts.frozen)
 
-    def outside(*parts: str, matrix: bool = False) -> _Part:
+    def outside(*parts: str, products: int = 0) -> _Part:
         sizes = {name: size for part in parts for name, size in getattr(facts, part).items()}
         could = {name: size for name, size in sizes.items() if name not in frozen}
         planned = {name: size for part in parts for name, size in trained_parts[part].items()}
-        return _Part(sum(sizes.values()) if matrix else 0, planned, could)
+        return _Part(products, planned, could)
 
     # What lies outside the text decoder (a vision tower) is not used by text and not touched by a plan.
     never_frozen = _never_frozen(facts)
@@ -146,25 +155,25 @@ def _parts(facts: ModelFacts, plan: LayerPlan, trained_parts: dict[str, dict[str
         yield other
     # A tied matrix costs its products as the head; its other use is a look-up, as all embeddings are.
     yield _Part(0, {}, {}) if facts.tied else outside("embeddings")
-    for index, layer in enumerate(facts.layers):
-        names = layer_names(facts, index)
-        owners = {name: facts.shared.get(name, [index]) for name in names}
-        unfrozen = {
-            name: size
-            for name, size in names.items()
-            if name.removeprefix(f"{facts.layers_path}.{index}.") not in layer.frozen
-        }
+    frozen_inside = frozen_in_layers(facts)
+    # A block that stands in several layers is counted once, and multiplied with in each of them.
+    for index, names in enumerate(_used_by_layer(facts)):
+        unfrozen = {name: size for name, size in names.items() if name not in frozen_inside}
         trained = {
             name: size
             for name, size in unfrozen.items()
-            if set(owners[name]) & set(plan.trained_layers) and matches_patterns(name, plan.patterns)
+            if set(facts.shared.get(name, [index])) & set(plan.trained_layers)
+            and matches_patterns(name, plan.patterns)
         }
         yield _Part(sum(names.values()), trained, unfrozen)
     yield outside("norm")
     if is_head:
         yield other
     else:
-        yield outside("embeddings", "head", matrix=True) if facts.tied else outside("head", matrix=True)
+        head = sum(facts.head.values())
+        # The matrix of tokens stands first among the embeddings; positions and the like are looked up alone.
+        tied = next(iter(facts.embeddings.values()), 0)
+        yield outside("embeddings", "head", products=head + tied) if facts.tied else outside("head", products=head)
 
 
 def _flops(parts: list[tuple[int, int]], gradient_flows: bool) -> int:

@@ -8,7 +8,7 @@ import yaml
 
 from ..errors import LayerTracerError
 from ..records import LayerPlan, ModelFacts
-from .cost import layer_names
+from .cost import frozen_in_layers, layer_names
 from .outside import trained_outside
 from .patterns import matches_patterns
 
@@ -66,12 +66,8 @@ def trained_names(plan: LayerPlan, facts: ModelFacts) -> list[str]:
             if set(owners) & set(plan.trained_layers) and matches_patterns(name, plan.patterns):
                 names.append(name)
     names += [*outside["norm"], *outside["head"]]
-    frozen = {*facts.frozen, *_frozen_in_layers(facts)}
+    frozen = {*facts.frozen, *frozen_in_layers(facts)}
     return [name for name in names if name not in frozen]
-
-
-def _frozen_in_layers(facts: ModelFacts) -> list[str]:
-    return [f"{facts.layers_path}.{i}.{name}" for i, layer in enumerate(facts.layers) for name in layer.frozen]
 
 
 def _axolotl_patterns(plan: LayerPlan, facts: ModelFacts) -> list[str]:

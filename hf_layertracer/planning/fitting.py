@@ -11,6 +11,7 @@ from ..errors import LayerTracerError
 from ..records import LayerPlan, ModelFacts
 from ..text import gibibytes, parse_bytes
 from .cost import savings_of, training_bytes, weights_bytes
+from .outside import tied_decision
 from .strategies import Strategy
 
 
@@ -116,29 +117,35 @@ def _smaller(facts: ModelFacts, plan: LayerPlan, limit: int, memory: MemoryOfPla
 
 
 def frozen_by(facts: ModelFacts, plan: LayerPlan, strategy: str, frozen: int, outside: bool) -> LayerPlan:
-    """A plan that freezes so many layers at one end; embeddings, norm and head follow their neighbours, or are frozen.
+    """A plan that freezes so many layers at one end.
+
+    Embeddings, norm and head train or not as the user wished in the plan, or else follow their neighbours.
 
     Args:
         facts ([`ModelFacts`]): The model.
         plan ([`LayerPlan`]): A plan for it, of which all else stays.
         strategy (`str`): `"freeze-shallow"`, or any other name for the deep end.
         frozen (`int`): How many layers to freeze.
-        outside (`bool`): Whether embeddings, norm and head follow their neighbours.
+        outside (`bool`): Whether embeddings and head do so too; otherwise they are frozen.
 
     Returns:
         [`LayerPlan`]: The plan, with its savings.
     """
     layers = list(range(facts.num_layers))
     trained = layers[frozen:] if strategy == "freeze-shallow" else layers[: facts.num_layers - frozen]
-    first, last = 0 in trained, facts.num_layers - 1 in trained
-    first, last = (first and last, first and last) if facts.tied else (first, last)
+    trains = {"embeddings": 0 in trained, "norm": layers[-1] in trained, "head": layers[-1] in trained}
+    wishes = {part: plan.options.get(f"train_{part}") for part in trains}
+    if facts.tied:
+        both = tied_decision(trains, wishes, [])
+        trains |= {"embeddings": both, "head": both}
+    trains |= {part: wish for part, wish in wishes.items() if wish is not None}
     smaller = plan.model_copy(
         update={
             "trained_layers": trained,
             "frozen_layers": [layer for layer in layers if layer not in trained],
-            "train_embeddings": outside and first,
-            "train_norm": facts.num_layers - 1 in trained,
-            "train_head": outside and last,
+            "train_embeddings": outside and trains["embeddings"],
+            "train_norm": trains["norm"],
+            "train_head": outside and trains["head"],
             "patterns": [],
         }
     )

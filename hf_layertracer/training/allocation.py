@@ -34,7 +34,7 @@ class Allocation:
         keep_state (`bool`): Keep the state of frozen parameters on the CPU.
 
     Raises:
-        LayerTracerError: The optimizer lacks a parameter that may train.
+        LayerTracerError: The optimizer lacks a parameter that may train, or averages over all steps.
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, *, warmup_steps: int, keep_state: bool):
@@ -56,6 +56,13 @@ class Allocation:
             raise LayerTracerError(
                 f"A strategy that changes during training needs an optimizer that holds every parameter that may train: "
                 f"{type(optimizer).__name__} lacks {len(missing)}, such as {missing[0]}."
+            )
+        # Schedule-free ones count steps for whole groups: fresh state would be taken for old, so that what newly trains
+        # makes steps up to thirty times too long; and what is frozen would not be put to its average at the end.
+        if any("train_mode" in group for group in optimizer.param_groups):
+            raise LayerTracerError(
+                f"{type(optimizer).__name__} averages over all steps, whatever trained in them. With a strategy that "
+                "changes during training, take another optimizer, such as optim='adamw_torch'."
             )
         if keep_state:
             optimizer.register_state_dict_post_hook(self._save_kept)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.amp.grad_scaler import GradScaler
 from transformers import TrainerState
 
 from ..distributed import from_main_process
@@ -24,7 +25,7 @@ from ..records import LayerPlan, PlanRecord
 from ..report import LayerTracerReport
 from ..text import compact_ranges
 from .allocation import Allocation
-from .gradients import GradientNorms
+from .gradients import GradientNorms, scale_of_gradients
 from .motion import MotionCheck
 
 
@@ -156,29 +157,36 @@ class Changes:
         logger.info(f"From step {step} on, layers {compact_ranges(changed.trained_layers)} train. {changed.reason}")
         return applied
 
-    def before_clipping(self, model: nn.Module, scale: float = 1.0) -> None:
+    def before_clipping(self, model: nn.Module, scaler: GradScaler | None = None) -> None:
         """Once the gradients of a step are complete: clipping makes shares of one total of their norms.
 
         Args:
             model (`nn.Module`): The model, wrapped or not.
-            scale (`float`, *optional*, defaults to `1.0`): What the gradients are multiplied by at this time.
+            scaler (`torch.amp.GradScaler`, *optional*): What scales the loss.
         """
+        assert self._optimizer is not None
         if self._strategy.change.watches == "gradients":
-            self._norms.add(model, scale)
+            self._norms.add(model, scale_of_gradients(scaler, self._optimizer))
             self._has_norms = True
 
-    def before_update(self, model: nn.Module, step: int) -> None:
+    def before_update(self, model: nn.Module, step: int, scaler: GradScaler | None = None) -> None:
         """Before an optimizer step, with the gradients at hand.
 
         Where nothing was clipped, or a trainer clips in a way of its own that does not tell, the norms are taken here.
+
+        Args:
+            model (`nn.Module`): The model, wrapped or not.
+            step (`int`): Optimizer steps made so far.
+            scaler (`torch.amp.GradScaler`, *optional*): What scales the loss; without clipping, gradients still are so.
         """
         assert self._allocation is not None
         assert self._optimizer is not None
         if not self._has_norms:
-            self.before_clipping(model)
+            self.before_clipping(model, scaler)
         self._has_norms = False
         self._allocation.before_update(step)
-        self._motion.before_update(model, self._optimizer, self._allocation.shares)
+        scale = scale_of_gradients(scaler, self._optimizer)
+        self._motion.before_update(model, self._optimizer, self._allocation.shares, scale)
 
     def after_update(self, model: nn.Module, step: int, *, skipped: bool) -> None:
         """After an optimizer step, which mixed precision may have skipped."""

@@ -9,10 +9,11 @@ import torch
 from transformers import Trainer
 
 from ..errors import LayerTracerError
-from ..estimate.estimate import TrainingEstimate, estimate_training
+from ..estimate.estimate import RunEstimator, TrainingEstimate
 from ..estimate.limits import traced_memory
 from ..logs import get_logger
 from ..planning.fitting import MemoryOfPlans
+from ..records import LayerPlan
 from ..text import gibibytes
 
 
@@ -22,12 +23,13 @@ logger = get_logger(__name__)
 _FEWEST_STEPS = 100
 
 
-def estimate_of_run(trainer: Trainer, inputs: Any) -> TrainingEstimate | None:
+def estimate_of_run(trainer: Trainer, inputs: Any, plan: LayerPlan) -> TrainingEstimate | None:
     """Estimates a run before its first step, from its model, its arguments and the shape of its first batch.
 
     Args:
-        trainer ([`~transformers.Trainer`]): The trainer, with the plan in force on its model.
+        trainer ([`~transformers.Trainer`]): The trainer.
         inputs (`dict`): The first batch.
+        plan ([`LayerPlan`]): The plan in force on its model; without it, what can train would count as what does.
 
     Returns:
         [`TrainingEstimate`]: The estimate of one process, or `None` where the run is short, or where a launcher shards its
@@ -38,9 +40,10 @@ def estimate_of_run(trainer: Trainer, inputs: Any) -> TrainingEstimate | None:
     if trainer.state.max_steps < _FEWEST_STEPS or sharded or not isinstance(ids, torch.Tensor) or ids.ndim != 2:
         return None
     try:
-        return estimate_training(
-            trainer.model, None, trainer.args, sequence_length=ids.shape[1], world_size=trainer.args.world_size
+        run = RunEstimator(
+            trainer.model, trainer.args, sequence_length=ids.shape[1], world_size=trainer.args.world_size
         )
+        return run.estimate(plan)
     except LayerTracerError as error:  # a step of a model that is not causal, or of an unusual optimizer
         logger.info(f"The memory of this run cannot be estimated. {error}")
         return None
@@ -91,11 +94,12 @@ def expected_peak(estimate: TrainingEstimate, device: torch.device) -> int:
     return psutil.Process().memory_info().rss + estimate.total_bytes - estimate.weights_bytes
 
 
-def estimate_line(estimate: TrainingEstimate) -> str:
+def estimate_line(estimate: TrainingEstimate, *, may_change: bool = False) -> str:
     """The estimate in one line.
 
     Args:
         estimate ([`TrainingEstimate`]): The estimate.
+        may_change (`bool`, *optional*, defaults to `False`): Whether something else may train later.
 
     Returns:
         `str`: The line.
@@ -107,4 +111,5 @@ def estimate_line(estimate: TrainingEstimate) -> str:
         "activations": estimate.activation_bytes,
     }
     said = ", ".join(f"{name} {gibibytes(size)}" for name, size in parts.items())
-    return f"Training takes {gibibytes(estimate.total_bytes)} of memory in a process at its peak ({said}; traced)."
+    at_first = ", with what trains at first" if may_change else ""
+    return f"Training takes {gibibytes(estimate.total_bytes)} of memory in a process at its peak{at_first} ({said}; traced)."

@@ -119,10 +119,12 @@ class TracingEvents(TrainerCallback):
         if self.tracer.is_tracing and not self._is_estimated and trainer is not None:
             self._is_estimated = True
             with self._apart("estimate the memory of this run"):
-                estimate = estimate_of_run(trainer, inputs)
+                estimate = estimate_of_run(trainer, inputs, self.report.plan)
                 if estimate is not None:
-                    self.tracer.expected_peak = expected_peak(estimate, trainer.args.device)
-                    logger.warning(estimate_line(estimate))
+                    may_change = self.tracer.changes is not None
+                    if not may_change:  # else the measured peak may be that of another plan
+                        self.tracer.expected_peak = expected_peak(estimate, trainer.args.device)
+                    logger.warning(estimate_line(estimate, may_change=may_change))
             if self._cache is not None:
                 self._cache.install()  # only now: an estimate copies the model
         self.tracer.count_tokens(inputs)
@@ -135,13 +137,13 @@ class TracingEvents(TrainerCallback):
             scaler (`torch.amp.GradScaler`, *optional*): What the loss was scaled by; clipping undoes that first.
         """
         if self.tracer.changes is not None:
-            self.tracer.changes.before_clipping(model, 1.0 if scaler is None else scaler.get_scale())
+            self.tracer.changes.before_clipping(model, scaler)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any
     ) -> None:
         if self.tracer.changes is not None:
-            self.tracer.changes.before_update(model, state.global_step)
+            self.tracer.changes.before_update(model, state.global_step, self._trainer().accelerator.scaler)
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **kwargs: Any

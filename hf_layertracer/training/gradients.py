@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import distributed, nn
+from torch.amp.grad_scaler import GradScaler, OptState
 from torch.distributed.tensor import DTensor
 
 from ..modeling import find_parts
@@ -70,3 +71,18 @@ class GradientNorms:
     def load(self, state: dict[str, Any]) -> None:
         """Goes on from [`state`]."""
         self._sums, self._steps, self._means = state["sums"], state["steps"], state["means"]
+
+
+def scale_of_gradients(scaler: GradScaler | None, optimizer: torch.optim.Optimizer) -> float:
+    """What gradients are multiplied by at this time: that of the loss, until clipping or else the update undoes it.
+
+    Args:
+        scaler (`GradScaler`, *optional*): What scales the loss, as float16 needs it.
+        optimizer (`torch.optim.Optimizer`): The optimizer, out of accelerate's wrapper.
+
+    Returns:
+        `float`: 1 where nothing scales the loss, or that was undone already.
+    """
+    if scaler is None or scaler._per_optimizer_states[id(optimizer)]["stage"] is OptState.UNSCALED:
+        return 1.0
+    return scaler.get_scale()

@@ -58,7 +58,11 @@ class MotionCheck:
         self._is_due = True
 
     def before_update(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, shares: Mapping[str, float] | None = None
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        shares: Mapping[str, float] | None = None,
+        scale: float = 1.0,
     ) -> None:
         """Remembers where the gradients are largest, and the values there.
 
@@ -66,6 +70,7 @@ class MotionCheck:
             model (`nn.Module`): The model, with gradients.
             optimizer (`torch.optim.Optimizer`): The optimizer.
             shares (`Mapping[str, float]`, *optional*): Of tensors that warm up, the share of the learning rate.
+            scale (`float`, *optional*, defaults to `1.0`): What the gradients are multiplied by until the update.
         """
         if self._is_due:
             self._pending = {name: 0.0 for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -83,16 +88,17 @@ class MotionCheck:
             group = groups.get(parameter, fastest)
             rate = float(group["lr"]) * (shares or {}).get(name, 1.0)
             if rate > 0 and rate >= self._pending[name]:
-                self._look(name, parameter, rate, group.get("eps"))
+                self._look(name, parameter, rate, group.get("eps"), scale)
 
-    def _look(self, name: str, parameter: nn.Parameter, rate: float, eps: Any) -> None:
+    def _look(self, name: str, parameter: nn.Parameter, rate: float, eps: Any, scale: float) -> None:
         size = own_part(parameter.grad.detach()).flatten().abs()
         if size.numel() and bool(size.any()):
             gradients, places = size.topk(min(_LOOKED_AT, size.numel()))
             gradients, places = gradients[gradients > 0], places[gradients > 0]
             eps = eps if isinstance(eps, float) else 1e-8
             if places.numel():  # a gradient may be nothing but NaN
-                self._looks[name] = _Look(places, _at(parameter, places), gradients.cpu().double(), rate, eps)
+                gradients = gradients.cpu().double() / scale
+                self._looks[name] = _Look(places, _at(parameter, places), gradients, rate, eps)
 
     def after_update(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
         """Looks at the same places again.

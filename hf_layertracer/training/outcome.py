@@ -118,7 +118,9 @@ def losses(log_history: list[dict[str, Any]], step: int) -> tuple[dict[str, floa
     return numbers, notes
 
 
-def notes_at_end(log_history: list[dict[str, Any]], step: int, kept: int, left_out: int) -> list[str]:
+def notes_at_end(
+    log_history: list[dict[str, Any]], step: int, kept: int, left_out: int, changes: int = 0
+) -> list[str]:
     """What a reader must know of the model that a run leaves, where that is not the one of its last step.
 
     Args:
@@ -126,6 +128,7 @@ def notes_at_end(log_history: list[dict[str, Any]], step: int, kept: int, left_o
         step (`int`): The last optimizer step.
         kept (`int`): The step of the model that is left.
         left_out (`int`): Diagnoses of steps after that, which are no part of its report.
+        changes (`int`, *optional*, defaults to `0`): Changes of what trains after that, which are none either.
 
     Returns:
         `list[str]`: Sentences for the report.
@@ -133,6 +136,7 @@ def notes_at_end(log_history: list[dict[str, Any]], step: int, kept: int, left_o
     notes = []
     if kept != step:
         gone = " Diagnoses of later steps are left out." if left_out else ""
+        gone += " Later changes of what trains are left out." if changes else ""
         notes.append(f"Training ended at step {step} and put the best checkpoint back, that of step {kept}.{gone}")
     evaluated = [at for at, _ in _evaluation_losses(log_history, kept) if at > 0]
     if evaluated and evaluated[-1] != kept:

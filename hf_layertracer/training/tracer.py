@@ -307,9 +307,18 @@ class Tracer:
             alone (`bool`, *optional*, defaults to `False`):
                 The other processes do not call this, so the tokens that they saw are not known.
             kept (`int`, *optional*):
-                At the end, the step of the model that is left; later diagnoses, of a model that was given up, are dropped.
+                At the end, the step of the model that is left; later diagnoses and plans, of a model that was given up, are
+                dropped.
         """
         unknown = self.tokens is None or (alone and is_distributed())
+        trainable, changes = self.applied.trainable_parameters, 0
+        if kept is not None:
+            # What trained after the step whose model is left has not made that model.
+            first, later = self.report.plans[:1], self.report.plans[1:]
+            self.report.plans = first + [record for record in later if record.step < kept]
+            changes = len(first) + len(later) - len(self.report.plans)
+            if changes:
+                trainable = self.report.plan.savings.trainable_parameters
         self.report.training, notes = outcome_of(
             log_history,
             step if kept is None else kept,
@@ -318,11 +327,11 @@ class Tracer:
             tokens=None if unknown else total(self.tokens, device),
             device=device,
             expected_memory_bytes=self.expected_peak,
-            trainable_parameters=self.applied.trainable_parameters,
+            trainable_parameters=trainable,
         )
         if kept is not None:
             left = [diagnosis for diagnosis in self.report.diagnoses if diagnosis.step <= kept]
-            notes += notes_at_end(log_history, step, kept, len(self.report.diagnoses) - len(left))
+            notes += notes_at_end(log_history, step, kept, len(self.report.diagnoses) - len(left), changes)
             self.report.diagnoses = left
         self.report.notes += [note for note in notes if note not in self.report.notes]
 

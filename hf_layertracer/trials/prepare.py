@@ -9,6 +9,7 @@ from typing import Any
 
 from ..config import DiagnosisConfig
 from ..diagnosis.diagnose import diagnose
+from ..modeling import context_length
 from ..modeling.loading import load_model
 from ..planning.strategies import strategy_named
 from ..probes import Probe, load_probes
@@ -43,7 +44,8 @@ def prepare(folder: TrialFolder) -> None:
         diagnose(model, trial_probes(config, tokenizer), tokenizer=tokenizer, config=settings).save_or_keep(
             folder.diagnosis
         )
-    arms = prepare_arms(config, model, LayerTracerReport.load(folder.diagnosis))
+    report = LayerTracerReport.load(folder.diagnosis)
+    arms = prepare_arms(config, model, report)
     needed = config.train.steps * config.train.batch_size
     notes = []
     own = [(f"The files of {arm.name}", arm.files) for arm in config.arms if arm.files]
@@ -62,6 +64,13 @@ def prepare(folder: TrialFolder) -> None:
         if content_hash(Path(path)) in contents
     ]
     notes += _changes_that_never_come(arms, config.train.steps)
+    limit, length = context_length(model), config.train.sequence_length
+    if limit is not None and length > limit:
+        notes.append(
+            f"Training blocks hold {length} tokens and the model's context {limit}: evaluation reads no further than that."
+        )
+    if report.model.has_experts:
+        notes.append("FLOPs count all experts of a layer, though a token goes to few: they are more than is computed.")
     write_json(folder.prepared, {"arms": [arm.model_dump() for arm in arms], "notes": notes, "fingerprint": None})
 
 

@@ -12,6 +12,7 @@ import torch
 from ..documents import read_documents
 from ..errors import LayerTracerError
 from ..evaluation import check_evaluation
+from ..evaluation.result import not_finite
 from ..logs import get_logger
 from ..modeling.devices import default_device, warn_if_emulated
 from ..progress import progress_bar
@@ -173,17 +174,24 @@ def collect(folder: TrialFolder) -> TrialsResult:
     if trial is None or prepared is None:
         raise LayerTracerError(f"{folder.path} holds no trial: layertracer trials run makes one.")
     units = list(trial_units(folder, TrialsConfig(**trial["config"]), prepared))
-    finished, failures = [], {}
+    finished, failures, missing = [], {}, []
     for unit in units:
+        name = unit.folder.path.name
         if (result := read_json(unit.folder.result)) is not None:
             # Runs of an earlier protocol do not hold their facts, and none is added to them.
             if trial["facts"].get("protocol") == PROTOCOL:
                 settings = read_json(unit.folder.settings)
                 _check_unit(unit.folder, settings, result, trial["facts"])
                 _check_arm(unit.folder, settings, {"arm": unit.arm, "seed": unit.seed})
-            finished.append(result)
+            metric = not_finite(result["evaluation"]["metrics"])
+            if metric is None:
+                finished.append(result)
+                continue
+            # Earlier versions kept the numbers of a run that diverged, of which there are no means and differences.
+            failures[name] = f"diverged: {metric} is not finite."
         elif (failure := read_json(unit.folder.failure)) is not None:
-            failures[unit.folder.path.name] = failure["cause"]
+            failures[name] = failure["cause"]
+        missing.append(name)
     result = TrialsResult(
         config=trial["config"],
         versions=trial["facts"]["versions"],
@@ -191,7 +199,7 @@ def collect(folder: TrialFolder) -> TrialsResult:
         arms=prepared["arms"],
         units=finished,
         failures=failures,
-        missing=[unit.folder.path.name for unit in units if not unit.folder.result.is_file()],
+        missing=missing,
         notes=prepared["notes"],
     )
     result.notes += Summary(result).not_compared()

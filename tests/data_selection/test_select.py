@@ -68,6 +68,18 @@ def test_the_pieces_with_the_highest_excess_loss_are_kept(models, corpus, tmp_pa
     assert next(iter(data))["text"] == rows[0]["text"]
 
 
+def test_no_model_reads_more_at_once_than_its_context(models, tmp_path):
+    text = tmp_path / "long.txt"
+    text.write_text(" ".join(WORDS * 12))
+    scores = []
+    for length in (64, 512):  # the models' context is of 64 tokens
+        out = tmp_path / f"out-{length}"
+        config = SelectionConfig(score="perplexity-band", fraction=1.0, sequence_length=length)
+        select_data([str(text)], out, model=models["model"], config=config)
+        scores.append([row["score"] for row in selected(out)])
+    assert scores[0] == scores[1]
+
+
 def test_another_fraction_or_band_does_not_score_again(models, corpus, tmp_path):
     out = tmp_path / "out"
     model = models["model"]

@@ -57,7 +57,7 @@ def test_the_standard_error_covers_the_truth_as_often_as_it_says():
 # -- bootstrap -------------------------------------------------------------------------------------------------------
 
 
-@given(st.lists(st.integers(0, 30), min_size=1, max_size=30), st.integers(0, 100))
+@given(st.lists(st.integers(0, 30), min_size=2, max_size=30), st.integers(0, 100))
 def test_the_interval_is_ordered_seeded_and_inside_the_sample(sample, seed):
     values = np.array(sample, dtype=float)
     low, high = bootstrap_median_interval(values, seed, resamples=200)
@@ -67,6 +67,11 @@ def test_the_interval_is_ordered_seeded_and_inside_the_sample(sample, seed):
 
 def test_the_interval_of_a_constant_sample_is_that_constant():
     assert bootstrap_median_interval(np.full(5, 7.0), 0) == (7.0, 7.0)
+
+
+def test_one_value_has_no_interval():
+    assert bootstrap_median_interval(np.array([7.0]), 0) is None
+    assert bootstrap_median_interval(np.zeros(0), 0) is None
 
 
 def test_the_interval_covers_the_true_median_about_as_often_as_it_says():

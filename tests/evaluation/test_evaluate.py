@@ -123,3 +123,10 @@ def test_what_else_is_in_a_batch_changes_nothing(make_model, name):
     alone = [score_blocks(model, [block]).nats[0] for block in blocks]
     assert together.nats == pytest.approx(alone, rel=1e-5)
     assert together.tokens == 62
+
+
+def test_a_model_that_sees_what_it_is_to_predict_is_refused(make_model):
+    blocks = [Block(tuple(range(1, 20)), 18, "0", "")]
+    with pytest.raises(LayerTracerError, match="BertLMHeadModel is not a causal language model"):
+        score_blocks(make_model("Bert"), blocks)
+    assert score_blocks(make_model("Bert", is_decoder=True), blocks).tokens > 0

@@ -167,6 +167,27 @@ def test_flops_are_those_of_a_real_step(model_and_flops, strategy, options):
     )
 
 
+@pytest.mark.parametrize("strategy", ["full", "freeze-deep", "freeze-shallow"])
+def test_a_block_that_stands_in_several_layers_is_multiplied_with_in_each(llama, strategy):
+    model = llama(8)
+    for index in (5, 7):
+        model.model.layers[index].mlp = model.model.layers[1].mlp
+    full = flops_per_token(model)
+    plan = make_plan(model, strategy)
+    apply_plan(model, plan)
+    # As below, the lowest trained layer is counted with all its input gradients.
+    assert plan.savings.flops_per_token == pytest.approx(flops_per_token(model), rel=0.05)
+    assert plan.savings.flops_per_token_full == pytest.approx(full, rel=0.05)
+
+
+@pytest.mark.parametrize("strategy", ["full", "freeze-deep", "freeze-shallow"])
+def test_of_tied_embeddings_only_the_matrix_of_tokens_is_multiplied_with(strategy):
+    model = GPT2LMHeadModel(GPT2Config(n_layer=4, n_embd=32, n_head=4, vocab_size=96, n_positions=2048))
+    plan = make_plan(model, strategy)
+    apply_plan(model, plan)
+    assert plan.savings.flops_per_token == pytest.approx(flops_per_token(model), rel=0.05)
+
+
 @pytest.mark.parametrize("pattern", [r"\.mlp\.", r"self_attn", r"layers\.[4-7]\..*(q|v)_proj"])
 def test_flops_of_single_parameters_are_close_to_those_of_a_real_step(llama, pattern):
     model = llama(8)

@@ -27,17 +27,18 @@ def test_a_plan_that_fits_is_made_and_one_byte_less_is_refused(tiny_llama, strat
 
 @pytest.mark.parametrize("strategy", ["freeze-deep", "freeze-shallow"])
 @pytest.mark.parametrize("tied", [False, True])
-def test_the_ratio_that_is_said_to_fit_does_fit(tiny_llama, strategy, tied):
+@pytest.mark.parametrize("wishes", [{}, {"train_head": True}, {"train_embeddings": True}, {"train_norm": False}])
+def test_the_ratio_that_is_said_to_fit_does_fit(tiny_llama, strategy, tied, wishes):
     model = tiny_llama(tie_word_embeddings=tied)
-    limit = needed(model, make_plan(model, strategy)) - 1
+    limit = needed(model, make_plan(model, strategy, **wishes)) - 1
     with pytest.raises(LayerTracerError) as error:
-        make_plan(model, strategy, max_memory=limit)
+        make_plan(model, strategy, max_memory=limit, **wishes)
     name, ratio = re.search(r"(freeze-\w+) with freeze_ratio=([\d.]+)", str(error.value)).groups()
     assert name == strategy
     outside = (
         {"train_embeddings": False, "train_head": False} if "embeddings and head frozen" in str(error.value) else {}
     )
-    assert make_plan(model, name, freeze_ratio=float(ratio), max_memory=limit, **outside).trained_layers
+    assert make_plan(model, name, freeze_ratio=float(ratio), max_memory=limit, **wishes | outside).trained_layers
 
 
 def test_weights_that_do_not_fit_are_said_to_be_the_problem(tiny_llama):

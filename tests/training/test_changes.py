@@ -77,6 +77,7 @@ def train(make_model, make_args, token_dataset, quick):
             model=make_model(),
             args=make_args(name, **arguments),
             train_dataset=token_dataset,
+            eval_dataset=token_dataset,
             layertracer_config=quick(strategy=strategy, **settings),
             callbacks=[watch],
         )
@@ -124,6 +125,22 @@ def test_clipping_leaves_the_norms_that_layers_are_drawn_by(train):
     assert seen[2] == pytest.approx(seen[0], rel=1e-3)
 
 
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+def test_a_loss_that_is_scaled_leaves_the_norms_that_layers_are_drawn_by(clip, train, monkeypatch):
+    make, seen = LayerTracerTrainer.create_accelerator_and_postprocess, []
+
+    def scaled(trainer):
+        make(trainer)
+        trainer.accelerator.scaler = torch.amp.GradScaler("cpu", growth_interval=2)
+
+    for name in ("plain", "scaled"):
+        args = {"max_grad_norm": clip, "max_steps": 4, "learning_rate": 1e-6}
+        trainer, _ = train("grass", name, args=args)
+        seen.append([score for score in trainer.layertracer_report.plans[1].seen if score is not None])
+        monkeypatch.setattr(LayerTracerTrainer, "create_accelerator_and_postprocess", scaled)
+    assert seen[1] == pytest.approx(seen[0], rel=1e-3)
+
+
 def test_norms_of_a_scaled_loss_are_those_of_the_loss(model):
     found = []
     for scale in (1.0, 2.0**16):
@@ -133,6 +150,18 @@ def test_norms_of_a_scaled_loss_are_those_of_the_loss(model):
         norms.add(model, scale)
         found.append(norms.scores())
     assert found[1] == pytest.approx(found[0], rel=1e-2)
+
+
+def test_where_an_earlier_model_is_put_back_the_report_says_what_had_trained_by_then(train):
+    args = {"load_best_model_at_end": True, "eval_strategy": "steps", "eval_steps": 1, "greater_is_better": True}
+    # Losses fall, and the highest is asked for: the first checkpoint is the best.
+    trainer, steps = train("grass", args={**args, "max_steps": 7, "weight_decay": 0.0})
+    report, kept = trainer.layertracer_report, int(trainer.state.best_model_checkpoint.rpartition("-")[2])
+    assert kept < 7
+    assert all(record.step < kept for record in report.plans)
+    layers = {int(name.split(".")[2]) for name in steps[kept - 1]["trained"] if name.startswith("model.layers.")}
+    assert layers == set(report.plan.trained_layers)
+    assert any("Later changes of what trains are left out." in note for note in report.notes)
 
 
 def test_a_callback_that_is_attached_changes_what_trains_too(make_model, make_args, token_dataset, quick):
@@ -310,6 +339,14 @@ def test_bytes_of_gradients_and_states_fall_as_arithmetic_says(model):
         assert gradients == plan.savings.gradient_bytes
         assert states == plan.savings.optimizer_bytes
         model.zero_grad()
+
+
+def test_an_optimizer_that_averages_over_all_steps_is_refused(model):
+    optimizer = torch.optim.SGD(
+        [{"params": list(model.parameters()), "train_mode": True}]
+    )  # as schedule-free ones have it
+    with pytest.raises(LayerTracerError, match="SGD averages over all steps"):
+        Allocation(model, optimizer, warmup_steps=0, keep_state=False)
 
 
 def test_an_optimizer_that_lacks_a_parameter_is_refused(model):

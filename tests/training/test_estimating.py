@@ -12,6 +12,34 @@ from hf_layertracer.training import estimating
 PROBES = [Probe((5, 6, 7, 8), 9)]
 
 
+def test_a_run_is_estimated_with_what_its_plan_freezes(
+    make_model, make_args, token_dataset, quick, monkeypatch, caplog
+):
+    monkeypatch.setattr(estimating, "_FEWEST_STEPS", 3)
+    seen, ask = [], estimating.RunEstimator.estimate
+
+    def watched(*asked):
+        seen.append(ask(*asked))
+        return seen[-1]
+
+    monkeypatch.setattr(estimating.RunEstimator, "estimate", watched)
+    for settings in ({"freeze_ratio": 0.75}, {"strategy": "lisa", "change_steps": 1, "thaw_warmup_steps": 1}):
+        seen.clear()
+        trainer = LayerTracerTrainer(
+            make_model(), make_args(), train_dataset=token_dataset, probes=PROBES, layertracer_config=quick(**settings)
+        )
+        trainer.train()
+        report = trainer.layertracer_report
+        (found,) = seen
+        first = report.plans[0].plan.savings
+        assert found.gradient_bytes == first.gradient_bytes
+        assert first.optimizer_bytes <= found.optimizer_bytes < 1.02 * first.optimizer_bytes
+        # What trains later may take more: then there is nothing to compare with the measured peak.
+        changes = "strategy" in settings
+        assert (report.training.expected_memory_bytes is None) == changes
+        assert ("at its peak, with what trains at first (" in caplog.text) == changes
+
+
 @pytest.mark.parametrize("arguments", [{}, {"bf16": True}, {"activation_checkpointing": True}], ids=str)
 def test_the_first_batch_gives_the_estimate_of_the_run(
     arguments, make_model, make_args, token_dataset, quick, monkeypatch, caplog

@@ -78,6 +78,17 @@ def test_what_is_put_back_after_each_step_is_found():
         check.after_update(model, optimizer, 0)
 
 
+def test_a_loss_that_is_scaled_makes_no_step_longer():
+    model, check, scale = _make(), _asked(), 2.0**16
+    optimizer = torch.optim.SGD([model.weight], lr=1e-9)
+    (scale * model(torch.ones(1, 4)).sum()).backward()
+    model.bias.grad = None
+    check.before_update(model, optimizer, scale=scale)
+    model.weight.grad /= scale
+    optimizer.step()
+    check.after_update(model, optimizer, 0)  # too short to show, and no fault of the optimizer
+
+
 def _warm_up(by: str, check: MotionCheck, model: nn.Linear, held: list[nn.Parameter]) -> Iterator[int]:
     optimizer = torch.optim.AdamW(held, lr=3e-5, weight_decay=0.0)
     for step in range(1000):

@@ -228,6 +228,18 @@ def test_an_arm_that_diverges_has_failed_and_the_others_finish(make_config, in_t
         json.loads(path.read_text(), parse_constant=lambda word, path=path: pytest.fail(f"{word} in {path}"))
 
 
+def test_a_run_that_diverged_under_an_earlier_version_is_shown_as_one_that_failed(make_config, finished, tmp_path):
+    shutil.copytree(finished(make_config(arms=ARMS[:2])), tmp_path, dirs_exist_ok=True)
+    path = TrialFolder(tmp_path).unit("full-seed0").result
+    run = read_json(path)
+    run["evaluation"]["metrics"]["new/bits_per_byte"] = run["evaluation"]["items"][0]["value"] = math.nan
+    path.write_text(json.dumps(run))
+    result = TrialsResult.load(tmp_path)
+    assert result.failures == {"full-seed0": "diverged: new/bits_per_byte is not finite."}
+    assert result.missing == ["full-seed0"]
+    assert "nan" not in result.to_markdown()
+
+
 def test_an_untouched_model_without_finite_numbers_is_no_fault_of_a_learning_rate(
     make_config, in_this_process, tmp_path, monkeypatch
 ):
