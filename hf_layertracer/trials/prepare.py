@@ -9,6 +9,8 @@ from typing import Any
 
 from ..config import DiagnosisConfig
 from ..diagnosis.diagnose import diagnose
+from ..errors import LayerTracerError
+from ..modeling import context_length
 from ..modeling.loading import load_model
 from ..planning.strategies import strategy_named
 from ..probes import Probe, load_probes
@@ -33,6 +35,11 @@ def prepare(folder: TrialFolder) -> None:
     """
     config = TrialsConfig(**read_json(folder.trial)["config"])
     model, tokenizer = load_model(config.model, revision=config.revision, dtype=config.dtype)
+    length, limit = config.train.sequence_length, context_length(model)
+    if limit is not None and length > limit:
+        raise LayerTracerError(
+            f"train.sequence_length: {length} is longer than the model's context of {limit} tokens. Lower it."
+        )
     if not folder.blocks.is_file():
         write_blocks(config.train.files, tokenizer, config.train.sequence_length, folder.blocks)
     for arm in config.arms:

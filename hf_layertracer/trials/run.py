@@ -12,6 +12,7 @@ import torch
 from ..documents import read_documents
 from ..errors import LayerTracerError
 from ..evaluation import check_evaluation
+from ..files import check_writable
 from ..logs import get_logger
 from ..modeling.devices import default_device, warn_if_emulated
 from ..progress import progress_bar
@@ -81,6 +82,7 @@ def run_trials(config: TrialsConfig, out_dir: str | Path) -> TrialsResult:
     if config.train.bf16:
         warn_if_emulated(torch.bfloat16, default_device())
     folder = TrialFolder(Path(out_dir))
+    check_writable(folder.path)
     folder.claim()
     try:
         config = pinned(config)

@@ -75,6 +75,7 @@ def test_a_trial_leaves_a_row_for_each_run_and_one_for_the_untouched_model(make_
     text = (tmp_path / "results.md").read_text()
     for word in ("untouched", "chance", "tokens/s", "Against full", "± seeds", "adapters", "all from one document"):
         assert word in text
+    assert "384 tokens a run" in text  # of a budget of 400
     for picture in ("learned_forgotten.png", "losses.png"):
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
         assert picture in text
@@ -421,3 +422,14 @@ def test_in_mixed_precision_all_models_are_evaluated_in_their_own_type(
     monkeypatch.setattr(unit, "evaluate_model", evaluate)
     again = run_trials(make_config(arms=[arm], train=train), tmp_path).runs_of(arm["strategy"])[0]
     assert again["evaluation"]["items"] == untouched["items"]
+
+
+def test_blocks_longer_than_the_model_reads_are_refused(make_config, in_this_process, tmp_path):
+    with pytest.raises(LayerTracerError, match=r"train\.sequence_length: 65 is longer than .* context of 64 tokens"):
+        run_trials(make_config(train={"sequence_length": 65}), tmp_path)
+
+
+def test_a_file_in_the_place_of_the_folder_is_one_line(make_config, tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(LayerTracerError, match=r"Nothing can be written to .*out: Not a directory"):
+        run_trials(make_config(), tmp_path / "out")
