@@ -165,16 +165,11 @@ def _print_halving(halving, directory: Path) -> None:
 def print_trial(result: TrialsResult) -> None:
     """Prints the tables of a trial, what failed and what is missing."""
     from ..trials.tables import result_tables
+    from .printing import print_result_table
 
     console = Console()
     for table in result_tables(result):
-        shown = Table(title=escape(table.title), caption=escape(table.caption), caption_justify="left")
-        for index, column in enumerate(table.columns):
-            style = "bright_black" if index in table.grey else None
-            shown.add_column(escape(column), overflow="fold", style=style, justify="left" if index == 0 else "right")
-        for row in table.rows:
-            shown.add_row(*map(escape, row))
-        console.print(shown)
+        print_result_table(console, table)
     for note in result.all_notes:
         console.print(f"Note: {note}", markup=False)
     for name, cause in result.failures.items():
