@@ -102,7 +102,15 @@ def test_each_mistake_is_one_line_with_its_place(values, written, change, line):
     assert str(raised.value).startswith(str(path))
 
 
-@pytest.mark.parametrize(("text", "line"), [("a: [", "is no valid YAML"), ("- a\n- b", "is no trials config")])
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a: [", "is no valid YAML"),
+        ("- a\n- b", "is no trials config"),
+        ("model: m\nseeds: [0]\nseeds: [1]", "is no valid YAML.*: seeds stands there twice"),
+        ("train: {tokens: 1, tokens: 2}", "is no valid YAML.*: tokens stands there twice .*line 1, column 8"),
+    ],
+)
 def test_a_file_that_is_no_config_is_one_line(written, text, line):
     with pytest.raises(LayerTracerError, match=line) as raised:
         TrialsConfig.from_file(written(text))
