@@ -98,13 +98,15 @@ def status(directory: Directory) -> None:
     from ..trials.status import seconds_left, trial_status
 
     rounds = sorted(directory.glob("round-*"))
-    statuses = [status for folder in rounds or [directory] for status in trial_status(folder)]
+    places = [(f"{folder.name}/", folder) for folder in rounds] or [("", directory)]
+    found = [(place, status) for place, folder in places for status in trial_status(folder)]
+    statuses = [status for _, status in found]
     table = Table(title=escape(str(directory)))
     for column in ("run", "state", "steps", ""):
         table.add_column(column, justify="right" if column == "steps" else "left", overflow="fold")
-    for unit in statuses:
+    for place, unit in found:
         steps = f"{unit.step} of {unit.steps}" if unit.steps else ""
-        table.add_row(escape(unit.name), unit.state, steps, escape(unit.note))
+        table.add_row(escape(place + unit.name), unit.state, steps, escape(unit.note))
     Console().print(table)
     finished = sum(unit.state == "finished" for unit in statuses)
     left = seconds_left(statuses)

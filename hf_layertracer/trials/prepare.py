@@ -68,6 +68,12 @@ def prepare(folder: TrialFolder) -> None:
         for path in config.evaluate.new
         if content_hash(Path(path)) in contents
     ]
+    contents |= {content_hash(Path(path)) for path in config.evaluate.new}
+    notes += [
+        f"{path} stands under old, and is learned or measured as new too: nothing of it shows what was forgotten."
+        for path in config.evaluate.old
+        if content_hash(Path(path)) in contents
+    ]
     notes += _changes_that_never_come(arms, config.train.steps)
     write_json(folder.prepared, {"arms": [arm.model_dump() for arm in arms], "notes": notes, "fingerprint": None})
 

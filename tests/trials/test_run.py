@@ -356,6 +356,15 @@ def test_text_that_is_trained_on_and_evaluated_on_is_told_whatever_its_path(
     assert not told(world / "held.txt", "neither")
 
 
+@pytest.mark.parametrize("name", ["held.txt", "new.txt", "old.txt"])
+def test_old_text_that_is_new_text_too_is_told(make_config, world, tmp_path, name):
+    config = make_config(arms=ARMS[:1], evaluate={"old": [str(world / name)]})
+    write_json(TrialFolder(tmp_path).trial, {"config": config.model_dump()})
+    prepare(TrialFolder(tmp_path))
+    notes = read_json(TrialFolder(tmp_path).prepared)["notes"]
+    assert any("nothing of it shows what was forgotten" in note for note in notes) is (name != "old.txt")
+
+
 def test_data_that_is_shorter_than_the_budget_is_said_to_be_repeated(make_config, in_this_process, tmp_path):
     short = tmp_path / "short.txt"
     short.write_text("The capital city of France is Paris. " * 20)
