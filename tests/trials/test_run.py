@@ -442,3 +442,10 @@ def test_a_file_in_the_place_of_the_folder_is_one_line(make_config, tmp_path):
     (tmp_path / "out").write_text("")
     with pytest.raises(LayerTracerError, match=r"Nothing can be written to .*out: Not a directory"):
         run_trials(make_config(), tmp_path / "out")
+
+
+@pytest.mark.parametrize(("name", "line"), [("none", "There is no such folder"), ("empty", "holds no model")])
+def test_a_folder_without_a_model_is_one_line(make_config, tmp_path, name, line):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(LayerTracerError, match=rf"^model: .*{line}"):
+        run_trials(make_config(model=str(tmp_path / name)), tmp_path / "out")
