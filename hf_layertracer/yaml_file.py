@@ -12,6 +12,18 @@ from .errors import LayerTracerError
 from .text import one_line
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a name that stands twice in one place: YAML forbids it, and of a pasted section the first would be lost."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        # Before a merge (<<) adds names that may be overruled.
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"{twice} stands there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: str | Path) -> Any:
     """Reads a file of settings.
 
@@ -22,12 +34,12 @@ def read_yaml(path: str | Path) -> Any:
         `Any`: What it holds.
 
     Raises:
-        LayerTracerError: It cannot be read, or is neither.
+        LayerTracerError: It cannot be read, is neither, or has a name twice in one place.
     """
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
-        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        return json.loads(text) if path.suffix == ".json" else yaml.load(text, _Loader)
     except OSError as error:
         raise LayerTracerError(f"Could not read {path}: {error.strerror or error}.") from error
     # Dates that do not exist, numbers of thousands of digits, brackets in thousands of brackets.

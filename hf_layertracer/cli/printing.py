@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -17,6 +18,9 @@ from ..text import compact_ranges, gibibytes, one_line, with_error
 
 if TYPE_CHECKING:
     from ..estimate import TrainingEstimate
+    from ..trials.tables import ResultTable
+
+_EDGE = 3  # of a column: a space on both sides and a line
 
 
 def print_report(report: ReportData) -> None:
@@ -192,3 +196,44 @@ def _at_depth(row: dict[str, Any], name: str) -> str:
 
 def _or_dash(value: float | None, form: str) -> str:
     return "-" if value is None else f"{value:{form}}"
+
+
+def print_result_table(console: Console, table: ResultTable) -> None:
+    """Prints a table of a trial; one that is too wide in parts, each with the first column, so that no word is broken.
+
+    Args:
+        console (`Console`): Where to.
+        table ([`ResultTable`]): The table.
+    """
+    columns = list(zip(table.columns, *table.rows, strict=True))
+    least = [max(map(cell_len, " ".join(cells).split()), default=0) for cells in columns]
+    for number, part in enumerate(_parts(least, console.width)):
+        shown = Table(title=escape(table.title if number == 0 else f"{table.title}, continued"))
+        spare = console.width - 1 - sum(least[index] + _EDGE for index in part)
+        for index in part:
+            more = max(0, min(spare, max(map(cell_len, columns[index])) - least[index]))
+            spare -= more
+            shown.add_column(
+                escape(table.columns[index]),
+                overflow="fold",
+                style="bright_black" if index in table.grey else None,
+                justify="left" if index == 0 else "right",
+                # Left to itself, rich breaks words in one column while another has room.
+                width=least[index] + more if spare >= 0 else None,
+            )
+        for row in table.rows:
+            shown.add_row(*(escape(row[index]) for index in part))
+        console.print(shown)
+    # Under the last part it would be as narrow as that.
+    console.print(table.caption, style="table.caption", markup=False, highlight=False)
+
+
+def _parts(least: list[int], width: int) -> list[list[int]]:
+    """Numbers of the columns that stand beside each other, given the width that each one needs."""
+    parts: list[list[int]] = [[0]]
+    for index in range(1, len(least)):
+        used = 1 + sum(least[other] + _EDGE for other in (*parts[-1], index))
+        if used > width and len(parts[-1]) > 1:
+            parts.append([0])
+        parts[-1].append(index)
+    return parts

@@ -98,13 +98,15 @@ def status(directory: Directory) -> None:
     from ..trials.status import seconds_left, trial_status
 
     rounds = sorted(directory.glob("round-*"))
-    statuses = [status for folder in rounds or [directory] for status in trial_status(folder)]
+    places = [(f"{folder.name}/", folder) for folder in rounds] or [("", directory)]
+    found = [(place, status) for place, folder in places for status in trial_status(folder)]
+    statuses = [status for _, status in found]
     table = Table(title=escape(str(directory)))
     for column in ("run", "state", "steps", ""):
         table.add_column(column, justify="right" if column == "steps" else "left", overflow="fold")
-    for unit in statuses:
+    for place, unit in found:
         steps = f"{unit.step} of {unit.steps}" if unit.steps else ""
-        table.add_row(escape(unit.name), unit.state, steps, escape(unit.note))
+        table.add_row(escape(place + unit.name), unit.state, steps, escape(unit.note))
     Console().print(table)
     finished = sum(unit.state == "finished" for unit in statuses)
     left = seconds_left(statuses)
@@ -165,16 +167,11 @@ def _print_halving(halving, directory: Path) -> None:
 def print_trial(result: TrialsResult) -> None:
     """Prints the tables of a trial, what failed and what is missing."""
     from ..trials.tables import result_tables
+    from .printing import print_result_table
 
     console = Console()
     for table in result_tables(result):
-        shown = Table(title=escape(table.title), caption=escape(table.caption), caption_justify="left")
-        for index, column in enumerate(table.columns):
-            style = "bright_black" if index in table.grey else None
-            shown.add_column(escape(column), overflow="fold", style=style, justify="left" if index == 0 else "right")
-        for row in table.rows:
-            shown.add_row(*map(escape, row))
-        console.print(shown)
+        print_result_table(console, table)
     for note in result.all_notes:
         console.print(f"Note: {note}", markup=False)
     for name, cause in result.failures.items():

@@ -83,6 +83,8 @@ def scale_of_gradients(scaler: GradScaler | None, optimizer: torch.optim.Optimiz
     Returns:
         `float`: 1 where nothing scales the loss, or that was undone already.
     """
-    if scaler is None or scaler._per_optimizer_states[id(optimizer)]["stage"] is OptState.UNSCALED:
+    if scaler is None or not scaler.is_enabled():
+        return 1.0
+    if scaler._per_optimizer_states[id(optimizer)]["stage"] is OptState.UNSCALED:
         return 1.0
     return scaler.get_scale()

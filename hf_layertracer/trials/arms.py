@@ -40,7 +40,7 @@ class ArmConfig(BaseModel):
 
     name: str = ""
     strategy: str
-    learning_rate: float | None = Field(default=None, gt=0)
+    learning_rate: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     files: list[str] | None = Field(default=None, min_length=1)
 
     @property

@@ -15,6 +15,7 @@ from .arms import ArmConfig
 
 
 UNTOUCHED = "base"  # the arm under which the model before training stands in every table
+_LARGEST_SEED = 2**32 - 1  # that NumPy takes
 
 
 class TrainConfig(BaseModel):
@@ -44,10 +45,10 @@ class TrainConfig(BaseModel):
     sequence_length: int = Field(default=512, ge=2)
     batch_size: int = Field(default=8, ge=1)
     gradient_accumulation_steps: int = Field(default=1, ge=1)
-    learning_rate: float = Field(default=1e-4, gt=0)
+    learning_rate: float = Field(default=1e-4, gt=0, allow_inf_nan=False)
     warmup_ratio: float = Field(default=0.1, ge=0, le=1)
     scheduler: Literal["cosine", "linear", "constant"] = "cosine"
-    weight_decay: float = Field(default=0.0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     bf16: bool = False
     save_steps: int | None = Field(default=None, ge=0)
 
@@ -86,8 +87,8 @@ class ObjectiveConfig(BaseModel):
 
     learn: str = "new/bits_per_byte"
     forget: str = "old/bits_per_byte"
-    w_learn: float = Field(default=1.0, ge=0)
-    w_forget: float = Field(default=1.0, ge=0)
+    w_learn: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    w_forget: float = Field(default=1.0, ge=0, allow_inf_nan=False)
 
 
 class TrialsConfig(BaseModel):
@@ -180,8 +181,8 @@ class TrialsConfig(BaseModel):
     @field_validator("seeds")
     @classmethod
     def _seeds_differ(cls, seeds: list[int]) -> list[int]:
-        if any(seed < 0 for seed in seeds):
-            raise ValueError("a seed is a whole number of at least 0.")
+        if any(not 0 <= seed <= _LARGEST_SEED for seed in seeds):
+            raise ValueError(f"a seed is a whole number from 0 to {_LARGEST_SEED}.")
         if len(set(seeds)) < len(seeds):
             raise ValueError("the same seed stands there twice: it would be the same run.")
         return seeds

@@ -13,6 +13,7 @@ from typing import Any
 from huggingface_hub import hf_hub_download
 
 from ..errors import LayerTracerError
+from ..modeling.names import check_name
 from ..text import one_line
 from .config import TrialsConfig
 
@@ -137,6 +138,10 @@ def pinned(config: TrialsConfig) -> TrialsConfig:
     Raises:
         LayerTracerError: There is no such model.
     """
+    try:
+        check_name(config.model)
+    except LayerTracerError as error:
+        raise LayerTracerError(f"model: {error}") from error
     if Path(config.model).is_dir():
         return config
     try:

@@ -23,8 +23,10 @@ def results_markdown(result: TrialsResult, *, pictures: Collection[str] = ()) ->
     """
     train, parts = result.config["train"], ["# Trials: which layers to train", ""]
     model = public_model_id(result.config["model"])
+    step = train["batch_size"] * train["sequence_length"]
+    # Whole steps are made, so that a run may be shorter than its budget.
     parts.append(
-        f"{_cell(model)}, {train['tokens']} tokens a run in steps of {train['batch_size']} x "
+        f"{_cell(model)}, {train['tokens'] // step * step} tokens a run in steps of {train['batch_size']} x "
         f"{train['sequence_length']}, seeds {', '.join(map(str, result.config['seeds']))}; {len(result.arms)} arms."
     )
     if result.missing:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..config import DiagnosisConfig
 from ..diagnosis.diagnose import diagnose
+from ..errors import LayerTracerError
 from ..modeling import context_length
 from ..modeling.loading import load_model
 from ..planning.strategies import strategy_named
@@ -34,6 +35,11 @@ def prepare(folder: TrialFolder) -> None:
     """
     config = TrialsConfig(**read_json(folder.trial)["config"])
     model, tokenizer = load_model(config.model, revision=config.revision, dtype=config.dtype)
+    length, limit = config.train.sequence_length, context_length(model)
+    if limit is not None and length > limit:
+        raise LayerTracerError(
+            f"train.sequence_length: {length} is longer than the model's context of {limit} tokens. Lower it."
+        )
     if not folder.blocks.is_file():
         write_blocks(config.train.files, tokenizer, config.train.sequence_length, folder.blocks)
     for arm in config.arms:
@@ -63,12 +69,13 @@ def prepare(folder: TrialFolder) -> None:
         for path in config.evaluate.new
         if content_hash(Path(path)) in contents
     ]
+    contents |= {content_hash(Path(path)) for path in config.evaluate.new}
+    notes += [
+        f"{path} stands under old, and is learned or measured as new too: nothing of it shows what was forgotten."
+        for path in config.evaluate.old
+        if content_hash(Path(path)) in contents
+    ]
     notes += _changes_that_never_come(arms, config.train.steps)
-    limit, length = context_length(model), config.train.sequence_length
-    if limit is not None and length > limit:
-        notes.append(
-            f"Training blocks hold {length} tokens and the model's context {limit}: evaluation reads no further than that."
-        )
     if report.model.has_experts:
         notes.append("FLOPs count all experts of a layer, though a token goes to few: they are more than is computed.")
     write_json(folder.prepared, {"arms": [arm.model_dump() for arm in arms], "notes": notes, "fingerprint": None})

@@ -21,6 +21,7 @@ from .folder import living_process, read_json, write_json
 
 
 _WATCHED = "--end-with-parent"
+_TORCH_WRITER = "inline_container.cc"  # all that torch.save says of a disk that is full
 _POLL = 0.2  # seconds
 _PATIENCE = 60  # seconds that an orphan of an earlier run has to end
 
@@ -87,6 +88,8 @@ def run_as_child(work: Callable[[], None], failure: Path) -> None:
     except Exception as error:
         traceback.print_exc()
         cause = str(error) if isinstance(error, LayerTracerError) else f"{type(error).__name__}: {error}"
+        if _TORCH_WRITER in cause:
+            cause = f"A checkpoint could not be written: is the disk full? ({cause})"
         write_json(failure, {"cause": one_line(cause, 500)})
         sys.exit(1)
     finally:

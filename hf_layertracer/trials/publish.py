@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 from huggingface_hub import DatasetCard, DatasetCardData
@@ -59,8 +60,9 @@ def push_trials(result: TrialsResult, repo_id: str, *, private: bool | None = No
     """
     result = _public(result)
     message = "Add results of LayerTracer trials"
+    files = trial_files(result)
     with destination(repo_id, "dataset", message, private=private, token=token) as place:
-        return place.commit(trial_files(result) | {"README.md": _card(result, place.repo_id).encode()}).commit_url
+        return place.commit(files | {"README.md": _card(result, place.repo_id, files).encode()}).commit_url
 
 
 def trial_files(result: TrialsResult) -> dict[str, bytes]:
@@ -101,7 +103,7 @@ def metric_rows(result: TrialsResult) -> list[dict[str, Any]]:
     return table
 
 
-def _card(result: TrialsResult, repo_id: str) -> str:
+def _card(result: TrialsResult, repo_id: str, pictures: Collection[str]) -> str:
     features = [{"name": name, "dtype": dtype} for name, (dtype, _) in COLUMNS.items()]
     data = DatasetCardData(
         tags=[TAG, "layertracer-trials"],
@@ -114,7 +116,7 @@ def _card(result: TrialsResult, repo_id: str) -> str:
             template_str=card_template(_CARD),
             repo_id=repo_id,
             columns={name: meaning for name, (_, meaning) in COLUMNS.items()},
-            results=result.to_markdown(pictures=[TRADE_OFF_FILE, LOSSES_FILE]).partition("\n")[2].lstrip("\n"),
+            results=result.to_markdown(pictures=pictures).partition("\n")[2].lstrip("\n"),
         )
     )
 

@@ -12,7 +12,8 @@ import torch
 from ..documents import read_documents
 from ..errors import LayerTracerError
 from ..evaluation import check_evaluation
-from ..evaluation.result import not_finite
+from ..evaluation.result import PAIRED_METRICS, not_finite
+from ..files import check_writable
 from ..logs import get_logger
 from ..modeling.devices import default_device, warn_if_emulated
 from ..progress import progress_bar
@@ -67,7 +68,8 @@ def run_trials(config: TrialsConfig, out_dir: str | Path) -> TrialsResult:
         [`TrialsResult`]: Also written there as `results.json`, `results.md` and pictures.
 
     Raises:
-        LayerTracerError: The config, its files or the folder cannot be used, or the model cannot be loaded.
+        LayerTracerError: The config, its files or the folder cannot be used, the model cannot be loaded, or nothing measures
+            the objective.
 
     Example:
 
@@ -82,6 +84,7 @@ def run_trials(config: TrialsConfig, out_dir: str | Path) -> TrialsResult:
     if config.train.bf16:
         warn_if_emulated(torch.bfloat16, default_device())
     folder = TrialFolder(Path(out_dir))
+    check_writable(folder.path)
     folder.claim()
     try:
         config = pinned(config)
@@ -93,12 +96,13 @@ def run_trials(config: TrialsConfig, out_dir: str | Path) -> TrialsResult:
             _open_unit(unit, config, facts)
         with _Bar(units, config.train.steps) as bar:
             for unit in units:
-                if unit.folder.result.is_file():
-                    continue
-                bar.begin(unit)
-                _run(unit, config, bar.update)
-                bar.end()
-                collect(folder).save(folder.path, pictures=False)
+                if not unit.folder.result.is_file():
+                    bar.begin(unit)
+                    _run(unit, config, bar.update)
+                    bar.end()
+                    collect(folder).save(folder.path, pictures=False)
+                if unit.arm is None:
+                    _check_objective(config, read_json(unit.folder.result))
         result = collect(folder)
         result.save(folder.path)
         return result
@@ -117,6 +121,17 @@ def _run(unit: Unit, config: TrialsConfig, watch: Callable[[], None]) -> None:
     )
     if cause is not None:
         logger.warning(f"The run {unit.folder.path.name} failed: {cause}")
+
+
+def _check_objective(config: TrialsConfig, untouched: dict[str, Any] | None) -> None:
+    """Refuses an objective that nothing was measured for: what a task measures is known once it has been asked."""
+    if config.objective is None or untouched is None:
+        return
+    measured = [name for name in untouched["evaluation"]["metrics"] if name.rpartition("/")[2] in PAIRED_METRICS]
+    for field in ("learn", "forget"):
+        metric = getattr(config.objective, field)
+        if getattr(config.objective, f"w_{field}") and metric not in measured:
+            raise LayerTracerError(f"objective.{field}: {metric} was not measured: there are {', '.join(measured)}.")
 
 
 def check_trials(config: TrialsConfig) -> None:

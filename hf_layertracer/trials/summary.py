@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,9 +104,9 @@ class Summary:
             return self._base["evaluation"]["metrics"][metric] <= chance
         return not accuracy(items.values, items.groups).low > chance
 
-    def mean(self, arm: str, metric: str) -> MetricMean | None:
-        """A metric of an arm, or of the untouched model, over its seeds."""
-        runs = self._result.runs_of(arm)
+    def mean(self, arm: str, metric: str, seeds: Collection[int | None] | None = None) -> MetricMean | None:
+        """A metric of an arm, or of the untouched model, over its seeds or those of them that are named."""
+        runs = [run for run in self._result.runs_of(arm) if seeds is None or run["seed"] in seeds]
         values = [run["evaluation"]["metrics"][metric] for run in runs if metric in run["evaluation"]["metrics"]]
         if not values:
             return None
@@ -160,8 +160,11 @@ class Summary:
             `float` or `None`: 0.1 stands for 10 %; `None` where a mean is missing or not above 0.
         """
         ours, theirs = [], []
+        # As for every other difference: a run that failed leaves its seed out on both sides.
+        seeds = [{run["seed"] for run in self._result.runs_of(name)} for name in (arm, against)]
+        common = None if against == UNTOUCHED else seeds[0] & seeds[1]
         for metric in metrics:
-            pair = [self.mean(name, metric) for name in (arm, against)]
+            pair = [self.mean(name, metric, common) for name in (arm, against)]
             if any(mean is None or mean.mean <= 0 for mean in pair):
                 return None
             values = [mean.mean for mean in pair if mean is not None]

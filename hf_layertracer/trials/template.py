@@ -20,7 +20,7 @@ evaluate:
   old: [old.txt] # text of what the model knows already: what was forgotten
   probes: builtin
   tasks: [] # lm-evaluation-harness, such as ceval-valid; pip install "hf_layertracer[eval]"
-  limit: 200 # blocks of each text, questions of each task
+  limit: 200 # blocks of each text, questions of each task (of each subject, in a group)
 
 arms:
   - name: full

@@ -141,7 +141,7 @@ def _train(
 def _arguments(folder: UnitFolder, config: TrialsConfig, arm: ArmConfig, seed: int) -> TrainingArguments:
     train = config.train
     log_every = max(1, train.steps // _LOGS)
-    return TrainingArguments(
+    arguments = TrainingArguments(
         str(folder.training),
         max_steps=train.steps,
         per_device_train_batch_size=train.batch_size // (config.processes * train.gradient_accumulation_steps),
@@ -163,6 +163,9 @@ def _arguments(folder: UnitFolder, config: TrialsConfig, arm: ArmConfig, seed: i
         use_cpu=not torch.accelerator.is_available(),
         seed=seed,
     )
+    # One process that sees several GPUs would use all of them (DataParallel) and take as many times the blocks in a step.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def _cost(trainer: LayerTracerTrainer, tokens: int) -> dict[str, Any]:

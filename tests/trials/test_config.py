@@ -78,6 +78,9 @@ def test_the_template_is_a_valid_config(written):
         ({"arms": [{"strategy": "lora", "r": 8}]}, r"arms\[0\]\.r: lora has no such option"),
         ({"arms": []}, r"arms: "),
         ({"seeds": [1, 1]}, r"seeds: the same seed"),
+        ({"seeds": [2**32]}, r"seeds: a seed is a whole number from 0 to 4294967295"),
+        ({"arms": [{"strategy": "full", "learning_rate": float("inf")}]}, r"arms\[0\]\.learning_rate: .* finite"),
+        ({"objective": {"w_learn": float("inf")}}, r"objective\.w_learn: .* finite"),
         ({"train": {"files": ["new.txt"], "tokens": 15, "sequence_length": 8, "batch_size": 2}}, r"train\.tokens: .*16"),
         ({"train": {"files": [], "tokens": 15}}, r"train\.files: "),
         ({"train": {"files": ["new.txt"]}}, r"train\.tokens: this is missing"),
@@ -99,7 +102,15 @@ def test_each_mistake_is_one_line_with_its_place(values, written, change, line):
     assert str(raised.value).startswith(str(path))
 
 
-@pytest.mark.parametrize(("text", "line"), [("a: [", "is no valid YAML"), ("- a\n- b", "is no trials config")])
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a: [", "is no valid YAML"),
+        ("- a\n- b", "is no trials config"),
+        ("model: m\nseeds: [0]\nseeds: [1]", "is no valid YAML.*: seeds stands there twice"),
+        ("train: {tokens: 1, tokens: 2}", "is no valid YAML.*: tokens stands there twice .*line 1, column 8"),
+    ],
+)
 def test_a_file_that_is_no_config_is_one_line(written, text, line):
     with pytest.raises(LayerTracerError, match=line) as raised:
         TrialsConfig.from_file(written(text))

@@ -44,8 +44,12 @@ def test_the_better_half_runs_longer_and_the_winners_plan_is_a_file(
     assert run_halving(config, tmp_path, total_tokens=36 * STEP) == result
     assert in_this_process == []
 
-    for options, said in (([], "Successive halving"), (["--markdown"], f"{9 * STEP} tokens a run")):
-        monkeypatch.setattr("sys.argv", ["layertracer", "trials", "show", str(tmp_path), *options])
+    for command, options, said in (
+        ("show", [], "Successive halving"),
+        ("show", ["--markdown"], f"{9 * STEP} tokens a run"),
+        ("status", [], f"round-2/{result.winner}-seed0"),
+    ):
+        monkeypatch.setattr("sys.argv", ["layertracer", "trials", command, str(tmp_path), *options])
         with pytest.raises(SystemExit):
             main()
         assert said in capsys.readouterr().out

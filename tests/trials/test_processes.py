@@ -43,3 +43,13 @@ def test_two_processes_train_on_the_same_batches_as_one(
     assert ours["metrics"] == pytest.approx(theirs["metrics"], rel=1e-3)
     assert ours["cost"]["tokens"] == theirs["cost"]["tokens"]
     assert ours["cost"]["trainable_parameters"] == theirs["cost"]["trainable_parameters"]
+
+
+def test_a_checkpoint_that_does_not_fit_on_the_disk_is_told_in_words(tmp_path):
+    def work() -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 704 vs 598")  # of torch.save
+
+    with pytest.raises(SystemExit):
+        process.run_as_child(work, tmp_path / "failure.json")
+    cause = read_json(tmp_path / "failure.json")["cause"]
+    assert cause.startswith("A checkpoint could not be written: is the disk full? (RuntimeError: [enforce fail")

@@ -55,3 +55,12 @@ def test_a_push_without_permission_is_one_line(hub, make_config, finished):
     with pytest.raises(HubError) as raised:
         push_trials(result, "bob/trials")
     assert "\n" not in str(raised.value)
+
+
+def test_the_card_shows_the_pictures_that_there_are(hub, make_config, finished):
+    # Without old text, nothing was forgotten that could be shown against what was learned.
+    push_trials(TrialsResult.load(finished(make_config(arms=[{"strategy": "full"}], evaluate={"old": []}))), REPO)
+    files = hub.repo(REPO, "dataset").files
+    assert "learned_forgotten.png" not in files
+    assert "learned_forgotten.png" not in files["README.md"].decode()
+    assert "losses.png" in files["README.md"].decode()

@@ -75,6 +75,7 @@ def test_a_trial_leaves_a_row_for_each_run_and_one_for_the_untouched_model(make_
     text = (tmp_path / "results.md").read_text()
     for word in ("untouched", "chance", "tokens/s", "Against full", "± seeds", "adapters", "all from one document"):
         assert word in text
+    assert "384 tokens a run" in text  # of a budget of 400
     for picture in ("learned_forgotten.png", "losses.png"):
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
         assert picture in text
@@ -367,6 +368,15 @@ def test_text_that_is_trained_on_and_evaluated_on_is_told_whatever_its_path(
     assert not told(world / "held.txt", "neither")
 
 
+@pytest.mark.parametrize("name", ["held.txt", "new.txt", "old.txt"])
+def test_old_text_that_is_new_text_too_is_told(make_config, world, tmp_path, name):
+    config = make_config(arms=ARMS[:1], evaluate={"old": [str(world / name)]})
+    write_json(TrialFolder(tmp_path).trial, {"config": config.model_dump()})
+    prepare(TrialFolder(tmp_path))
+    notes = read_json(TrialFolder(tmp_path).prepared)["notes"]
+    assert any("nothing of it shows what was forgotten" in note for note in notes) is (name != "old.txt")
+
+
 def test_data_that_is_shorter_than_the_budget_is_said_to_be_repeated(make_config, in_this_process, tmp_path):
     short = tmp_path / "short.txt"
     short.write_text("The capital city of France is Paris. " * 20)
@@ -433,3 +443,21 @@ def test_in_mixed_precision_all_models_are_evaluated_in_their_own_type(
     monkeypatch.setattr(unit, "evaluate_model", evaluate)
     again = run_trials(make_config(arms=[arm], train=train), tmp_path).runs_of(arm["strategy"])[0]
     assert again["evaluation"]["items"] == untouched["items"]
+
+
+def test_blocks_longer_than_the_model_reads_are_refused(make_config, in_this_process, tmp_path):
+    with pytest.raises(LayerTracerError, match=r"train\.sequence_length: 65 is longer than .* context of 64 tokens"):
+        run_trials(make_config(train={"sequence_length": 65}), tmp_path)
+
+
+def test_a_file_in_the_place_of_the_folder_is_one_line(make_config, tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(LayerTracerError, match=r"Nothing can be written to .*out: Not a directory"):
+        run_trials(make_config(), tmp_path / "out")
+
+
+@pytest.mark.parametrize(("name", "line"), [("none", "There is no such folder"), ("empty", "holds no model")])
+def test_a_folder_without_a_model_is_one_line(make_config, tmp_path, name, line):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(LayerTracerError, match=rf"^model: .*{line}"):
+        run_trials(make_config(model=str(tmp_path / name)), tmp_path / "out")

@@ -259,6 +259,16 @@ def test_the_average_relative_improvement_counts_less_as_better_where_it_is(resu
     assert table.rows[0][-1] == f"{found:+.1%}"  # the quiz is at chance, and counts nowhere
 
 
+def test_the_average_relative_improvement_leaves_out_a_seed_of_which_one_run_is_missing(result):
+    result.units = [unit for unit in result.units if (unit["arm"], unit["seed"]) != ("random", 2)]
+    summary = Summary(result)
+    full, random = (
+        np.mean([run["evaluation"]["metrics"]["new/bits_per_byte"] for run in result.runs_of(arm) if run["seed"] != 2])
+        for arm in ("full", "random")
+    )
+    assert summary.relative_improvement("random", ["new/bits_per_byte"], "full") == pytest.approx(full / random - 1)
+
+
 def test_runs_on_other_items_are_not_compared(result):
     for unit in result.units:
         if unit["arm"] == "random":

@@ -6,20 +6,26 @@ import json
 
 import pytest
 
-from hf_layertracer import run_trials
+from hf_layertracer import LayerTracerError, run_trials
 
 
 pytest.importorskip("lm_eval")
 
 
-def test_a_task_of_the_harness_is_paired_item_by_item_and_read_against_chance(make_config, in_this_process, tmp_path):
+@pytest.fixture
+def task(tmp_path) -> str:
     rows = [
         {"query": f"The {word} is a", "choices": [" cat", " rose", " city"], "gold": number % 3}
         for number, word in enumerate(("animal", "flower", "thing", "city", "rose", "cat"))
     ]
-    task = tmp_path / "things.jsonl"
-    task.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    config = make_config(evaluate={"tasks": [str(task)], "probes": None})
+    (tmp_path / "things.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(tmp_path / "things.jsonl")
+
+
+def test_a_task_of_the_harness_is_paired_item_by_item_and_read_against_chance(
+    make_config, in_this_process, task, tmp_path
+):
+    config = make_config(evaluate={"tasks": [task], "probes": None})
     result = run_trials(config, tmp_path / "out")
 
     metrics = {row["arm"]: row["metrics"] for row in result.rows}
@@ -32,3 +38,14 @@ def test_a_task_of_the_harness_is_paired_item_by_item_and_read_against_chance(ma
     written = (tmp_path / "out" / "results.md").read_text()
     assert "<sub>things/acc</sub>" in written  # six items cannot be told apart from chance
     assert "lm_eval" in written
+
+
+def test_an_objective_that_no_task_measures_is_refused_before_anything_is_trained(
+    make_config, in_this_process, task, tmp_path
+):
+    config = make_config(evaluate={"tasks": [task], "probes": None}, objective={"learn": "thing/acc"})
+    with pytest.raises(
+        LayerTracerError, match=r"objective\.learn: thing/acc was not measured: there are .*things/acc"
+    ):
+        run_trials(config, tmp_path / "out")
+    assert in_this_process == ["prepare", "base"]
