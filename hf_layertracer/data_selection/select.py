@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from ..errors import LayerTracerError
-from ..files import write_atomically
+from ..files import check_writable, write_atomically
 from ..modeling import context_length
 from ..modeling.loading import load_model
 from ..progress import progress_bar
@@ -105,6 +105,7 @@ def select_data(
     if config.score == "perplexity-band" and reference is not None:
         raise LayerTracerError("perplexity-band takes no reference model: leave it out, or choose excess-loss.")
     models = {"model": model} if reference is None else {"model": model, "reference": reference}
+    check_writable(out)
     _claim(out, sources, models, config, dtype)
     stream = stream_pieces(sources, config.max_characters)
     _score(stream, out / _CHUNKS, models, config, {"dtype": dtype, "trust_remote_code": trust_remote_code})

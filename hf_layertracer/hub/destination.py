@@ -25,7 +25,7 @@ class Destination:
         repo_type (`str`): `"model"`, `"dataset"` or `"space"`.
         message (`str`): The commit's first line.
         revision (`str`, *optional*): The branch, or that of an open pull request.
-        create_pr (`bool`, *optional*, defaults to `False`): Whether the commit opens a pull request.
+        create_pr (`bool`, *optional*): Whether the commit opens a pull request.
         pull_request (`Discussion`, *optional*): The open one that it adds to.
     """
 
@@ -34,7 +34,7 @@ class Destination:
     repo_type: str
     message: str
     revision: str | None = None
-    create_pr: bool = False
+    create_pr: bool | None = None
     pull_request: Discussion | None = None
 
     def commit(self, contents: Mapping[str, bytes | str | Path], parent: str | None = None) -> CommitInfo:
@@ -66,7 +66,7 @@ def destination(
     message: str,
     *,
     revision: str | None = None,
-    create_pr: bool = False,
+    create_pr: bool | None = None,
     private: bool | None = None,
     token: str | None = None,
 ) -> Iterator[Destination]:
@@ -77,8 +77,9 @@ def destination(
         repo_type (`str`): `"model"`, `"dataset"` or `"space"`.
         message (`str`): The commit's first line.
         revision (`str`, *optional*): Branch to push to, made where it does not exist; `main` by default.
-        create_pr (`bool`, *optional*, defaults to `False`):
-            Open a pull request instead, or add to the user's open one of the same title.
+        create_pr (`bool`, *optional*):
+            Open a pull request instead, or add to the user's open one of the same title. `None` where the user has no such
+            choice, so that none is advised.
         private (`bool`, *optional*): Make a new one private; an existing one has to be private already.
         token (`str`, *optional*): The one that the user is logged in with by default.
 
@@ -90,7 +91,7 @@ def destination(
             that should be private.
     """
     api = HfApi(token=token, library_name="hf_layertracer", library_version=__version__)
-    with hub_errors(repo_id, token, may_open_pr=not create_pr):
+    with hub_errors(repo_id, token, may_open_pr=create_pr is False):
         repo_id = _repository(api, repo_id, repo_type, private)
         if revision is not None and not revision.startswith("refs/"):
             api.create_branch(repo_id, branch=revision, repo_type=repo_type, exist_ok=True)

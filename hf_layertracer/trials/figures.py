@@ -95,7 +95,9 @@ def draw_losses(result: TrialsResult) -> Figure | None:
                 for line in theirs:
                     panels[index].plot(*line.T, color="#dddddd", linewidth=0.8, zorder=1)
         for line in lines:
-            panels[index].plot(*line.T, color=_COLOURS[index % len(_COLOURS)], linewidth=1.3, zorder=2)
+            # A run of few steps may have one logged loss, which a line does not show.
+            marker = "." if len(line) == 1 else ""
+            panels[index].plot(*line.T, marker, color=_COLOURS[index % len(_COLOURS)], linewidth=1.3, zorder=2)
         panels[index].set_title(one_line(arm, 40), fontsize=10, **_LITERAL)
         panels[index].spines[["top", "right"]].set_visible(False)
     for panel in list(panels)[len(curves) :]:

@@ -143,6 +143,11 @@ def test_settings_that_contradict_each_other_are_refused(models, corpus, tmp_pat
         select_data([str(tmp_path / "empty.txt")], tmp_path / "out", **models)
 
 
+def test_a_file_in_the_place_of_the_folder_is_one_line(models, corpus, tmp_path):
+    with pytest.raises(LayerTracerError, match=r"Nothing can be written to .*corpus\.jsonl: Not a directory"):
+        select_data([corpus], corpus, **models)
+
+
 def test_the_command_says_what_was_kept(models, corpus, tmp_path, monkeypatch, capsys):
     arguments = ["data", "select", corpus, "--model", models["model"], "--score", "perplexity-band"]
     monkeypatch.setattr("sys.argv", ["layertracer", *arguments, "--out", str(tmp_path / "out"), "--fraction", "0.25"])

@@ -50,11 +50,12 @@ def test_a_row_for_each_run_and_metric_is_loaded_and_no_path_leaves(hub, make_co
     assert f'load_dataset("{REPO}"' in card
 
 
-def test_a_push_without_permission_is_one_line(hub, make_config, finished):
+def test_a_push_without_permission_is_one_line_and_advises_nothing_that_is_not_there(hub, make_config, finished):
     result = TrialsResult.load(finished(make_config(arms=[{"strategy": "full"}])))
-    with pytest.raises(HubError) as raised:
+    with pytest.raises(HubError, match="write permission") as raised:
         push_trials(result, "bob/trials")
     assert "\n" not in str(raised.value)
+    assert "create_pr" not in str(raised.value)
 
 
 def test_the_card_shows_the_pictures_that_there_are(hub, make_config, finished):
