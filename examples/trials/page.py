@@ -87,9 +87,11 @@ def learning_rates(folder: Path) -> list[str]:
         f"|---|{'---|' * len(rates)}",
     ]
     for strategy, row in found.items():
-        best = max(value for value in row.values() if value is not None)
+        best = max((value for value in row.values() if value is not None), default=None)
         cells = ["" if (value := row.get(rate)) is None else f"{value:+.4f}" for rate in rates]
-        cells = [f"**{cell}**" if row.get(rate) == best else cell for rate, cell in zip(rates, cells, strict=True)]
+        cells = [
+            f"**{cell}**" if cell and row.get(rate) == best else cell for rate, cell in zip(rates, cells, strict=True)
+        ]
         lines.append(f"| {strategy} | {' | '.join(cells)} |")
     return lines
 

@@ -239,4 +239,7 @@ def _pm(value: float | None) -> str:
 
 def _most(costs: list[dict[str, Any]], name: str, unit: float) -> str:
     values = [cost[name] for cost in costs if cost[name] is not None]
-    return f"{max(values) / unit:.4g}" if values else ""
+    if not values:
+        return ""
+    most = max(values) / unit
+    return f"{most:.4g}" if most < 1000 else f"{most:.0f}"  # and never 1.002e+04

@@ -278,3 +278,11 @@ def test_runs_on_other_items_are_not_compared(result):
         f"random with seed {seed} was evaluated on other items of new than the untouched model, so it is not compared there."
         for seed in (0, 1, 2)
     ]
+
+
+@pytest.mark.parametrize(("size", "said"), [(3 * 2**20, "3"), (10016 * 2**20, "10016"), (405.12 * 2**20, "405.1")])
+def test_large_sizes_are_written_without_powers_of_ten(result, size, said):
+    for unit in result.runs_of("full"):
+        unit["cost"]["peak_memory_bytes"] = size
+    costs = result_tables(result)[-1]
+    assert costs.rows[0][costs.columns.index("peak MiB")] == said
