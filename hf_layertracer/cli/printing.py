@@ -77,9 +77,8 @@ def print_plan(made: LayerPlan, facts: ModelFacts) -> None:
     table.add_row("Adam's moments", *map(gibibytes, moments))
     total = (weights + gradient + moment for gradient, moment in zip(gradients, moments, strict=True))
     table.add_row("sum (activations: --estimate)", *map(gibibytes, total))
-    counted = ", all experts" if facts.has_experts else ""  # a token goes to few
     table.add_row(
-        f"FLOPs per token{counted}",
+        f"FLOPs per token{facts.counted}",
         *(f"{f / 1e9:.2f} G" for f in (savings.flops_per_token, savings.flops_per_token_full)),
     )
     Console().print(table)

@@ -101,6 +101,13 @@ class ModelFacts(Record):
         return any(layer.kind.endswith("moe") for layer in self.layers)
 
     @property
+    def counted(self) -> str:
+        """What FLOPs of a plan count, where that is not what a token goes through: to be added to their label."""
+        # An encoder reads other tokens than those that are counted, a vision tower none.
+        parts = {"text decoder alone": bool(self.other), "all experts": self.has_experts}
+        return "".join(f", {part}" for part, is_so in parts.items() if is_so)
+
+    @property
     def size(self) -> int:
         """Number of parameters."""
         outside = (self.embeddings, self.norm, self.head, self.other)

@@ -13,8 +13,8 @@ class Savings(Record):
     """What a plan saves against training every parameter that could be trained.
 
     FLOPs are those of matrix products with parameters (2 per parameter and token forwards, 2 for the gradient of the
-    input, 2 for that of the weight); attention scores, norms and the embedding look-up are left out. All experts of a layer
-    count, though a token goes to few.
+    input, 2 for that of the weight); attention scores, norms and the embedding look-up are left out, and so is what lies
+    outside the text decoder. All experts of a layer count, though a token goes to few.
 
     Args:
         trainable_parameters, trainable_parameters_full (`int`): Parameters that train.

@@ -211,7 +211,7 @@ def _plan(report: ReportData, plan: LayerPlan) -> list[str]:
         )
     items.append(f"**Reason:** {prose(plan.reason)}")
     history = ["### What trained when", history_table(report.plans)] if len(report.plans) > 1 else []
-    return ["### Layer plan", bullets(items), savings_table(plan.savings, report.model.has_experts), *history]
+    return ["### Layer plan", bullets(items), savings_table(plan.savings, report.model.counted), *history]
 
 
 def _before_and_after(report: ReportData) -> str:

@@ -12,22 +12,21 @@ from .markdown_text import name, number, optional, saved, table
 _ENDS = 10  # rows at each end of a long history
 
 
-def savings_table(savings: Savings, has_experts: bool) -> str:
+def savings_table(savings: Savings, counted: str) -> str:
     """What a plan saves against full training.
 
     Args:
         savings ([`Savings`]): The plan's.
-        has_experts (`bool`): Whether layers of the model route to experts, all of which are counted.
+        counted (`str`): What the matrix products count, from [`ModelFacts.counted`].
 
     Returns:
         `str`: A table, and the size of the model.
     """
-    products = f"Matrix products per token{', all experts' if has_experts else ''}"
     quantities = [
         ("Trainable parameters", "M", 1e6, savings.trainable_parameters, savings.trainable_parameters_full),
         ("Optimizer state (Adam, float32)", "MiB", 2**20, savings.optimizer_bytes, savings.optimizer_bytes_full),
         ("Gradients", "MiB", 2**20, savings.gradient_bytes, savings.gradient_bytes_full),
-        (products, "GFLOPs", 1e9, savings.flops_per_token, savings.flops_per_token_full),
+        (f"Matrix products per token{counted}", "GFLOPs", 1e9, savings.flops_per_token, savings.flops_per_token_full),
     ]
     rows = [
         [label, f"{number(plan / scale)} {unit}", f"{number(full / scale)} {unit}", saved(plan, full)]

@@ -76,6 +76,10 @@ def prepare(folder: TrialFolder) -> None:
         if content_hash(Path(path)) in contents
     ]
     notes += _changes_that_never_come(arms, config.train.steps)
+    if report.model.other:
+        notes.append(
+            "FLOPs are those of the text decoder alone: what an encoder or a vision tower computes is left out."
+        )
     if report.model.has_experts:
         notes.append("FLOPs count all experts of a layer, though a token goes to few: they are more than is computed.")
     write_json(folder.prepared, {"arms": [arm.model_dump() for arm in arms], "notes": notes, "fingerprint": None})

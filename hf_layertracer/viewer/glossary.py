@@ -27,8 +27,8 @@ GLOSSARY = {
     "trainable parameters": "Parameters that the optimizer updates.",
     "optimizer memory": "Adam's two moments in float32: eight bytes for each trainable parameter.",
     "gradients": "One value for each trainable parameter, in the parameters' data type.",
-    "FLOPs per token": "Matrix products of one training step, forward and backward, with all experts of a layer; attention "
-    "scores are left out.",
+    "FLOPs per token": "Matrix products of one training step in the text decoder, forward and backward, with all experts of "
+    "a layer; attention scores are left out.",
     "accuracy": "Fraction of the probes whose right answer is the model's likeliest next token.",
     "mean log-probability": "Mean natural logarithm of the probability of the right answers; 0 would be certainty.",
     "relative depth": "Layers as a fraction of all layers, so that models of different depth lie over each other: 0 is "

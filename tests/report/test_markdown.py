@@ -263,6 +263,11 @@ def test_of_layers_that_route_to_experts_all_are_said_to_be_counted(make_report)
     assert cells(section, "Matrix products per token, all experts")[1:] == ["0.5 GFLOPs", "2 GFLOPs", "75.0 %"]
 
 
+def test_of_a_model_with_an_encoder_the_decoder_alone_is_said_to_be_counted(make_report):
+    section = report_section(make_report(model__other={"model.encoder.weight": 1000}))
+    assert cells(section, "Matrix products per token, text decoder alone")[1:] == ["0.5 GFLOPs", "2 GFLOPs", "75.0 %"]
+
+
 def test_nothing_to_save_is_no_division_by_zero(make_report, make_plan_for):
     savings = dict.fromkeys(make_plan_for(6).savings.model_dump(), 0)
     section = report_section(make_report(plan=make_plan_for(6, savings=savings)))
