@@ -182,14 +182,15 @@ def _score(
     chunks = load_chunks(folder)
     if chunks and len(chunks[-1]["bytes"]) < CHUNK:
         return  # only the last chunk of a corpus is smaller
-    loaded = None
+    loaded, length = None, config.sequence_length
     with progress_bar("Scoring", unit="pieces", initial=len(chunks) * CHUNK) as bar:
         remaining = stream.skip(len(chunks) * CHUNK).iter(batch_size=CHUNK)
         for number, batch in enumerate(remaining, start=len(chunks)):
-            loaded = loaded or {name: load_model(place, **loading) for name, place in models.items()}
-            # Beyond its context a model knows no positions; and models that are compared read alike.
-            contexts = [context_length(model) for model, _ in loaded.values()]
-            length = min([config.sequence_length, *(limit for limit in contexts if limit is not None)])
+            if loaded is None:
+                loaded = {name: load_model(place, **loading) for name, place in models.items()}
+                # Beyond its context a model knows no positions; and models that are compared read alike.
+                contexts = [context_length(model) for model, _ in loaded.values()]
+                length = min([length, *(limit for limit in contexts if limit is not None)])
             pieces, values = batch["text"], {}
             for name, (model, tokenizer) in loaded.items():
                 nats, tokens = piece_losses(model, tokenizer, pieces, length)

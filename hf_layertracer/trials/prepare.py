@@ -64,12 +64,13 @@ def prepare(folder: TrialFolder) -> None:
     trained_on = {*config.train.files, *(path for arm in config.arms for path in arm.files or ())}
     # One text may have many paths, and copies.
     contents = {content_hash(Path(path)) for path in trained_on}
+    new = [(path, content_hash(Path(path))) for path in config.evaluate.new]
     notes += [
         f"{path} is trained on and evaluated on: what is learned of it may be learned by heart."
-        for path in config.evaluate.new
-        if content_hash(Path(path)) in contents
+        for path, content in new
+        if content in contents
     ]
-    contents |= {content_hash(Path(path)) for path in config.evaluate.new}
+    contents.update(content for _, content in new)
     notes += [
         f"{path} stands under old, and is learned or measured as new too: nothing of it shows what was forgotten."
         for path in config.evaluate.old
